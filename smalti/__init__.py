@@ -1,0 +1,53 @@
+"""smalti: images to discrete codes and back; AE, VAE, VQ-VAE and dVAE on one backbone.
+
+The public names are loaded on first use, so that `import smalti` and `smalti --help` do not import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smalti.images import to_pil
+    from smalti.data.sources import open_data
+    from smalti.errors import SmaltiError
+    from smalti.evaluate.autoencoders import evaluate
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.models.bottlenecks import GumbelSoftmax, VectorQuantizer
+    from smalti.models.config import AutoencoderConfig
+    from smalti.train.loop import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Autoencoder": "smalti.models.autoencoder",
+    "AutoencoderConfig": "smalti.models.config",
+    "GumbelSoftmax": "smalti.models.bottlenecks",
+    "SmaltiError": "smalti.errors",
+    "VectorQuantizer": "smalti.models.bottlenecks",
+    "evaluate": "smalti.evaluate.autoencoders",
+    "open_data": "smalti.data.sources",
+    "to_pil": "smalti.images",
+    "train": "smalti.train.loop",
+}
+
+__all__ = [
+    "Autoencoder",
+    "AutoencoderConfig",
+    "GumbelSoftmax",
+    "SmaltiError",
+    "VectorQuantizer",
+    "evaluate",
+    "open_data",
+    "to_pil",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'smalti' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,101 @@
+"""Frozen dataclasses to JSON and back, and the construction of a family's members from a spec.
+
+A *spec* is a plain mapping {"kind": NAME, **keywords}: NAME is a key of the family's one literal dict (`BOTTLENECKS`,
+`NETWORKS`, `LIKELIHOODS`), the keywords go to the member's constructor. Unknown names and keys are errors that name the
+nearest known one.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from smalti.errors import SmaltiError
+
+T = TypeVar("T")
+Spec = Mapping[str, Any]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """An error's tail: the known name that is most like `name`, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def to_dict(config: Any) -> Any:
+    """A dataclass, and all that is in it, as what JSON can hold."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [to_dict(value) for value in config]
+    return config
+
+
+def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
+    """Rebuild a dataclass of class `kind` from `to_dict`'s result.
+
+    Raises:
+        SmaltiError: not a mapping, an unknown key, or a required key that is missing; the message begins with `where`.
+    """
+    if not isinstance(values, Mapping):
+        raise SmaltiError(f"{where}: expected an object with the keys of {kind.__name__}, got {values!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in fields:
+            raise SmaltiError(f"{where}: unknown key {key!r}; {nearest(key, fields)}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise SmaltiError(f"{where}: the key {name!r} is missing")
+    return kind(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(value)
+    simple = {int: int, float: (int, float), str: str, bool: bool}
+    if hint in simple and (not isinstance(value, simple[hint]) or (hint is not bool and isinstance(value, bool))):
+        raise SmaltiError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def build(family: Mapping[str, type[T]], spec: Spec, what: str) -> T:
+    """Construct the member of `family` that `spec["kind"]` names with the rest of `spec` as keywords.
+
+    Args:
+        family: the family's literal dict, name to class.
+        spec: {"kind": NAME, **keywords}.
+        what: the family's name in an error, for example "bottleneck".
+
+    Raises:
+        SmaltiError: unknown kind, unknown or missing keyword.
+    """
+    options = dict(spec)
+    name = options.pop("kind", None)
+    if name not in family:
+        raise SmaltiError(f"{what}: unknown kind {name!r}; {nearest(str(name), family)}")
+    member = family[name]
+    parameters = inspect.signature(member).parameters
+    for key in options:
+        if key not in parameters:
+            raise SmaltiError(f"{what} {name!r}: unknown key {key!r}; {nearest(key, parameters)}")
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in options:
+            raise SmaltiError(f"{what} {name!r}: the key {key!r} is missing")
+    return member(**options)
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """The places where two `to_dict` results differ, as "path: old -> new" lines."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
+    return [] if old == new else [f"{where}: {old!r} -> {new!r}"]

@@ -1,0 +1,186 @@
+"""From a source to batches of uint8 (B, S, S, C): held in memory when they fit, streamed by worker processes otherwise."""
+
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from smalti.data.sources import Source
+from smalti.errors import SmaltiError
+from smalti.images import BadImage, fit
+
+Augment = Literal["none", "flip", "flip_shift"]
+MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is held in memory
+FEWEST_IMAGES = 2
+SHIFT = 16  # images are shifted by at most 1/16 of their size
+
+
+class Pixels:
+    """The images of a source as squares of one size: uint8 (S, S, C) each.
+
+    Args:
+        source: where the images come from.
+        size: S; images are cut to their centre square and resized.
+        channels: C; by default the source's.
+        memory_bytes: hold them in memory when they take at most so much.
+        progress: show a bar while loading.
+
+    Raises:
+        SmaltiError: fewer than two images can be read. Bad images are otherwise skipped, counted and warned about.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        size: int,
+        channels: int | None = None,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        progress: bool = False,
+    ):
+        self.source, self.size, self.channels = source, size, channels or source.channels
+        self.bad: list[str] = []
+        self.memory: np.ndarray | None = None
+        if len(source) * size * size * self.channels <= memory_bytes:
+            self.memory = self._load(progress)
+
+    def __len__(self) -> int:
+        return len(self.source) if self.memory is None else len(self.memory)
+
+    def _load(self, progress: bool) -> np.ndarray:
+        shape = (len(self.source), self.size, self.size, self.channels)
+        pixels, count = np.empty(shape, dtype=np.uint8), 0
+        bar = tqdm(range(len(self.source)), desc="reading images", disable=not progress, file=sys.stderr, leave=False)
+        for index in bar:
+            try:
+                pixels[count] = self._read(index)
+                count += 1
+            except BadImage as error:
+                self.bad.append(str(error))
+        if count < FEWEST_IMAGES:
+            first = f"; the first: {self.bad[0]}" if self.bad else ""
+            raise SmaltiError(f"{self.source.name}: only {count} of {len(self.source)} images can be read{first}")
+        if self.bad:
+            warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=3)
+        return pixels[:count]
+
+    def _read(self, index: int) -> np.ndarray:
+        return fit(self.source.read(index, self.channels), self.size)
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Images by number, uint8 (B, S, S, C); when streaming, a bad image is replaced by the next good one."""
+        if self.memory is not None:
+            return self.memory[np.asarray(indices)]
+        return np.stack([self._read_good(int(index)) for index in indices])
+
+    def _read_good(self, index: int) -> np.ndarray:
+        error: BadImage | None = None
+        for offset in range(min(32, len(self))):
+            try:
+                return self._read((index + offset) % len(self))
+            except BadImage as bad:
+                error = bad
+        raise SmaltiError(f"{self.source.name}: 32 bad images in a row; the last: {error}")
+
+    def in_order(self, batch_size: int) -> Iterator[Tensor]:
+        """All images once, in order: batches of uint8 (B, S, S, C)."""
+        for start in range(0, len(self), batch_size):
+            yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
+
+
+class Batches:
+    """Endless shuffled batches: batch `step` is a function of (seed, rank, step), so a resumed run sees the same ones.
+
+    Every image is seen once before any is seen again; ranks see disjoint parts of the same permutation.
+
+    Args:
+        pixels: the images.
+        batch_size: B, images per rank and step.
+        seed: of the permutations and of the augmentation.
+        rank: of this process, below `world`.
+        world: number of processes.
+        augment: "none", "flip" (left-right, half of the time), "flip_shift" (and a shift of up to 1/16 of the size).
+        workers: processes that decode while the model trains; only for images that are not held in memory.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        augment: Augment = "none",
+        workers: int = 2,
+    ):
+        if augment not in ("none", "flip", "flip_shift"):
+            raise SmaltiError(f"augment must be 'none', 'flip' or 'flip_shift', not {augment!r}")
+        if batch_size < 1:
+            raise SmaltiError(f"batch_size must be at least 1, not {batch_size}")
+        self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
+        self.rank, self.world, self.augment, self.workers = rank, world, augment, workers
+        self._orders: dict[int, np.ndarray] = {}
+
+    def batch(self, step: int) -> Tensor:
+        """The images of optimiser step `step` for this rank: uint8 (B, S, S, C)."""
+        first = (step * self.world + self.rank) * self.batch_size
+        pixels = self.pixels.gather([self._index(place) for place in range(first, first + self.batch_size)])
+        rng = np.random.default_rng([self.seed, 1, self.rank, step])
+        return torch.from_numpy(augmented(pixels, self.augment, rng))
+
+    def _index(self, place: int) -> int:
+        """The image at `place` of the endless sequence of permutations."""
+        epoch, offset = divmod(place, len(self.pixels))
+        if epoch not in self._orders:
+            for old in [number for number in self._orders if number < epoch - 1]:
+                del self._orders[old]
+            self._orders[epoch] = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pixels))
+        return int(self._orders[epoch][offset])
+
+    def iterate(self, start: int = 0) -> Iterator[Tensor]:
+        """The batches of steps `start`, `start` + 1, and so on without end."""
+        if self.pixels.memory is not None or not self.workers:
+            step = start
+            while True:
+                yield self.batch(step)
+                step += 1
+        loader = DataLoader(
+            _Steps(self, start), batch_size=None, num_workers=self.workers, prefetch_factor=2, persistent_workers=True
+        )
+        yield from loader
+
+
+class _Steps(Dataset):
+    """Batches as a map-style data set, so that torch's worker processes can make them ahead of time, in order."""
+
+    def __init__(self, batches: Batches, start: int):
+        self.batches, self.start = batches, start
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def __getitem__(self, offset: int) -> Tensor:
+        return self.batches.batch(self.start + offset)
+
+
+def augmented(pixels: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """A copy of uint8 (B, H, W, C) with every image flipped and shifted as `augment` says; edges are repeated."""
+    if augment == "none":
+        return pixels.copy()
+    batch, height, width, _ = pixels.shape
+    flip = rng.random(batch) < 0.5
+    pixels = np.where(flip[:, None, None, None], pixels[:, :, ::-1], pixels)
+    if augment == "flip":
+        return pixels
+    reach = max(1, math.ceil(height / SHIFT))
+    padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    tops, lefts = rng.integers(0, 2 * reach + 1, (2, batch))
+    return np.stack([image[y : y + height, x : x + width] for image, y, x in zip(padded, tops, lefts, strict=True)])

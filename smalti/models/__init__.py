@@ -1,0 +1,1 @@
+"""The one autoencoder, and its four kinds of part: networks, bottlenecks, likelihoods."""

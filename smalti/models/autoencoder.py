@@ -1,0 +1,194 @@
+"""The one autoencoder: encoder, bottleneck, decoder, likelihood."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from smalti.configs import build
+from smalti.errors import SmaltiError
+from smalti.images import Images, to_images
+from smalti.models.bottlenecks import BOTTLENECKS, Bottleneck, BottleneckOutput, DiscreteBottleneck
+from smalti.models.config import AutoencoderConfig
+from smalti.models.likelihoods import LIKELIHOODS, Likelihood
+from smalti.models.networks import NETWORKS
+from smalti.pixels import crop_to, pad_to_multiple
+from smalti.pretrained import Pretrained
+from smalti.shapes import check_shape
+
+T = TypeVar("T")
+PIXELS_AT_ONCE = 1 << 22  # in one batch of `map_by_size`
+
+
+class Encoded(NamedTuple):
+    """The codes of one image and the size to crop its reconstruction to."""
+
+    codes: Tensor  # (*grid) int64, on the CPU
+    size: tuple[int, int]  # (H, W), pixels
+
+
+class AutoencoderOutput(NamedTuple):
+    """One pass through the autoencoder."""
+
+    parameters: Tensor  # (B, P, H, W): of the likelihood
+    bottleneck: BottleneckOutput
+
+
+class Autoencoder(Pretrained):
+    """Images to latents and back; which system it is depends on the bottleneck alone.
+
+    `forward` is for training. `encode`, `decode`, `reconstruct` are for using the model: deterministic in every mode,
+    without gradients, for images of any size, and they take files, Pillow images, arrays or tensors.
+
+    Args:
+        config: the parts.
+
+    Raises:
+        SmaltiError: a part's kind or keyword is unknown.
+    """
+
+    config_class: ClassVar[type] = AutoencoderConfig
+    what: ClassVar[str] = "autoencoder"
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.config = config
+        channels = config.preprocessing.channels
+        self.networks = build(NETWORKS, config.networks, "networks")
+        self.bottleneck: Bottleneck = build(BOTTLENECKS, config.bottleneck, "bottleneck")
+        self.likelihood: Likelihood = build(LIKELIHOODS, {**config.likelihood, "channels": channels}, "likelihood")
+        self.encoder = self.networks.encoder(channels, self.bottleneck.in_channels)
+        self.decoder = self.networks.decoder(self.bottleneck.out_channels, self.likelihood.num_parameters)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per grid position."""
+        return self.networks.stride
+
+    @property
+    def codes_bottleneck(self) -> DiscreteBottleneck:
+        """The bottleneck, for what needs codes.
+
+        Raises:
+            SmaltiError: it is continuous.
+        """
+        if not isinstance(self.bottleneck, DiscreteBottleneck):
+            kind = self.config.bottleneck["kind"]
+            raise SmaltiError(f"this model has no codes: its bottleneck is {kind!r}; use a vqvae or a dvae, or reconstruct()")
+        return self.bottleneck
+
+    def forward(self, images: Tensor) -> AutoencoderOutput:
+        """Map images (B, C, H, W) in [0, 1], H and W multiples of the stride, to the likelihood's parameters."""
+        bottleneck = self.bottleneck(self.features(images))
+        return AutoencoderOutput(parameters=self.decoder(bottleneck.latents), bottleneck=bottleneck)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The encoder's output (B, in_channels, h, w) for images (B, C, H, W) of a size that the networks take."""
+        check_shape(images, "B C H W", "images", C=self.config.preprocessing.channels)
+        height, width = images.shape[-2:]
+        if self.networks.fixed_size not in (None, height) or self.networks.fixed_size not in (None, width):
+            size = self.networks.fixed_size
+            raise SmaltiError(f"this model takes {size}x{size} images only, not {height}x{width}; resize them")
+        if height % self.stride or width % self.stride:
+            raise SmaltiError(f"image sizes must be multiples of {self.stride}, not {height}x{width}; pad_to_multiple() helps")
+        return self.encoder((images - 0.5).contiguous(memory_format=torch.channels_last))
+
+    # ------------------------------------------------------------------ using the model
+
+    def encode(self, images: Images) -> Tensor:
+        """The codes (B, *grid) int64 of images of one size; padded to the stride by repeating the edge.
+
+        Args:
+            images: whatever `smalti.images.to_images` takes: paths, Pillow images, arrays, tensors, lists of them.
+
+        Raises:
+            SmaltiError: a continuous model, an unreadable image, or images of several sizes (see `encode_many`).
+        """
+        return self._encode(self._stack(images))
+
+    def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """The images (B, C, H, W) float32 in [0, 1] of codes (B, *grid).
+
+        Args:
+            codes: integers in [0, K).
+            size: (H, W) to crop to, for images that were padded; by default the grid times the stride.
+
+        Raises:
+            SmaltiError: a continuous model, codes of another shape or range, or a size larger than the codes'.
+        """
+        with using(self):
+            latents = self.codes_bottleneck.decode(torch.as_tensor(codes, device=self.device))
+            images = self.likelihood.mean(self.decoder(latents))
+            return images if size is None else crop_to(images, size)
+
+    def reconstruct(self, images: Images) -> Tensor:
+        """Images of one size through the bottleneck and back, (B, C, H, W) float32 in [0, 1]; for every system."""
+        return self._reconstruct(self._stack(images))
+
+    def encode_many(self, images: Images, batch_size: int = 64) -> list[Encoded]:
+        """As `encode`, for images of any mixture of sizes: one (codes, size) for each, in order."""
+        return map_by_size(self._encode_sized, to_images(images, self.config.preprocessing.channels), batch_size)
+
+    def decode_many(self, encoded: Sequence[Encoded]) -> list[Tensor]:
+        """As `decode`, for what `encode_many` gave: one image (C, H, W) for each, in order."""
+        return [self.decode(codes[None], size)[0].cpu() for codes, size in encoded]
+
+    def reconstruct_many(self, images: Images, batch_size: int = 64) -> list[Tensor]:
+        """As `reconstruct`, for images of any mixture of sizes: one (C, H, W) for each, in order."""
+        return map_by_size(self._reconstruct, to_images(images, self.config.preprocessing.channels), batch_size)
+
+    def _stack(self, images: Images) -> Tensor:
+        listed = to_images(images, self.config.preprocessing.channels)
+        sizes = {tuple(image.shape[-2:]) for image in listed}
+        if len(sizes) != 1:
+            found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)) or "none"
+            raise SmaltiError(f"expected images of one size, got {found}; use encode_many() or reconstruct_many()")
+        return torch.stack(listed)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with using(self):
+            padded = pad_to_multiple(images.to(self.device), self.stride)
+            return self.codes_bottleneck.encode(self.features(padded))
+
+    def _encode_sized(self, images: Tensor) -> list[Encoded]:
+        height, width = images.shape[-2:]
+        return [Encoded(codes=codes, size=(height, width)) for codes in self._encode(images).cpu()]
+
+    def _reconstruct(self, images: Tensor) -> Tensor:
+        with using(self):
+            padded = pad_to_multiple(images.to(self.device), self.stride)
+            latents = self.bottleneck(self.features(padded)).latents
+            height, width = images.shape[-2:]
+            return crop_to(self.likelihood.mean(self.decoder(latents)), (height, width))
+
+
+def map_by_size(function: Callable[[Tensor], Iterable[T]], images: list[Tensor], batch_size: int) -> list[T]:
+    """Apply a function of (B, C, H, W) to images (C, H, W) of any sizes, in batches of equal size; results in order.
+
+    A batch holds at most `batch_size` images and at most about 4 million pixels, so that memory stays bounded.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(tuple(image.shape), []).append(index)
+    results: dict[int, T] = {}
+    for shape, indices in groups.items():
+        count = max(1, min(batch_size, PIXELS_AT_ONCE // (shape[-2] * shape[-1])))
+        for start in range(0, len(indices), count):
+            chosen = indices[start : start + count]
+            results.update(zip(chosen, function(torch.stack([images[index] for index in chosen])), strict=True))
+    return [results[index] for index in range(len(images))]
+
+
+@contextlib.contextmanager
+def using(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients for the block; the mode is put back afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

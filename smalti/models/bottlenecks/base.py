@@ -1,0 +1,142 @@
+"""The interface of all bottlenecks. A class is abstract (these two) or final (the members)."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from smalti.errors import SmaltiError
+from smalti.shapes import check_shape
+
+
+class BottleneckOutput(NamedTuple):
+    """What a bottleneck makes of the encoder's features."""
+
+    latents: Tensor  # (B, D, h, w): what the decoder sees; carries the gradient
+    codes: Tensor | None  # (B, *grid) int64 in [0, K); None when continuous
+    kl: Tensor  # (B,) nats per image, KL(q(z|x) || p(z))
+    penalties: dict[str, Tensor]  # scalars, UNWEIGHTED, e.g. {"commitment": ..., "codebook": ...}
+
+
+class PosteriorSample(NamedTuple):
+    """A draw z ~ q(z|x), for bounds on log p(x)."""
+
+    latents: Tensor  # (B, D, h, w)
+    log_ratio: Tensor  # (B,) nats per image, log p(z) - log q(z|x)
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """The value of `hard` with the gradient of `soft`: the estimator of Bengio et al., arXiv:1308.3432."""
+    return hard.detach() + (soft - soft.detach())
+
+
+def flatten_grid(features: Tensor) -> Tensor:
+    """Every grid position as a row: (B, D, h, w) to (N, D)."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+def unflatten_grid(vectors: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `flatten_grid`: (N, D) to (B, D, h, w), with B, h, w of the tensor `like`."""
+    batch, _, height, width = like.shape
+    return vectors.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def fp32_island(tensor: Tensor) -> torch.autocast:
+    """A context without autocast: distances, logits and likelihoods are float32 whatever surrounds them."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+class Bottleneck(nn.Module, ABC):
+    """Features in, latents out; a member says how, and what it costs.
+
+    Attributes:
+        in_channels: channels of the features that the encoder has to make.
+        out_channels: D, channels of the latents that the decoder gets.
+        has_prior: whether there is a p(z), so that an ELBO exists.
+    """
+
+    in_channels: int
+    out_channels: int
+    has_prior: bool = True
+
+    def forward(self, features: Tensor) -> BottleneckOutput:
+        """Map features (B, in_channels, h, w) to latents, codes, KL and penalties, in float32 even under autocast.
+
+        In training mode a stochastic member draws noise; in eval mode the result is a function of the features.
+
+        Raises:
+            SmaltiError: the features have another shape.
+        """
+        check_shape(features, "B C h w", "features", C=self.in_channels)
+        with fp32_island(features):
+            return self._forward(features.float())
+
+    def sample(self, features: Tensor) -> PosteriorSample:
+        """Draw z ~ q(z|x) and its log p(z) - log q(z|x), nats per image.
+
+        Raises:
+            SmaltiError: the bottleneck has no prior.
+        """
+        check_shape(features, "B C h w", "features", C=self.in_channels)
+        with fp32_island(features):
+            return self._sample(features.float())
+
+    @abstractmethod
+    def _forward(self, features: Tensor) -> BottleneckOutput: ...
+
+    @abstractmethod
+    def _sample(self, features: Tensor) -> PosteriorSample: ...
+
+    def anneal(self, step: int) -> dict[str, float]:  # noqa: B027
+        """Set what follows a schedule for optimiser step `step`; reports what was set. Called before the step."""
+        return {}
+
+    def update(self) -> dict[str, float]:  # noqa: B027
+        """Learn from the statistics of the forward passes since the last update (codebook averages, restarts).
+
+        Called once after every optimiser step, so gradient accumulation changes nothing; reports what happened.
+        """
+        return {}
+
+
+class DiscreteBottleneck(Bottleneck):
+    """A bottleneck whose latents are named by integers in [0, K).
+
+    Laws: `encode(f)` equals `forward(f).codes` in eval mode, and `decode(encode(f))` equals `forward(f).latents` there.
+
+    Attributes:
+        codebook_size: K.
+    """
+
+    codebook_size: int
+
+    def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
+        """The shape of one image's codes for an h x w grid of features."""
+        return (h, w)
+
+    def encode(self, features: Tensor) -> Tensor:
+        """The codes (B, *grid) int64 of features (B, in_channels, h, w); deterministic, in every mode."""
+        check_shape(features, "B C h w", "features", C=self.in_channels)
+        with fp32_island(features):
+            return self._encode(features.float())
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The latents (B, D, h, w) of codes (B, *grid).
+
+        Raises:
+            SmaltiError: no integers, another number of axes, or a code outside [0, K).
+        """
+        check_shape(codes, " ".join(["B", *"hwqt"[: len(self.grid_shape(1, 1))]]), "codes")
+        if codes.is_floating_point() or codes.dtype == torch.bool:
+            raise SmaltiError(f"codes must be integers, not {codes.dtype}")
+        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.codebook_size):
+            low, high = int(codes.min()), int(codes.max())
+            raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]: is this their model?")
+        return self._decode(codes.long())
+
+    @abstractmethod
+    def _encode(self, features: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _decode(self, codes: Tensor) -> Tensor: ...

@@ -1,0 +1,116 @@
+"""The K x D table of code vectors with its bookkeeping: first values from data, averages, restart of dead codes."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from smalti.errors import SmaltiError
+from smalti.ops.nearest import nearest_code
+
+KMEANS_ITERATIONS = 10
+EPSILON = 1e-8
+
+
+class Codebook(nn.Module):
+    """Code vectors that start from data, and that come back to life when nothing is assigned to them.
+
+    All statistics are fractions of the vectors seen, so they mean the same at every batch size: a code that gets its
+    uniform share has a `share` of 1/K. `observe` collects during the forward passes of a step, `update` (once after the
+    step) averages and restarts: the average over steps is that of van den Oord et al. (arXiv:1711.00937, appendix A.1),
+    the restart that of Dhariwal et al. (Jukebox, arXiv:2005.00341, section 3.1).
+
+    Args:
+        size: K, at least 2.
+        dim: D.
+        learning: "ema" (a buffer: the moving average of the vectors assigned to a code) or "gradient" (a parameter).
+        decay: of the moving averages, per optimiser step.
+        restart_below: a code whose share falls below this fraction of 1/K becomes a random recent vector; 0 is never.
+    """
+
+    vectors: Tensor  # (K, D)
+    share: Tensor  # (K,) moving average of the fraction of vectors assigned to each code
+    sums: Tensor  # (K, D) moving average of (sum of assigned vectors) / (number of vectors)
+    ready: Tensor  # (), whether the first values have been taken from data
+
+    def __init__(
+        self, size: int, dim: int, *, learning: Literal["ema", "gradient"], decay: float, restart_below: float
+    ):
+        super().__init__()
+        if size < 2:
+            raise SmaltiError(f"codebook_size must be at least 2, not {size}")
+        if learning not in ("ema", "gradient"):
+            raise SmaltiError(f"learning must be 'ema' or 'gradient', not {learning!r}")
+        if not 0 <= decay < 1 or not 0 <= restart_below < 1:
+            raise SmaltiError(f"decay and restart_below must lie in [0, 1), not {decay} and {restart_below}")
+        self.learning, self.decay, self.restart_below = learning, decay, restart_below
+        vectors = torch.randn(size, dim) / dim**0.5
+        if learning == "ema":
+            self.register_buffer("vectors", vectors)
+        else:
+            self.vectors = nn.Parameter(vectors)
+        self.register_buffer("share", torch.full((size,), 1 / size))
+        self.register_buffer("sums", vectors / size)
+        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._counted: list[Tensor] = []
+        self._summed: list[Tensor] = []
+        self._seen = 0
+        self._recent: Tensor | None = None
+
+    @torch.no_grad()
+    def initialize(self, vectors: Tensor) -> None:
+        """Run k-means on (N, D) vectors for the first values of the codes, unless that has been done."""
+        if self.ready:
+            return
+        size = len(self.vectors)
+        means = _draw(vectors, size)
+        for _ in range(KMEANS_ITERATIONS):
+            codes = nearest_code(vectors, means)
+            counts = torch.bincount(codes, minlength=size).to(vectors)
+            sums = torch.zeros_like(means).index_add_(0, codes, vectors)
+            means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], _draw(vectors, size))
+        self.vectors.copy_(means)
+        self.sums.copy_(means / size)
+        self.ready.fill_(True)
+
+    @torch.no_grad()
+    def observe(self, vectors: Tensor, codes: Tensor) -> None:
+        """Collect the assignment of (N, D) vectors to (N,) codes for the next update."""
+        self._counted.append(torch.bincount(codes, minlength=len(self.vectors)))
+        if self.learning == "ema":
+            self._summed.append(torch.zeros_like(self.sums).index_add_(0, codes, vectors))
+        self._seen += len(codes)
+        self._recent = vectors.detach()
+
+    @torch.no_grad()
+    def update(self) -> dict[str, float]:
+        """Average what was observed since the last call, then restart dead codes; reports how many."""
+        if not self._seen or self._recent is None:
+            return {}
+        weight = 1 - self.decay
+        self.share.lerp_(torch.stack(self._counted).sum(0).to(self.share) / self._seen, weight)
+        if self.learning == "ema":
+            self.sums.lerp_(torch.stack(self._summed).sum(0) / self._seen, weight)
+            self.vectors.copy_(self.sums / self.share.clamp(min=EPSILON)[:, None])
+        restarted = self._restart(self._recent) if self.restart_below else 0.0
+        self._forget()
+        return {"restarted": restarted}
+
+    def _restart(self, recent: Tensor) -> float:
+        size = len(self.vectors)
+        dead = self.share < self.restart_below / size
+        fresh = _draw(recent, size)
+        self.vectors.copy_(torch.where(dead[:, None], fresh, self.vectors))
+        self.sums.copy_(torch.where(dead[:, None], fresh / size, self.sums))
+        self.share.masked_fill_(dead, 1 / size)
+        return float(dead.sum())
+
+
+def _draw(vectors: Tensor, num: int) -> Tensor:
+    """Pick `num` of (N, D) vectors at random: without repetition where N allows it."""
+    count = len(vectors)
+    order = torch.randperm(count, device=vectors.device)
+    return vectors[order.repeat(-(-num // count))[:num]]

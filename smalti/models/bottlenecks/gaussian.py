@@ -1,0 +1,47 @@
+"""The bottleneck of a VAE."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from smalti.models.bottlenecks.base import Bottleneck, BottleneckOutput, PosteriorSample
+
+
+class Gaussian(Bottleneck):
+    """Diagonal Gaussian posterior with a standard normal prior: the bottleneck of a VAE [1].
+
+    Shapes:
+        features  (B, 2*D, h, w)  mean, then ln variance (clamped to [-20, 20])
+        latents   (B, D, h, w)    training: mean + sigma * noise, [1] eq. 10; eval mode: the mean
+        kl        (B,)            nats per image, closed form, [1] appendix B; gradient reaches mean and variance
+
+    Args:
+        channels: D.
+
+    References:
+        [1] Kingma, Welling. Auto-Encoding Variational Bayes. 2013. arXiv:1312.6114
+    """
+
+    def __init__(self, *, channels: int):
+        super().__init__()
+        self.in_channels, self.out_channels = 2 * channels, channels
+
+    def _split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = features.chunk(2, dim=1)
+        return mean, log_variance.clamp(-20, 20)
+
+    def _forward(self, features: Tensor) -> BottleneckOutput:
+        mean, log_variance = self._split(features)
+        noise = torch.randn_like(mean) if self.training else 0.0
+        latents = mean + (log_variance / 2).exp() * noise
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1) / 2
+        return BottleneckOutput(latents=latents, codes=None, kl=kl, penalties={})
+
+    def _sample(self, features: Tensor) -> PosteriorSample:
+        mean, log_variance = self._split(features)
+        noise = torch.randn_like(mean)
+        latents = mean + (log_variance / 2).exp() * noise
+        log_prior = -(latents.square() + math.log(2 * math.pi)) / 2
+        log_posterior = -(noise.square() + math.log(2 * math.pi) + log_variance) / 2
+        return PosteriorSample(latents=latents, log_ratio=(log_prior - log_posterior).flatten(1).sum(1))

@@ -1,0 +1,33 @@
+"""The bottleneck of a plain autoencoder: none."""
+
+from torch import Tensor
+
+from smalti.errors import SmaltiError
+from smalti.models.bottlenecks.base import Bottleneck, BottleneckOutput, PosteriorSample
+
+
+class Identity(Bottleneck):
+    """Latents are the features: a point mass without a prior, so an AE [1] has a rate of 0 and no ELBO.
+
+    Shapes:
+        features  (B, D, h, w)
+        latents   (B, D, h, w)  the same values; gradients pass plainly
+
+    Args:
+        channels: D.
+
+    References:
+        [1] Hinton, Salakhutdinov. Reducing the Dimensionality of Data with Neural Networks. Science, 2006.
+    """
+
+    has_prior = False
+
+    def __init__(self, *, channels: int):
+        super().__init__()
+        self.in_channels = self.out_channels = channels
+
+    def _forward(self, features: Tensor) -> BottleneckOutput:
+        return BottleneckOutput(latents=features, codes=None, kl=features.new_zeros(len(features)), penalties={})
+
+    def _sample(self, features: Tensor) -> PosteriorSample:
+        raise SmaltiError("an autoencoder (identity bottleneck) has no p(z): there is no ELBO; use gaussian or a discrete one")

@@ -1,0 +1,124 @@
+"""The bottleneck of a VQ-VAE."""
+
+import math
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from smalti.models.bottlenecks.base import (
+    BottleneckOutput,
+    DiscreteBottleneck,
+    PosteriorSample,
+    flatten_grid,
+    straight_through,
+    unflatten_grid,
+)
+from smalti.models.bottlenecks.codebook import Codebook
+from smalti.ops.nearest import nearest_code
+
+
+def codebook_loss(features: Tensor, quantized: Tensor) -> Tensor:
+    """Mean over B, h, w, D of |sg[features] - code|^2; the gradient reaches only the codebook ([1] eq. 3, second term)."""
+    return F.mse_loss(quantized, features.detach())
+
+
+def commitment_loss(features: Tensor, quantized: Tensor) -> Tensor:
+    """Mean over B, h, w, D of |features - sg[code]|^2; the gradient reaches only the encoder ([1] eq. 3, third term)."""
+    return F.mse_loss(features, quantized.detach())
+
+
+class VectorQuantizer(DiscreteBottleneck):
+    """Nearest-neighbour codebook: the bottleneck of a VQ-VAE [1].
+
+    Replaces every feature vector by the nearest of K code vectors (Euclidean, [1] eq. 1-2) and copies the decoder's
+    gradient straight to the encoder.
+
+    Shapes:
+        features  (B, D, h, w)  any range; computed in float32
+        latents   (B, D, h, w)  float32; d latents / d features = identity
+        codes     (B, h, w)     int64 in [0, K)
+
+    Loss terms, unweighted:
+        commitment  mean over B, h, w, D of |features - sg[code]|^2; gradient reaches only the encoder
+        codebook    mean over B, h, w, D of |sg[features] - code|^2; gradient reaches only the codebook; there is none
+                    when the codebook is learnt by moving averages
+        kl          (B,) nats per image, h*w*ln K: constant, since q is one-hot and p uniform
+
+    Args:
+        codebook_size: K, at least 2.
+        code_dim: D; 8 to 16 keeps usage high.
+        learning: "ema" or "gradient".
+        decay: of the moving averages, per optimiser step.
+        restart_below: restart a code whose share falls below this fraction of 1/K; 0 is never.
+        normalize: compare directions: features and code vectors are scaled to length 1 (ViT-VQGAN, arXiv:2110.04627).
+
+    Differs from [1]: the codebook starts from k-means on the first batch, dead codes restart, moving averages are the
+    default, and ties go to the lowest index.
+
+    References:
+        [1] van den Oord, Vinyals, Kavukcuoglu. Neural Discrete Representation Learning. 2017. arXiv:1711.00937
+
+    Example:
+        >>> bottleneck = VectorQuantizer(codebook_size=512, code_dim=16)
+        >>> out = bottleneck(torch.randn(2, 16, 8, 8))
+        >>> out.codes.shape
+        torch.Size([2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        code_dim: int,
+        learning: Literal["ema", "gradient"] = "ema",
+        decay: float = 0.99,
+        restart_below: float = 0.1,
+        normalize: bool = False,
+    ):
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.in_channels = self.out_channels = code_dim
+        self.normalize = normalize
+        self.codebook = Codebook(codebook_size, code_dim, learning=learning, decay=decay, restart_below=restart_below)
+
+    def _vectors(self) -> Tensor:
+        """The code vectors as they are compared and decoded, (K, D)."""
+        return F.normalize(self.codebook.vectors, dim=1) if self.normalize else self.codebook.vectors
+
+    def _forward(self, features: Tensor) -> BottleneckOutput:
+        features = F.normalize(features, dim=1) if self.normalize else features
+        flat = flatten_grid(features.detach())
+        if self.training:
+            self.codebook.initialize(flat)
+        codes = nearest_code(flat, self._vectors().detach())
+        if self.training:
+            self.codebook.observe(flat, codes)
+        quantized = unflatten_grid(F.embedding(codes, self._vectors()), features)
+        penalties = {"commitment": commitment_loss(features, quantized)}
+        if self.codebook.learning == "gradient":
+            penalties["codebook"] = codebook_loss(features, quantized)
+        batch, _, height, width = features.shape
+        return BottleneckOutput(
+            latents=straight_through(quantized, features) if self.training else quantized,
+            codes=codes.view(batch, height, width),
+            kl=features.new_full((batch,), height * width * math.log(self.codebook_size)),
+            penalties=penalties,
+        )
+
+    def _sample(self, features: Tensor) -> PosteriorSample:
+        codes = self._encode(features)
+        log_ratio = features.new_full((len(codes),), -codes[0].numel() * math.log(self.codebook_size))
+        return PosteriorSample(latents=self._decode(codes), log_ratio=log_ratio)
+
+    def _encode(self, features: Tensor) -> Tensor:
+        features = F.normalize(features, dim=1) if self.normalize else features
+        batch, _, height, width = features.shape
+        return nearest_code(flatten_grid(features), self._vectors()).view(batch, height, width)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self._vectors()).permute(0, 3, 1, 2)
+
+    def update(self) -> dict[str, float]:
+        """Move the codebook; see `Codebook.update`."""
+        return self.codebook.update()

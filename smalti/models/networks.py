@@ -1,0 +1,200 @@
+"""Encoder and decoder: residual convolutional networks in the manner of DALL-E's, and a small MLP pair.
+
+A member of `NETWORKS` is a recipe for a pair: `encoder(...)` and `decoder(...)` build the two modules, `stride` says how
+many pixels one grid position spans, `fixed_size` is the only image size it takes, or None when it takes any.
+"""
+
+import itertools
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.errors import SmaltiError
+
+
+class Networks(ABC):
+    """A recipe for an encoder and the decoder that mirrors it.
+
+    Attributes:
+        stride: pixels per grid position, in both directions.
+        fixed_size: the only image height and width, or None.
+    """
+
+    stride: int
+    fixed_size: int | None = None
+
+    @abstractmethod
+    def encoder(self, image_channels: int, features: int) -> nn.Module:
+        """A module from images (B, C, H, W) to (B, features, H/stride, W/stride)."""
+
+    @abstractmethod
+    def decoder(self, latents: int, parameters: int) -> nn.Module:
+        """A module from latents (B, D, h, w) to the likelihood's parameters (B, parameters, H, W)."""
+
+
+class Convolution(nn.Conv2d):
+    """A convolution that keeps the size, with the initialisation of DALL-E: weights N(0, 1/fan_in), bias 0."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+        nn.init.normal_(self.weight, std=(in_channels * kernel**2) ** -0.5)
+        nn.init.zeros_(self.bias)
+
+
+class Head(Convolution):
+    """The 1x1 convolution next to the bottleneck or the likelihood: float32 whatever surrounds it, as in DALL-E."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation bottleneck block: identity + gain * (ReLU, convolution) repeated, through a narrower middle.
+
+    The identity path stays in float32 under autocast, so that bf16 rounds only the small residual updates.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, middle: int, kernels: list[int], gain: float):
+        super().__init__()
+        widths = [in_channels, *[middle] * (len(kernels) - 1), out_channels]
+        self.convolutions = nn.ModuleList(map(Convolution, widths, widths[1:], kernels))
+        self.shortcut = Head(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+        self.gain = gain
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, in, h, w) to (B, out, h, w)."""  # noqa: D402
+        residual = inputs
+        for convolution in self.convolutions:
+            residual = convolution(F.relu(residual))
+        return self.shortcut(inputs) + self.gain * residual.float()
+
+
+class ResidualNetworks(Networks):
+    """Groups of residual blocks with max-pooling (encoder) or nearest-neighbour upsampling (decoder) between them [1].
+
+    The defaults of `middle`, `convolutions` and `pooling` are DALL-E's; its own networks are width=256, depth=2,
+    stride=8, stem_kernel=7.
+
+    Args:
+        stride: pixels per grid position, a power of two.
+        width: channels of the group at the finest resolution; each coarser group has twice as many.
+        depth: residual blocks in a group.
+        patch: the encoder first folds patch x patch pixels into channels (and the decoder unfolds at its end): saves
+            most of the arithmetic where it buys least. A power of two that divides the stride; 1 is DALL-E's.
+        middle: a block's outer channels divided by its inner ones.
+        convolutions: convolutions in a block, one of them 1x1 (next to the bottleneck's side), the others 3x3.
+        stem_kernel: size of the encoder's first convolution, odd.
+        pooling: "max" or "average".
+
+    References:
+        [1] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, appendix A.1
+    """
+
+    def __init__(
+        self,
+        *,
+        stride: int = 4,
+        width: int = 64,
+        depth: int = 2,
+        patch: int = 1,
+        middle: int = 4,
+        convolutions: int = 4,
+        stem_kernel: int = 3,
+        pooling: Literal["max", "average"] = "max",
+    ):
+        if stride < 1 or stride & (stride - 1) or patch < 1 or patch & (patch - 1) or stride % patch:
+            raise SmaltiError(f"stride and patch must be powers of two and patch divide stride, not {stride} and {patch}")
+        if width < middle or depth < 1 or convolutions < 2 or stem_kernel % 2 == 0:
+            raise SmaltiError(
+                f"need width >= middle, depth >= 1, convolutions >= 2 and an odd stem_kernel, not width={width}, "
+                f"middle={middle}, depth={depth}, convolutions={convolutions}, stem_kernel={stem_kernel}"
+            )
+        if pooling not in ("max", "average"):
+            raise SmaltiError(f"pooling must be 'max' or 'average', not {pooling!r}")
+        self.stride, self.patch, self.depth, self.middle = stride, patch, depth, middle
+        self.convolutions, self.stem_kernel, self.pooling = convolutions, stem_kernel, pooling
+        self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
+        self.gain = 1 / (len(self.widths) * depth) ** 2
+
+    def _groups(self, first: int, widths: list[int], kernels: list[int], between: nn.Module) -> list[nn.Module]:
+        channels = [first, *itertools.chain.from_iterable([width] * self.depth for width in widths)]
+        blocks = [
+            ResidualBlock(before, after, middle=after // self.middle, kernels=kernels, gain=self.gain)
+            for before, after in itertools.pairwise(channels)
+        ]
+        groups = [blocks[start : start + self.depth] for start in range(0, len(blocks), self.depth)]
+        return [module for index, group in enumerate(groups) for module in ([between] if index else []) + group]
+
+    def encoder(self, image_channels: int, features: int) -> nn.Module:
+        """Images to features."""
+        stem = Convolution(image_channels * self.patch**2, self.widths[0], self.stem_kernel)
+        pool = nn.MaxPool2d(2) if self.pooling == "max" else nn.AvgPool2d(2)
+        groups = self._groups(self.widths[0], self.widths, [3] * (self.convolutions - 1) + [1], pool)
+        fold = [nn.PixelUnshuffle(self.patch)] if self.patch > 1 else []
+        return nn.Sequential(*fold, stem, *groups, nn.ReLU(), Head(self.widths[-1], features))
+
+    def decoder(self, latents: int, parameters: int) -> nn.Module:
+        """Latents to the likelihood's parameters."""
+        widths, lifted = self.widths[::-1], self.widths[-1] // 2
+        upsample = nn.Upsample(scale_factor=2, mode="nearest")
+        groups = self._groups(lifted, widths, [1] + [3] * (self.convolutions - 1), upsample)
+        unfold = [nn.PixelShuffle(self.patch)] if self.patch > 1 else []
+        return nn.Sequential(
+            Head(latents, lifted), *groups, nn.ReLU(), Head(widths[-1], parameters * self.patch**2), *unfold
+        )
+
+
+class MlpNetworks(Networks):
+    """Fully connected layers, for studies on small images such as MNIST.
+
+    Args:
+        image_size: height and width of the images; no other size is taken.
+        hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+        grid: (h, w) of the features; (1, 1) is one vector, (1, 20) is 20 variables.
+        activation: "tanh" or "relu".
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        hidden: tuple[int, ...] = (200, 200),
+        grid: tuple[int, int] = (1, 1),
+        activation: Literal["tanh", "relu"] = "tanh",
+    ):
+        activations = {"tanh": nn.Tanh, "relu": nn.ReLU}
+        if activation not in activations:
+            raise SmaltiError(f"activation must be 'tanh' or 'relu', not {activation!r}")
+        self.stride = self.fixed_size = image_size
+        self.hidden, self.grid, self.activation = tuple(hidden), tuple(grid), activations[activation]
+
+    def _layers(self, widths: list[int]) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for index, (before, after) in enumerate(itertools.pairwise(widths)):
+            linear = nn.Linear(before, after)
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [self.activation()] * (index > 0) + [linear]
+        return layers
+
+    def encoder(self, image_channels: int, features: int) -> nn.Module:
+        """Images to features."""
+        height, width = self.grid
+        layers = self._layers([image_channels * self.stride**2, *self.hidden, features * height * width])
+        return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (features, height, width)))
+
+    def decoder(self, latents: int, parameters: int) -> nn.Module:
+        """Latents to the likelihood's parameters."""
+        height, width = self.grid
+        layers = self._layers([latents * height * width, *self.hidden[::-1], parameters * self.stride**2])
+        return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, self.stride, self.stride)))
+
+
+NETWORKS: dict[str, type[Networks]] = {"residual": ResidualNetworks, "mlp": MlpNetworks}

@@ -1,0 +1,1 @@
+"""The hot operations: a plain PyTorch reference of each."""

@@ -1,0 +1,45 @@
+"""Pictures of pictures: grids, with Pillow only."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smalti.images import to_pil
+
+GAP = 2
+
+
+def grid(images: Tensor, columns: int, zoom: int = 1) -> Image.Image:
+    """Lay images (B, C, H, W) in [0, 1] out in rows of `columns` on white, each pixel `zoom` wide."""
+    tiles = to_pil(images)
+    width, height = tiles[0].width * zoom, tiles[0].height * zoom
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    for index, tile in enumerate(tiles):
+        place = (index % columns * (width + GAP), index // columns * (height + GAP))
+        sheet.paste(tile.convert("RGB").resize((width, height), Image.Resampling.NEAREST), place)
+    return sheet
+
+
+def before_after(originals: Tensor, reconstructions: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
+    """Pairs of rows: originals above their reconstructions, both (B, C, H, W)."""
+    columns = min(columns, len(originals))
+    rows = [
+        torch.cat([_filled(part[start : start + columns], columns) for part in (originals, reconstructions)])
+        for start in range(0, len(originals), columns)
+    ]
+    return grid(torch.cat(rows), columns, zoom)
+
+
+def _filled(row: Tensor, columns: int) -> Tensor:
+    """A row of images, filled up with white ones when it is the last of several."""
+    missing = columns - len(row)
+    return torch.cat([row, row.new_ones(missing, *row.shape[1:])]) if missing else row
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures beside each other: before | after."""
+    sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
+    sheet.paste(left.convert("RGB"), (0, 0))
+    sheet.paste(right.convert("RGB"), (left.width + GAP, 0))
+    return sheet

@@ -1,0 +1,233 @@
+"""AE, VAE, VQ-VAE and dVAE with the same networks, data, schedule and budget; they differ in the bottleneck only.
+
+    smalti train dvae --data emoji --out runs/dvae
+
+Expected on emoji at 32x32, 8x8 codes of K = 512: see the table in README.md; `experiments/emoji.md` says what each part
+of the dVAE's recipe is worth.
+"""
+
+from typing import Any, Literal
+
+from smalti.configs import Spec
+from smalti.models.config import AutoencoderConfig, Preprocessing
+from smalti.schedules import Schedule, constant, cosine, linear
+from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig
+
+LikelihoodName = Literal["gaussian", "laplace", "logit_laplace", "logistic_mixture", "bernoulli"]
+
+
+def ae(*, latent_channels: int = 16, **common: Any) -> Experiment:
+    """Autoencoder: no bottleneck but the number of channels; reconstructs best, cannot be sampled from.
+
+    Args:
+        latent_channels: channels of the latents at each grid position.
+        **common: see `experiment`.
+    """
+    return experiment("ae", {"kind": "identity", "channels": latent_channels}, **common)
+
+
+def vae(*, latent_channels: int = 16, beta: float = 1.0, beta_warmup: int = 0, **common: Any) -> Experiment:
+    """Variational autoencoder: Gaussian latents, reparameterised.
+
+    Args:
+        latent_channels: channels of the latents at each grid position.
+        beta: weight of the KL; 1 trains the ELBO.
+        beta_warmup: steps over which beta rises from 0.
+        **common: see `experiment`.
+    """
+    bottleneck = {"kind": "gaussian", "channels": latent_channels}
+    return experiment("vae", bottleneck, beta=_ramp(beta, beta_warmup), **common)
+
+
+def vqvae(
+    *,
+    codebook_size: int = 512,
+    code_dim: int = 16,
+    learning: Literal["ema", "gradient"] = "ema",
+    decay: float = 0.99,
+    restart_below: float = 0.2,
+    normalize: bool = False,
+    commitment_weight: float = 0.25,
+    **common: Any,
+) -> Experiment:
+    """VQ-VAE: the nearest of K code vectors, with a straight-through gradient.
+
+    Args:
+        codebook_size: K.
+        code_dim: D, of a code vector.
+        learning: "ema" (moving averages) or "gradient" (codebook loss).
+        decay: of the moving averages.
+        restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
+        normalize: compare directions only (l2-normalised codes).
+        commitment_weight: of the term that keeps features near their code.
+        **common: see `experiment`.
+    """
+    bottleneck = {
+        "kind": "vector_quantizer",
+        "codebook_size": codebook_size,
+        "code_dim": code_dim,
+        "learning": learning,
+        "decay": decay,
+        "restart_below": restart_below,
+        "normalize": normalize,
+    }
+    return experiment("vqvae", bottleneck, commitment_weight=commitment_weight, **common)
+
+
+def dvae(
+    *,
+    codebook_size: int = 512,
+    code_dim: int = 16,
+    logits: Literal["distance", "convolution"] = "distance",
+    hard: bool = False,
+    first_temperature: float = 0.25,
+    last_temperature: float = 1 / 16,
+    temperature_portion: float = 0.7,
+    sharpness: float = 4.0,
+    beta: float = 1.0,
+    beta_warmup: int = 0,
+    restart_below: float = 0.2,
+    steps: int = 3000,
+    **common: Any,
+) -> Experiment:
+    """dVAE, the first stage of DALL-E: categorical latents, relaxed by Gumbel-Softmax while training.
+
+    Args:
+        codebook_size: K.
+        code_dim: D, of a code vector.
+        logits: "distance" to the code vectors, or DALL-E's 1x1 "convolution".
+        hard: straight-through Gumbel-Softmax instead of the soft relaxation.
+        first_temperature: of the relaxation, at the first step.
+        last_temperature: of the relaxation, where the cosine ends.
+        temperature_portion: the part of all steps that the cosine takes.
+        sharpness: nats by which a feature prefers its code at the start.
+        beta: weight of the KL; 1 trains the ELBO, 6.6 is DALL-E's.
+        beta_warmup: steps over which beta rises from 0.
+        restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
+        steps: optimiser steps.
+        **common: see `experiment`.
+    """
+    temperature = cosine(first_temperature, last_temperature, int(steps * temperature_portion))
+    bottleneck = {
+        "kind": "gumbel_softmax",
+        "codebook_size": codebook_size,
+        "code_dim": code_dim,
+        "logits": logits,
+        "hard": hard,
+        "temperature": temperature,
+        "sharpness": sharpness,
+        "restart_below": restart_below,
+    }
+    if logits == "convolution":
+        bottleneck["in_channels"] = 2 * code_dim
+    return experiment("dvae", bottleneck, beta=_ramp(beta, beta_warmup), steps=steps, **common)
+
+
+def experiment(
+    recipe: str,
+    bottleneck: Spec,
+    *,
+    data: str = "emoji",
+    image_size: int = 32,
+    channels: int = 3,
+    stride: int = 4,
+    width: int = 64,
+    depth: int = 1,
+    patch: int = 2,
+    convolutions: int = 2,
+    middle: int = 2,
+    stem_kernel: int = 3,
+    likelihood: LikelihoodName = "gaussian",
+    beta: Schedule = constant(1.0),
+    commitment_weight: float = 0.25,
+    learning_rate: float = 3e-3,
+    warmup: int = 100,
+    weight_decay: float = 1e-4,
+    clip_norm: float = 1.0,
+    accumulate: int = 1,
+    ema_decay: float = 0.998,
+    augment: Literal["none", "flip", "flip_shift"] = "flip_shift",
+    steps: int = 3000,
+    batch_size: int = 32,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    log_every: int = 50,
+    sample_every: int = 500,
+    checkpoint_every: int = 500,
+) -> Experiment:
+    """What the four have in common: residual networks, AdamW with warm-up and cosine, averaged weights.
+
+    Args:
+        recipe: the name of the recipe.
+        bottleneck: its spec.
+        data: emoji, a folder of images or of idx files, or *.parquet.
+        image_size: height and width in training, pixels.
+        channels: 3 for colour, 1 for grey.
+        stride: pixels per code in both directions, a power of two.
+        width: channels at the finest resolution; twice as many at each coarser one.
+        depth: residual blocks at each resolution.
+        patch: pixels folded into channels at the ends of the networks; 1 is DALL-E's.
+        convolutions: in a residual block; 4 is DALL-E's.
+        middle: outer channels of a block divided by its inner ones; 4 is DALL-E's.
+        stem_kernel: size of the first convolution; 7 is DALL-E's.
+        likelihood: p(x|z).
+        beta: weight of the KL.
+        commitment_weight: of the term whose gradient reaches the encoder (VQ-VAE).
+        learning_rate: highest of the schedule.
+        warmup: steps to reach it.
+        weight_decay: of AdamW.
+        clip_norm: the gradient's norm is clipped to this.
+        accumulate: batches per optimiser step.
+        ema_decay: of the averaged weights that are saved.
+        augment: none, flip, or flip_shift.
+        steps: optimiser steps.
+        batch_size: images per batch.
+        seed: of everything random.
+        device: auto, cpu, cuda, ...
+        precision: auto, fp32, or bf16 (autocast).
+        log_every: steps between lines of metrics.jsonl.
+        sample_every: steps between pictures.
+        checkpoint_every: steps between checkpoints.
+    """
+    networks = {
+        "kind": "residual",
+        "stride": stride,
+        "width": width,
+        "depth": depth,
+        "patch": patch,
+        "convolutions": convolutions,
+        "middle": middle,
+        "stem_kernel": stem_kernel,
+    }
+    return Experiment(
+        recipe=recipe,
+        data=data,
+        model=AutoencoderConfig(
+            networks=networks,
+            bottleneck=bottleneck,
+            likelihood={"kind": likelihood},
+            preprocessing=Preprocessing(image_size=image_size, channels=channels),
+        ),
+        loss=LossConfig(beta=beta, commitment_weight=commitment_weight),
+        optimizer=OptimizerConfig(
+            learning_rate=cosine(learning_rate, 0.0, steps, warmup=warmup),
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            accumulate=accumulate,
+            ema_decay=ema_decay,
+        ),
+        augment=augment,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        precision=precision,
+        log_every=log_every,
+        sample_every=sample_every,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+def _ramp(beta: float, warmup: int) -> Schedule:
+    return linear(0.0, beta, warmup) if warmup else constant(beta)

@@ -1,0 +1,1 @@
+"""Losses, the one loop, its state, its log."""

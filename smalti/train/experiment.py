@@ -1,0 +1,95 @@
+"""What a recipe returns: a frozen description of one training. Without torch, so that `smalti train NAME --help` is quick."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from smalti.errors import SmaltiError
+from smalti.models.config import AutoencoderConfig
+from smalti.schedules import Schedule, constant
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The weights of the one loss, see `smalti.train.losses`.
+
+    Attributes:
+        beta: weight of the KL, a schedule over steps; 6.6 is DALL-E's as printed.
+        commitment_weight: of the term whose gradient reaches the encoder.
+        codebook_weight: of the term whose gradient reaches the codebook (gradient-learnt codebooks only).
+    """
+
+    beta: Schedule = constant(1.0)
+    commitment_weight: float = 0.25
+    codebook_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and what surrounds it.
+
+    Attributes:
+        learning_rate: a schedule over steps.
+        betas: of AdamW.
+        epsilon: of AdamW.
+        weight_decay: of AdamW, for tensors of two or more axes only.
+        scalar_rate: learning rates of single numbers (log scales) are multiplied by this.
+        clip_norm: the gradient's norm is clipped to this; 0 is never.
+        accumulate: batches per optimiser step.
+        ema_decay: of the averaged weights that are saved and evaluated; 0 is none. In the first steps it is
+            (1 + step) / (10 + step) where that is less.
+    """
+
+    learning_rate: Schedule = constant(1e-3)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-4
+    scalar_rate: float = 5.0
+    clip_norm: float = 1.0
+    accumulate: int = 1
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One training run, complete: the same experiment gives the same bits on the same machine.
+
+    Attributes:
+        recipe: the name that made it.
+        data: what `--data` said.
+        model: of the autoencoder.
+        loss: the weights of its terms.
+        optimizer: how it learns.
+        augment: "none", "flip" or "flip_shift".
+        steps: optimiser steps.
+        batch_size: images per batch.
+        seed: of everything random.
+        device: "auto", "cpu", "cuda", ...; auto takes CUDA where there is one.
+        precision: "fp32", or "bf16" for autocast; "auto" is bf16 on CUDA.
+        log_every: steps between lines of metrics.jsonl.
+        sample_every: steps between pictures; 0 is never.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    recipe: str
+    data: str
+    model: AutoencoderConfig
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    augment: Literal["none", "flip", "flip_shift"] = "none"
+    steps: int
+    batch_size: int
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    log_every: int = 50
+    sample_every: int = 0
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise SmaltiError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise SmaltiError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
+        if self.seed < 0:
+            raise SmaltiError(f"seed must not be negative: {self.seed}")

@@ -1,0 +1,94 @@
+"""metrics.jsonl and the progress bar: means of every term since the last line, checked to be finite."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from smalti.errors import SmaltiError
+
+
+class Log:
+    """Collects the terms of every step without waiting for the device; writes a line every `log_every` steps.
+
+    Args:
+        path: metrics.jsonl.
+        steps: of the whole run, for the bar.
+        start: the step to go on from; lines of later steps are taken out of the file.
+        progress: show the bar, on stderr.
+    """
+
+    def __init__(self, path: Path, *, steps: int, start: int, progress: bool):
+        self.path, self.names, self.progress = path, [], progress
+        self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.bar = tqdm(total=steps, initial=start, disable=not progress, file=sys.stderr, unit="step", dynamic_ncols=True)
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def add(self, step: int, terms: dict[str, Tensor]) -> None:
+        """Note the terms of step `step` (counted from 1)."""
+        self.names = list(terms)
+        self._pending.append((step, torch.stack([term.double() for term in terms.values()])))
+        self.bar.update()
+
+    def check(self) -> None:
+        """Wait for the device and look at what was noted.
+
+        Raises:
+            SmaltiError: a term is not finite; names the first such step and term.
+        """
+        for step, values in self._pending:
+            for name, value in zip(self.names, values.tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise SmaltiError(
+                        f"step {step}: {name} is {value}; the last good checkpoint is kept. "
+                        "Lower --learning_rate, or start again with another --seed"
+                    )
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.count += 1
+        self._pending.clear()
+
+    def write(self, step: int, extra: dict[str, float]) -> dict[str, float]:
+        """Write the means since the last line, together with `extra`, and show them."""
+        self.check()
+        means = {name: total / max(1, self.count) for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        record = {"step": step, **means, **extra}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({name: round_for_people(value) for name, value in record.items()}) + "\n")
+        shown = ("loss", "distortion_nats", "kl_nats", "usage", "temperature")
+        rate = {"img/s": f"{extra['images_per_second']:.0f}"} if "images_per_second" in extra else {}
+        self.bar.set_postfix({**{name: f"{record[name]:.4g}" for name in shown if name in record}, **rate})
+        return record
+
+    def say(self, text: str) -> None:
+        """A line on stderr that does not tear the bar."""
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """End the bar."""
+        self.bar.close()
+
+
+def round_for_people(value: float) -> float:
+    """Eight significant digits: enough to compare, few enough to read."""
+    return float(f"{value:.8g}") if isinstance(value, float) else value
+
+
+def _lines(path: Path) -> list[str]:
+    """The complete lines of a file; a line that a crash cut off is dropped."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of a metrics.jsonl."""
+    return [json.loads(line) for line in _lines(path)]

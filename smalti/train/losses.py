@@ -1,0 +1,45 @@
+"""The one loss of the whole family.
+
+    total = (distortion + beta * kl) / num_dims + commitment_weight * commitment + codebook_weight * codebook
+
+`distortion` = -log p(x|z) and `kl` are nats per image: sums over an image, means over the batch. num_dims = C*H*W, so the
+first part is nats per dimension and DALL-E's beta = 6.6 is 6.6 here (they divide by 256*256*3 too). The penalties are
+means over B, h, w, D. Nothing depends on the batch size.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from smalti.models.autoencoder import Autoencoder
+from smalti.train.experiment import LossConfig
+
+
+class Loss(NamedTuple):
+    """What to minimise, and its named parts for the log."""
+
+    total: Tensor  # scalar
+    terms: dict[str, Tensor]  # scalars, detached
+    codes: Tensor | None  # (B, *grid), for the usage of the codebook
+
+
+def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, step: int) -> Loss:
+    """The loss of one batch, nats per dimension plus weighted penalties.
+
+    Args:
+        model: in training mode.
+        images: (B, C, H, W) in [0, 1].
+        config: the weights.
+        step: for beta's schedule.
+    """
+    parameters, bottleneck = model(images)
+    distortion = model.likelihood.nll(parameters, images).mean()
+    kl = bottleneck.kl.mean()
+    weights = {"commitment": config.commitment_weight, "codebook": config.codebook_weight}
+
+    total = (distortion + config.beta(step) * kl) / images[0].numel()
+    for name, penalty in bottleneck.penalties.items():
+        total = total + weights[name] * penalty
+
+    parts = {"distortion_nats": distortion, "kl_nats": kl, **bottleneck.penalties, "loss": total}
+    return Loss(total=total, terms={name: part.detach() for name, part in parts.items()}, codes=bottleneck.codes)

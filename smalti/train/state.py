@@ -1,0 +1,123 @@
+"""All that a resumed run needs, in one file written atomically: weights, averaged weights, optimiser, step, log."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from smalti.errors import SmaltiError
+from smalti.files import read_tensors, write_tensors
+from smalti.train.experiment import OptimizerConfig
+
+KEPT_CHECKPOINTS = 2
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster)."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim == 1]
+    numbers = [parameter for parameter in parameters if parameter.ndim == 0]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "rate": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "rate": 1.0},
+        {"params": numbers, "weight_decay": 0.0, "rate": config.scalar_rate},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=0.0, betas=config.betas, eps=config.epsilon, fused=True
+    )
+
+
+class TrainState:
+    """The model with everything that moves while it is trained.
+
+    Args:
+        model: on its device.
+        config: of the optimiser.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig):
+        self.model, self.config, self.step = model, config, 0
+        self.optimizer = make_optimizer(model, config)
+        self.average = AveragedModel(model, multi_avg_fn=self._average, use_buffers=False) if config.ema_decay else None
+
+    def _average(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The model to save, evaluate and draw with."""
+        return self.average.module if self.average is not None else self.model
+
+    def optimizer_step(self, learning_rate: float) -> Tensor:
+        """Clip, step, average; returns the gradient's norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["rate"]
+        limit = self.config.clip_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def finish_step(self) -> None:
+        """Average the weights and count the step; called when the codebook has been updated too."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+
+    def save(self, folder: Path, extra: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Path:
+        """Write checkpoints/step-N.safetensors, then delete all but the two newest."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for parameter, moments in self.optimizer.state.items():
+            tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in moments.items()}
+        tensors |= {f"extra.{name}": value for name, value in extra.items()}
+        path = folder / f"step-{self.step:09d}.safetensors"
+        unshared = {name: value.clone() for name, value in tensors.items()}
+        write_tensors(path, unshared, {"smalti": "checkpoint", "step": str(self.step), "notes": json.dumps(dict(notes))})
+        for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+        return path
+
+    def restore(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Go on from a checkpoint; returns its extra tensors and its notes.
+
+        Raises:
+            SmaltiError: the file is damaged, or not a checkpoint of this model.
+        """
+        tensors, metadata = read_tensors(path)
+        if metadata.get("smalti") != "checkpoint":
+            raise SmaltiError(f"{path} is not a smalti checkpoint; remove it to go on from an older one")
+        part = {kind: _under(tensors, kind) for kind in ("model", "average", "optimizer", "extra")}
+        try:
+            self.model.load_state_dict(part["model"])
+            if self.average is not None:
+                self.average.load_state_dict(part["average"])
+        except RuntimeError as error:
+            raise SmaltiError(f"{path} is of another model: {str(error).splitlines()[1].strip()}") from error
+        for name, parameter in self.model.named_parameters():
+            moments = _under(part["optimizer"], name)
+            if moments:
+                self.optimizer.state[parameter] = {
+                    key: value if key == "step" and not parameter.is_cuda else value.to(parameter.device)
+                    for key, value in moments.items()
+                }
+        self.step = int(metadata["step"])
+        return part["extra"], json.loads(metadata["notes"])
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries below `prefix.`, without it."""
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder."""
+    return max(folder.glob("step-*.safetensors"), default=None)

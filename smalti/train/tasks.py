@@ -1,0 +1,149 @@
+"""What the loop trains: a task knows its model, its batches, its loss and what happens around a step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smalti.data.batches import Batches, Pixels
+from smalti.data.sources import open_data
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.bottlenecks import DiscreteBottleneck
+from smalti.pictures import before_after
+from smalti.pixels import binarize, to_float
+from smalti.pretrained import Pretrained
+from smalti.train.experiment import Experiment
+from smalti.train.losses import Loss, autoencoder_loss
+from smalti.train.usage import CodeUsage
+
+NUM_SAMPLES = 16
+
+
+class Task(ABC):
+    """A model to train; the loop calls these in the order in which they stand here.
+
+    Attributes:
+        model: on its device, in training mode.
+    """
+
+    model: Pretrained
+
+    @abstractmethod
+    def batches(self, start: int) -> Iterator[Tensor]:
+        """The batches of steps `start`, `start` + 1, ...: a function of (seed, rank, step)."""
+
+    @abstractmethod
+    def before_step(self, step: int) -> dict[str, float]:
+        """Set what follows a schedule; reports what it set."""
+
+    @abstractmethod
+    def loss(self, batch: Tensor, step: int) -> Loss:
+        """The loss of one batch; randomness only from torch's global generator, which the loop seeds."""
+
+    @abstractmethod
+    def after_step(self) -> str | None:
+        """Learn from statistics, watch for trouble; returns an alarm's text."""
+
+    @abstractmethod
+    def report(self) -> dict[str, float]:
+        """What else belongs in the log."""
+
+    @abstractmethod
+    def picture(self, model: Pretrained) -> Image.Image:
+        """A sample picture made by `model` (the averaged weights)."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs beside the model and the optimiser."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+
+
+class AutoencoderTask(Task):
+    """Train an autoencoder with whatever bottleneck.
+
+    Args:
+        experiment: the recipe's result.
+        device: where the model goes.
+        progress: show a bar while reading images.
+    """
+
+    model: Autoencoder
+
+    def __init__(self, experiment: Experiment, device: str, progress: bool):
+        self.experiment, self.device = experiment, device
+        preprocessing = experiment.model.preprocessing
+        size, channels = preprocessing.image_size, preprocessing.channels
+        self.pixels = Pixels(open_data(experiment.data, "train"), size, channels, progress=progress)
+        self.shown = self._some_images(size, channels)
+        self.model = Autoencoder(experiment.model).to(device).train()
+        bottleneck = self.model.bottleneck
+        self.usage = CodeUsage(bottleneck.codebook_size) if isinstance(bottleneck, DiscreteBottleneck) else None
+        self.codes: list[Tensor] = []
+        self.restarted = 0.0
+
+    def _some_images(self, size: int, channels: int) -> Tensor:
+        """A few images to look at while training, evenly from the validation split where there is one."""
+        everything = open_data(self.experiment.data, "all")
+        try:
+            source = open_data(self.experiment.data, "validation")
+        except ValueError:
+            source = everything
+        pixels = Pixels(source, size, channels, memory_bytes=0)
+        places = torch.linspace(0, len(source) - 1, min(NUM_SAMPLES, len(source))).long().tolist()
+        return to_float(torch.from_numpy(pixels.gather(places)))
+
+    def batches(self, start: int) -> Iterator[Tensor]:
+        """Batches of uint8 images."""
+        experiment = self.experiment
+        return Batches(
+            self.pixels, experiment.batch_size, seed=experiment.seed, augment=experiment.augment
+        ).iterate(start * experiment.optimizer.accumulate)
+
+    def before_step(self, step: int) -> dict[str, float]:
+        """Anneal the bottleneck."""
+        return {"beta": self.experiment.loss.beta(step), **self.model.bottleneck.anneal(step)}
+
+    def loss(self, batch: Tensor, step: int) -> Loss:
+        """The one loss of the family."""
+        images = to_float(batch.to(self.device, non_blocking=True))
+        if self.experiment.model.preprocessing.binarize == "dynamic":
+            images = binarize(images)
+        loss = autoencoder_loss(self.model, images, self.experiment.loss, step)
+        if loss.codes is not None:
+            self.codes.append(loss.codes)
+        return loss
+
+    def after_step(self) -> str | None:
+        """Update the codebook; count the codes."""
+        self.restarted += self.model.bottleneck.update().get("restarted", 0.0)
+        alarms = [self.usage.observe(codes) for codes in self.codes] if self.usage else []
+        self.codes.clear()
+        return next((alarm for alarm in alarms if alarm), None)
+
+    def report(self) -> dict[str, float]:
+        """Usage, perplexity, and how many codes were restarted since the last report."""
+        if self.usage is None:
+            return {}
+        restarted, self.restarted = self.restarted, 0.0
+        return {**self.usage.report(), "restarted_codes": restarted}
+
+    def picture(self, model: Pretrained) -> Image.Image:
+        """Originals above reconstructions."""
+        assert isinstance(model, Autoencoder)
+        return before_after(self.shown, model.reconstruct(self.shown).cpu())
+
+    def state(self) -> dict[str, Tensor]:
+        """The usage window."""
+        window = {f"usage.{name}": value for name, value in self.usage.state().items()} if self.usage else {}
+        return {"restarted": torch.tensor(self.restarted), **window}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on with the usage window."""
+        self.restarted = state["restarted"].item()
+        if self.usage:
+            self.usage.load({name.removeprefix("usage."): value for name, value in state.items()})
