@@ -10,11 +10,9 @@ if TYPE_CHECKING:
     from smalti.images import to_pil
     from smalti.data.sources import open_data
     from smalti.errors import SmaltiError
-    from smalti.evaluate.autoencoders import evaluate
     from smalti.models.autoencoder import Autoencoder
     from smalti.models.bottlenecks import GumbelSoftmax, VectorQuantizer
     from smalti.models.config import AutoencoderConfig
-    from smalti.train.loop import train
 
 __version__ = "0.1.0"
 
@@ -24,10 +22,8 @@ _HOMES = {
     "GumbelSoftmax": "smalti.models.bottlenecks",
     "SmaltiError": "smalti.errors",
     "VectorQuantizer": "smalti.models.bottlenecks",
-    "evaluate": "smalti.evaluate.autoencoders",
     "open_data": "smalti.data.sources",
     "to_pil": "smalti.images",
-    "train": "smalti.train.loop",
 }
 
 __all__ = [
@@ -36,10 +32,8 @@ __all__ = [
     "GumbelSoftmax",
     "SmaltiError",
     "VectorQuantizer",
-    "evaluate",
     "open_data",
     "to_pil",
-    "train",
 ]
 
 

@@ -41,7 +41,10 @@ def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata; its bomb check is replaced below
-            image = file if isinstance(file, Image.Image) else _open(file)
+            if not isinstance(file, Image.Image):
+                with _open(file) as image:
+                    return read_image(image, channels, name)
+            image = file
             if image.width * image.height > LARGEST_PX:
                 raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
             return _to_array(image, channels)

@@ -23,7 +23,7 @@ def ae(*, latent_channels: int = 16, **common: Any) -> Experiment:
         latent_channels: channels of the latents at each grid position.
         **common: see `experiment`.
     """
-    return experiment("ae", {"kind": "identity", "channels": latent_channels}, **common)
+    return experiment("ae", {"kind": "identity", "channels": latent_channels}, LossConfig(), **common)
 
 
 def vae(*, latent_channels: int = 16, beta: float = 1.0, beta_warmup: int = 0, **common: Any) -> Experiment:
@@ -36,7 +36,7 @@ def vae(*, latent_channels: int = 16, beta: float = 1.0, beta_warmup: int = 0, *
         **common: see `experiment`.
     """
     bottleneck = {"kind": "gaussian", "channels": latent_channels}
-    return experiment("vae", bottleneck, beta=_ramp(beta, beta_warmup), **common)
+    return experiment("vae", bottleneck, LossConfig(beta=_ramp(beta, beta_warmup)), **common)
 
 
 def vqvae(
@@ -45,7 +45,7 @@ def vqvae(
     code_dim: int = 16,
     learning: Literal["ema", "gradient"] = "ema",
     decay: float = 0.99,
-    restart_below: float = 0.2,
+    restart_below: float = 0.3,
     normalize: bool = False,
     commitment_weight: float = 0.25,
     **common: Any,
@@ -71,7 +71,7 @@ def vqvae(
         "restart_below": restart_below,
         "normalize": normalize,
     }
-    return experiment("vqvae", bottleneck, commitment_weight=commitment_weight, **common)
+    return experiment("vqvae", bottleneck, LossConfig(commitment_weight=commitment_weight), **common)
 
 
 def dvae(
@@ -83,11 +83,11 @@ def dvae(
     first_temperature: float = 0.25,
     last_temperature: float = 1 / 16,
     temperature_portion: float = 0.7,
-    sharpness: float = 4.0,
+    sharpness: float = 2.0,
     beta: float = 1.0,
     beta_warmup: int = 0,
-    restart_below: float = 0.2,
-    steps: int = 3000,
+    restart_below: float = 0.3,
+    steps: int = 2400,
     **common: Any,
 ) -> Experiment:
     """dVAE, the first stage of DALL-E: categorical latents, relaxed by Gumbel-Softmax while training.
@@ -120,12 +120,13 @@ def dvae(
     }
     if logits == "convolution":
         bottleneck["in_channels"] = 2 * code_dim
-    return experiment("dvae", bottleneck, beta=_ramp(beta, beta_warmup), steps=steps, **common)
+    return experiment("dvae", bottleneck, LossConfig(beta=_ramp(beta, beta_warmup)), steps=steps, **common)
 
 
 def experiment(
     recipe: str,
     bottleneck: Spec,
+    loss: LossConfig,
     *,
     data: str = "emoji",
     image_size: int = 32,
@@ -138,16 +139,14 @@ def experiment(
     middle: int = 2,
     stem_kernel: int = 3,
     likelihood: LikelihoodName = "gaussian",
-    beta: Schedule = constant(1.0),
-    commitment_weight: float = 0.25,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 4e-3,
     warmup: int = 100,
     weight_decay: float = 1e-4,
     clip_norm: float = 1.0,
     accumulate: int = 1,
     ema_decay: float = 0.998,
     augment: Literal["none", "flip", "flip_shift"] = "flip_shift",
-    steps: int = 3000,
+    steps: int = 2400,
     batch_size: int = 32,
     seed: int = 0,
     device: str = "auto",
@@ -161,6 +160,7 @@ def experiment(
     Args:
         recipe: the name of the recipe.
         bottleneck: its spec.
+        loss: the weights of the loss's terms.
         data: emoji, a folder of images or of idx files, or *.parquet.
         image_size: height and width in training, pixels.
         channels: 3 for colour, 1 for grey.
@@ -172,8 +172,6 @@ def experiment(
         middle: outer channels of a block divided by its inner ones; 4 is DALL-E's.
         stem_kernel: size of the first convolution; 7 is DALL-E's.
         likelihood: p(x|z).
-        beta: weight of the KL.
-        commitment_weight: of the term whose gradient reaches the encoder (VQ-VAE).
         learning_rate: highest of the schedule.
         warmup: steps to reach it.
         weight_decay: of AdamW.
@@ -209,7 +207,7 @@ def experiment(
             likelihood={"kind": likelihood},
             preprocessing=Preprocessing(image_size=image_size, channels=channels),
         ),
-        loss=LossConfig(beta=beta, commitment_weight=commitment_weight),
+        loss=loss,
         optimizer=OptimizerConfig(
             learning_rate=cosine(learning_rate, 0.0, steps, warmup=warmup),
             weight_decay=weight_decay,

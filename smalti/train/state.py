@@ -105,12 +105,19 @@ class TrainState:
         for name, parameter in self.model.named_parameters():
             moments = _under(part["optimizer"], name)
             if moments:
-                self.optimizer.state[parameter] = {
-                    key: value if key == "step" and not parameter.is_cuda else value.to(parameter.device)
-                    for key, value in moments.items()
-                }
+                self.optimizer.state[parameter] = {key: _laid_out_like(parameter, value) for key, value in moments.items()}
         self.step = int(metadata["step"])
         return part["extra"], json.loads(metadata["notes"])
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment with its parameter's device and strides: the fused step walks both in memory order.
+
+    (Files hold contiguous tensors; a channels-last weight with a contiguous moment would be updated wrongly, in silence.)
+    """
+    if value.shape != parameter.shape:  # the step count
+        return value.to(parameter.device)
+    return torch.empty_like(parameter).copy_(value)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 WINDOW_CODES_PER_ENTRY = 32  # the window is 32 K codes, whatever the batch size
 ALARM_BELOW, REARM_ABOVE = 0.5, 0.6
+NONE_YET = -1.0
 ADVICE = (
     "remedies: a smaller code_dim (8 to 16), a larger restart_below, l2-normalised codes (--normalize) or a smaller "
     "learning rate for a VQ-VAE; a larger beta or a lower first temperature for a dVAE"
@@ -32,7 +33,7 @@ class CodeUsage:
     def __init__(self, codebook_size: int):
         self.window = WINDOW_CODES_PER_ENTRY * codebook_size
         self.counts = torch.zeros(codebook_size, dtype=torch.int64)
-        self.latest = torch.full((2,), float("nan"), dtype=torch.float64)  # usage, perplexity of the last full window
+        self.latest = torch.full((2,), NONE_YET, dtype=torch.float64)  # usage and perplexity of the last full window
         self.armed = torch.ones((), dtype=torch.bool)
 
     def observe(self, codes: Tensor) -> str | None:
@@ -53,7 +54,7 @@ class CodeUsage:
     def report(self) -> dict[str, float]:
         """Usage and perplexity of the last full window; nothing before the first."""
         used, spread = self.latest.tolist()
-        return {} if used != used else {"usage": used, "perplexity": spread}
+        return {} if used == NONE_YET else {"usage": used, "perplexity": spread}
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed run needs."""

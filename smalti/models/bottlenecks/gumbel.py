@@ -80,7 +80,7 @@ class GumbelSoftmax(DiscreteBottleneck):
         logits: Literal["distance", "convolution"] = "distance",
         in_channels: int | None = None,
         temperature: Schedule | Mapping[str, Any] | None = None,
-        sharpness: float = 4.0,
+        sharpness: float = 2.0,
         hard: bool = False,
         decay: float = 0.99,
         restart_below: float = 0.1,

@@ -1,0 +1,168 @@
+"""`smalti VERB ...`: parsers made from typed functions, one-line errors, exit status 0 (done), 1 (bad input), 2 (usage)."""
+
+import importlib.util
+import inspect
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+import smalti
+from smalti.apps import verbs
+from smalti.configs import nearest
+from smalti.errors import SmaltiError
+from smalti.recipes import RECIPES
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "demo": verbs.demo,
+    "evaluate": verbs.evaluate,
+    "reconstruct": verbs.reconstruct,
+    "encode": verbs.encode,
+    "decode": verbs.decode,
+    "info": verbs.info,
+}
+INTERRUPTED = 130
+
+set_parsing_settings(parse_optionals_as_positionals=False)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; returns the exit status."""
+    warnings.showwarning = _say_warning
+    try:
+        name, function, arguments, as_json = _parse(list(argv))
+        result = function(**arguments)
+        if as_json:
+            print(json.dumps(result, ensure_ascii=False))
+        elif result is not None:
+            print(verbs.as_text(name, result))
+        sys.stdout.flush()
+        return 0
+    except SystemExit as stop:  # jsonargparse: 0 after --help, 2 for wrong usage
+        return int(stop.code or 0)
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "stopped")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout went away, as in `smalti ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SmaltiError as error:
+        _complain(str(error))
+        return 1
+    except OSError as error:
+        _complain(f"{error.filename or 'file'}: {error.strerror or error}; check the path, its permissions and the free space")
+        return 1
+
+
+def _complain(text: str) -> None:
+    print(f"smalti: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        _complain(f"warning: {message}")
+
+
+def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bool]:
+    """The verb's name, its function, its arguments, and whether to answer in JSON."""
+    parser = ArgumentParser(
+        prog="smalti", description="Images to discrete codes and back.", version=smalti.__version__
+    )
+    commands = parser.add_subcommands(dest="verb", metavar="VERB")
+    verb = next((word for word in argv if not word.startswith("-")), None)
+    for name, function in VERBS.items():
+        child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
+        if name == verb:
+            _add_verb(child, function)
+            _add_json(child)
+        commands.add_subcommand(name, child, help=_first_line(function))
+    train = ArgumentParser(prog="smalti train", description=_first_line(verbs.train))
+    commands.add_subcommand("train", train, help=_first_line(verbs.train))
+    _add_recipes(train, argv[1] if verb == "train" and argv[0] == verb and len(argv) > 1 else None)
+    if verb is not None and verb not in commands.choices:
+        parser.error(f"unknown verb {verb!r}; {nearest(verb, commands.choices)}")
+
+    config = parser.parse_args(argv).as_dict()
+    name = config["verb"]
+    if name is None:
+        parser.print_help()
+        parser.exit(2)
+    arguments = config[name]
+    if name == "train":
+        recipe = arguments["recipe"]
+        function = _recipe(recipe)
+        arguments = arguments[recipe]
+        as_json, out, _ = arguments.pop("json"), arguments.pop("out"), arguments.pop("config", None)
+        return name, lambda: verbs.train(function(**arguments), Path(out)), {}, as_json
+    as_json, _ = arguments.pop("json"), arguments.pop("config", None)
+    return name, VERBS[name], arguments, as_json
+
+
+def _add_recipes(train: ArgumentParser, chosen: str | None) -> None:
+    """Give `smalti train` a subcommand for each recipe; only the chosen one gets its flags."""
+    recipes = train.add_subcommands(dest="recipe", metavar="RECIPE")
+    custom = {chosen: _recipe(chosen)} if chosen and ".py:" in chosen else {}
+    if chosen and not chosen.startswith("-") and chosen not in {**RECIPES, **custom}:
+        train.error(f"unknown recipe {chosen!r}; {nearest(chosen, RECIPES)}, or path/to/file.py:function")
+    for name, recipe in {**RECIPES, **custom}.items():
+        child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
+        if name == chosen:
+            child.add_function_arguments(recipe, as_group=False)
+            child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
+            child.add_argument("--config", action="config", help="a YAML or JSON file with these arguments")
+            _add_json(child)
+        recipes.add_subcommand(name, child, help=_first_line(recipe))
+
+
+def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Flags from a verb's signature: what it requires comes by position, or as a required flag if keyword-only."""
+    parameters = inspect.signature(function).parameters
+    help_texts = {entry.arg_name: entry.description for entry in docstring_parser.parse(function.__doc__ or "").params}
+    required = [parameter for parameter in parameters.values() if parameter.default is inspect.Parameter.empty]
+    for parameter in required:
+        text = help_texts.get(parameter.name)
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            parser.add_argument(f"--{parameter.name}", type=str, required=True, help=text)
+        elif parameter.annotation == list[str]:
+            parser.add_argument(parameter.name, type=str, nargs="+", help=text)
+        else:
+            parser.add_argument(parameter.name, type=str, help=text)
+    parser.add_function_arguments(function, as_group=False, skip={parameter.name for parameter in required})
+
+
+def _add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
+
+
+def _recipe(name: str) -> Callable[..., Any]:
+    """A recipe by its name, or by `path/to/file.py:function`."""
+    if name in RECIPES:
+        return RECIPES[name]
+    path, _, function = name.rpartition(":")
+    if not path.endswith(".py"):
+        raise SmaltiError(f"unknown recipe {name!r}; {nearest(name, RECIPES)}, or path/to/file.py:function")
+    if not Path(path).is_file():
+        raise SmaltiError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise SmaltiError(f"{path} has no function {function!r}; {nearest(function, known)}")
+    return getattr(module, function)

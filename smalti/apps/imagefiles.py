@@ -1,0 +1,75 @@
+"""The image files and folders that a verb was given, a few at a time."""
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+from tqdm import tqdm
+
+from smalti.errors import SmaltiError
+from smalti.images import SUFFIXES, BadImage, to_images
+
+T = TypeVar("T")
+IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
+
+
+class ImageFiles:
+    """The images among files and folders, a few at a time.
+
+    A file that is named must be readable; in a folder bad files are skipped and counted in `bad`.
+
+    Args:
+        names: files and folders.
+        channels: of the images, 1 or 3.
+    """
+
+    def __init__(self, names: list[str], channels: int):
+        self.channels = channels
+        self.bad: list[str] = []
+        self.files: list[tuple[Path, bool]] = []  # (path, whether it was found in a folder)
+        for path in map(Path, names):
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+            if path.is_dir() and not inside:
+                raise SmaltiError(f"{path}: no images in this folder")
+            self.files += [(file, True) for file in inside] or [(path, False)]
+
+    def chunks(self, what: str) -> Iterator[tuple[list[Path], list[Tensor]]]:
+        """Files with their images (C, H, W), at most 256 or about 16 million pixels at a time."""
+        files: list[Path] = []
+        images: list[Tensor] = []
+        count = 0
+        for file, in_folder in progress_bar(self.files, what):
+            try:
+                images += to_images(file, self.channels)
+                files.append(file)
+                count += 1
+            except BadImage as error:
+                if not in_folder:
+                    raise
+                self.bad.append(str(error))
+            if sum(image[0].numel() for image in images) >= PIXELS_IN_CHUNK or len(images) >= IMAGES_IN_CHUNK:
+                yield files, images
+                files, images = [], []
+        if not count:
+            raise SmaltiError(f"none of the {len(self.files)} images can be read; the first: {self.bad[0]}")
+        if self.bad:
+            warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=2)
+        if files:
+            yield files, images
+
+
+def unused(path: Path, taken: list[str]) -> Path:
+    """`path`, or path-2, path-3, ... when that name is taken."""
+    candidate, number = path, 1
+    while str(candidate) in taken:
+        number += 1
+        candidate = path.with_stem(f"{path.stem}-{number}")
+    return candidate
+
+
+def progress_bar(items: Sequence[T], what: str) -> Iterable[T]:
+    """The items, with a bar on stderr when there are more than two."""
+    return tqdm(items, desc=what, file=sys.stderr, leave=False, disable=len(items) < 3)

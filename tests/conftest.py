@@ -1,0 +1,45 @@
+"""Hermetic by construction: fixed seeds, no network, images drawn by functions, warnings are errors."""
+
+import socket
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def hermetic(monkeypatch):
+    torch.manual_seed(0)
+
+    connect = socket.socket.connect
+
+    def refuse(self, address):
+        if self.family == socket.AF_UNIX:  # worker processes talk over these
+            return connect(self, address)
+        raise OSError("tests do not use the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def draw_image(index: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    """A picture with edges and colour that depends on `index`: uint8 (H, W, 3)."""
+    height, width = size
+    rng = np.random.default_rng(index)
+    y, x = np.mgrid[0:height, 0:width]
+    picture = np.full((height, width, 3), 255, dtype=np.uint8)
+    for _ in range(3):
+        cy, cx, radius = rng.integers(0, height), rng.integers(0, width), rng.integers(3, 3 + min(size) // 3)
+        picture[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = rng.integers(0, 256, 3)
+    return picture
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """A folder of 40 small PNGs in two class folders."""
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(40):
+        path = folder / ("circle" if index % 2 else "disc") / f"{index:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw_image(index)).save(path)
+    return folder

@@ -1,0 +1,79 @@
+"""Imports go one way, and nothing heavy happens at import."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "smalti"
+BOTTOM = {"errors", "shapes", "pixels", "schedules", "configs", "files", "images", "pictures", "pretrained", "ops"}
+LAYERS = [BOTTOM, {"data", "models", "priors"}, {"train"}, {"evaluate"}, {"codec"}, {"recipes"}, {"apps"}]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of smalti that a file imports."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module == "smalti":
+            names = [f"smalti.{alias.name}" for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("smalti.")}
+    return rooms
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = [path for path in ROOT.rglob("*.py") if path.name not in ("__main__.py",) and path != ROOT / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = room_of(path)
+    for other in imports(path):
+        if other == room:
+            continue
+        assert LEVEL[other] < LEVEL[room] or (room in BOTTOM and other in BOTTOM), f"{room} must not import {other}"
+
+
+def test_every_room_has_a_place():
+    assert {room_of(path) for path in FILES} <= set(LEVEL)
+
+
+def test_files_stay_short_enough_to_read():
+    long = {str(path.relative_to(ROOT)): n for path in FILES if (n := len(path.read_text().splitlines())) > 400}
+    assert long == {}
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent).stdout
+
+
+def test_import_and_recipes_do_not_import_torch():
+    code = "import sys, smalti, smalti.recipes, smalti.apps.cli; print([m for m in ('torch', 'PIL', 'numpy') if m in sys.modules])"
+    assert run(code).strip() == "[]"
+
+
+def test_help_is_quick():
+    """The bound is generous for a busy machine; it catches an import of torch, which takes seconds."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "smalti", "--help"], capture_output=True, check=True, cwd=ROOT.parent)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.5
+
+
+def test_public_names_exist():
+    import smalti
+
+    for name in smalti.__all__:
+        assert getattr(smalti, name).__doc__
+    with pytest.raises(AttributeError, match="nonsense"):
+        smalti.nonsense  # noqa: B018

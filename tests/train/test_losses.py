@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.config import AutoencoderConfig
+from smalti.schedules import constant, linear
+from smalti.train.experiment import LossConfig
+from smalti.train.losses import autoencoder_loss
+from smalti.train.usage import CodeUsage, perplexity, usage
+
+SYSTEMS = {
+    "ae": {"kind": "identity", "channels": 4},
+    "vae": {"kind": "gaussian", "channels": 4},
+    "vqvae": {"kind": "vector_quantizer", "codebook_size": 16, "code_dim": 4, "learning": "gradient"},
+    "dvae": {"kind": "gumbel_softmax", "codebook_size": 16, "code_dim": 4},
+}
+
+
+def make(system):
+    torch.manual_seed(0)
+    networks = {"kind": "residual", "width": 8, "depth": 1, "convolutions": 2}
+    return Autoencoder(AutoencoderConfig(networks=networks, bottleneck=SYSTEMS[system]))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_loss_is_the_equation(system):
+    model, images = make(system).eval(), torch.rand(3, 3, 8, 8)
+    config = LossConfig(beta=constant(6.6), commitment_weight=0.3, codebook_weight=0.7)
+    loss = autoencoder_loss(model, images, config, step=0)
+    terms = {name: value.item() for name, value in loss.terms.items()}
+    expected = (terms["distortion_nats"] + 6.6 * terms["kl_nats"]) / (3 * 8 * 8)
+    expected += 0.3 * terms.get("commitment", 0.0) + 0.7 * terms.get("codebook", 0.0)
+    assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_repeating_the_batch_leaves_every_term_unchanged(system):
+    model, images = make(system).eval(), torch.rand(2, 3, 8, 8)
+    once = autoencoder_loss(model, images, LossConfig(), 0).terms
+    often = autoencoder_loss(model, images.repeat(8, 1, 1, 1), LossConfig(), 0).terms
+    for name, value in once.items():
+        torch.testing.assert_close(value, often[name], rtol=1e-4, atol=1e-4)
+
+
+def test_beta_follows_its_schedule():
+    model, images = make("vae").eval(), torch.rand(2, 3, 8, 8)
+    config = LossConfig(beta=linear(0.0, 2.0, 10))
+    totals = [autoencoder_loss(model, images, config, step) for step in (0, 10)]
+    kl = totals[0].terms["kl_nats"].item() / 192
+    assert totals[1].total.item() - totals[0].total.item() == pytest.approx(2.0 * kl, rel=1e-4)
+
+
+def test_weight_of_the_commitment_scales_the_encoders_gradient_only():
+    grads = {}
+    for weight in (0.0, 1.0):
+        model = make("vqvae")
+        model.bottleneck.codebook.ready.fill_(True)  # k-means would put a code on every one of so few features
+        images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        loss = autoencoder_loss(model, images, LossConfig(commitment_weight=weight), 0)
+        loss.total.backward()
+        grads[weight] = (model.bottleneck.codebook.vectors.grad.clone(), model.encoder[0].weight.grad.clone())
+    torch.testing.assert_close(grads[0.0][0], grads[1.0][0])
+    assert not torch.equal(grads[0.0][1], grads[1.0][1])
+
+
+# ------------------------------------------------------------------ usage
+
+
+def test_usage_and_perplexity_by_hand():
+    counts = torch.tensor([2, 2, 0, 0])
+    assert usage(counts) == 0.5
+    assert perplexity(counts) == pytest.approx(2.0)
+    assert perplexity(torch.tensor([1, 1, 1, 1])) == pytest.approx(4.0)
+
+
+def test_alarm_rings_once_per_fall_and_advises():
+    watch = CodeUsage(4)  # a window of 128 codes
+    few, all_codes = torch.zeros(64, dtype=torch.int64), torch.arange(64) % 4
+    assert watch.observe(few) is None  # half a window
+    assert watch.report() == {}
+    alarm = watch.observe(few)
+    assert "25% of 4 codes" in alarm and "remedies" in alarm
+    assert [watch.observe(few) for _ in range(4)] == [None] * 4
+    assert [watch.observe(all_codes) for _ in range(4)] == [None] * 4
+    assert watch.report() == {"usage": 1.0, "perplexity": pytest.approx(4.0)}
+    assert watch.observe(few) is None and watch.observe(few) is not None
+
+
+def test_window_does_not_depend_on_the_batch_size():
+    codes = torch.randint(0, 8, (512,), generator=torch.Generator().manual_seed(0))
+    whole, parts = CodeUsage(8), CodeUsage(8)
+    for part in codes.split(256):
+        whole.observe(part)
+    for part in codes.split(16):
+        parts.observe(part)
+    assert whole.report() == parts.report()
