@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smalti.images import to_pil
     from smalti.data.sources import open_data
     from smalti.errors import SmaltiError
+    from smalti.images import to_pil
     from smalti.models.autoencoder import Autoencoder
     from smalti.models.bottlenecks import GumbelSoftmax, VectorQuantizer
     from smalti.models.config import AutoencoderConfig

@@ -43,7 +43,9 @@ def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
         SmaltiError: not a mapping, an unknown key, or a required key that is missing; the message begins with `where`.
     """
     if not isinstance(values, Mapping):
-        raise SmaltiError(f"{where}: expected an object with the keys of {kind.__name__}, got {values!r}")
+        raise SmaltiError(
+            f"{where}: expected an object with the keys of {getattr(kind, '__name__', kind)}, got {values!r}"
+        )
     fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
     hints = typing.get_type_hints(kind)
     for key in values:

@@ -78,13 +78,19 @@ def _to_array(image: Image.Image, channels: int) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 or image.mode != "F" else 255.0 if values.max(initial=0) > 1 else 1.0
+        top = (
+            65535.0 if values.max(initial=0) > 255 or image.mode != "F" else 255.0 if values.max(initial=0) > 1 else 1.0
+        )
         image = Image.fromarray(np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     if image.mode != MODES[channels]:
-        image = image.convert("RGB").convert(MODES[channels]) if image.mode not in ("RGB", "L") else image.convert(MODES[channels])
+        image = (
+            image.convert("RGB").convert(MODES[channels])
+            if image.mode not in ("RGB", "L")
+            else image.convert(MODES[channels])
+        )
     array = np.array(image)
     return array[:, :, None] if array.ndim == 2 else array
 
@@ -122,16 +128,24 @@ def to_images(values: Images, channels: int) -> list[torch.Tensor]:
     elif isinstance(values, torch.Tensor):
         tensor = values
     else:
-        raise SmaltiError(f"cannot read an image from {type(values).__name__}: give a path, Pillow image, array or tensor")
+        raise SmaltiError(
+            f"cannot read an image from {type(values).__name__}: give a path, Pillow image, array or tensor"
+        )
     if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3):
-        raise SmaltiError(f"images must be ([B, ]C, H, W) tensors or ([B, ]H, W, C) arrays with C 1 or 3, not {tuple(values.shape)}")
+        raise SmaltiError(
+            f"images must be ([B, ]C, H, W) tensors or ([B, ]H, W, C) arrays with C 1 or 3, not {tuple(values.shape)}"
+        )
     tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
     low, high = (tensor.min().item(), tensor.max().item()) if tensor.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
-        raise SmaltiError(f"float images must lie in [0, 1]; these lie in [{low:.3g}, {high:.3g}]: divide by 255 or use uint8")
+        raise SmaltiError(
+            f"float images must lie in [0, 1]; these lie in [{low:.3g}, {high:.3g}]: divide by 255 or use uint8"
+        )
     if tensor.shape[-3] != channels:
         grey = tensor.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-        tensor = (tensor * grey).sum(-3, keepdim=True) if channels == 1 else tensor.expand(*tensor.shape[:-3], 3, -1, -1)
+        tensor = (
+            (tensor * grey).sum(-3, keepdim=True) if channels == 1 else tensor.expand(*tensor.shape[:-3], 3, -1, -1)
+        )
     return list(tensor) if tensor.ndim == 4 else [tensor]
 
 

@@ -31,7 +31,9 @@ def crop_to(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Undo `pad_to_multiple`: the top left (H, W) = `size` of the images."""
     height, width = size
     if height > images.shape[-2] or width > images.shape[-1]:
-        raise SmaltiError(f"cannot crop images of {tuple(images.shape[-2:])} to {size}: the codes are of a smaller image")
+        raise SmaltiError(
+            f"cannot crop images of {tuple(images.shape[-2:])} to {size}: the codes are of a smaller image"
+        )
     return images[..., :height, :width]
 
 

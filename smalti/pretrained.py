@@ -69,7 +69,9 @@ class Pretrained(nn.Module):
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, card=f"---\nlibrary_name: smalti\ntags: [smalti, {self.what}]\n---\n# {repo_id}\n")
+            self.save_pretrained(
+                folder, card=f"---\nlibrary_name: smalti\ntags: [smalti, {self.what}]\n---\n# {repo_id}\n"
+            )
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
     @property

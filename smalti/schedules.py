@@ -58,5 +58,5 @@ def linear(start: float, end: float, steps: int, *, delay: int = 0) -> Schedule:
 
 
 def cosine(start: float, end: float, steps: int, *, delay: int = 0, warmup: int = 0) -> Schedule:
-    """Half a cosine from `start` to `end`, as DALL-E anneals beta, temperature and step size (arXiv:2102.12092, A.2)."""
+    """Half a cosine from `start` to `end`, as in DALL-E's schedules (arXiv:2102.12092, appendix A.2)."""
     return Schedule(kind="cosine", start=start, end=end, steps=steps, delay=delay, warmup=warmup)

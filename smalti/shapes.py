@@ -1,8 +1,8 @@
 """The letter legend for shapes, and the one check that public entry points make.
 
-    B images            C channels          H W image height and width, pixels
-    h w code grid       D code dim          K codebook size
-    T tokens            N = B*h*w vectors
+B images            C channels          H W image height and width, pixels
+h w code grid       D code dim          K codebook size
+T tokens            N = B*h*w vectors
 """
 
 from typing import Protocol

@@ -110,7 +110,9 @@ def test_uint8_survives_the_round_trip():
     images = to_float(pixels)
     assert images.shape == (1, 3, 16, 16) and images.min() == 0 and images.max() == 1
     assert torch.equal(to_uint8(images), pixels)
-    assert torch.equal(to_uint8(images * 3 - 1) , (images * 3 - 1).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1))
+    assert torch.equal(
+        to_uint8(images * 3 - 1), (images * 3 - 1).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
+    )
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 2, 4, 8]))

@@ -65,7 +65,9 @@ def draw(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
     if font.getlength(character) > 140:
         return None
     canvas = Image.new("RGBA", (CANVAS_PX, CANVAS_PX), "white")
-    ImageDraw.Draw(canvas).text((CANVAS_PX // 2, CANVAS_PX // 2), character, font=font, anchor="mm", embedded_color=True)
+    ImageDraw.Draw(canvas).text(
+        (CANVAS_PX // 2, CANVAS_PX // 2), character, font=font, anchor="mm", embedded_color=True
+    )
     tile = canvas.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
     return None if tile.getextrema() == ((255, 255),) * 3 else tile
 

@@ -1,4 +1,4 @@
-"""`smalti VERB ...`: parsers made from typed functions, one-line errors, exit status 0 (done), 1 (bad input), 2 (usage)."""
+"""`smalti VERB ...`: parsers from typed functions, one-line errors, exit status 0 (done), 1 (bad input), 2 (usage)."""
 
 import importlib.util
 import inspect
@@ -61,7 +61,9 @@ def main(argv: Sequence[str]) -> int:
         _complain(str(error))
         return 1
     except OSError as error:
-        _complain(f"{error.filename or 'file'}: {error.strerror or error}; check the path, its permissions and the free space")
+        _complain(
+            f"{error.filename or 'file'}: {error.strerror or error}; check the path, its permissions and the free space"
+        )
         return 1
 
 
@@ -76,9 +78,7 @@ def _say_warning(message: Warning | str, category: type[Warning], *_: Any) -> No
 
 def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bool]:
     """The verb's name, its function, its arguments, and whether to answer in JSON."""
-    parser = ArgumentParser(
-        prog="smalti", description="Images to discrete codes and back.", version=smalti.__version__
-    )
+    parser = ArgumentParser(prog="smalti", description="Images to discrete codes and back.", version=smalti.__version__)
     commands = parser.add_subcommands(dest="verb", metavar="VERB")
     verb = next((word for word in argv if not word.startswith("-")), None)
     for name, function in VERBS.items():

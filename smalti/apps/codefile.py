@@ -16,7 +16,9 @@ from smalti.files import atomic_path
 from smalti.models.autoencoder import Encoded
 
 
-def write_codes(path: Path, names: Sequence[str], encoded: Sequence[Encoded], model_hash: str, codebook_size: int) -> None:
+def write_codes(
+    path: Path, names: Sequence[str], encoded: Sequence[Encoded], model_hash: str, codebook_size: int
+) -> None:
     """Write the codes of named images, atomically."""
     small = np.uint16 if codebook_size <= 1 << 16 else np.uint32
     members: dict[str, np.ndarray] = {"model_hash": np.array(model_hash), "codebook_size": np.array(codebook_size)}
@@ -49,7 +51,9 @@ def read_codes(path: Path, model_hash: str) -> list[tuple[str, Encoded]]:
     members = _load(path)
     own = str(members["model_hash"])
     if own != model_hash:
-        raise SmaltiError(f"{path} holds codes of the model {own[:12]}, not of this one, {model_hash[:12]}; give that model")
+        raise SmaltiError(
+            f"{path} holds codes of the model {own[:12]}, not of this one, {model_hash[:12]}; give that model"
+        )
     result = []
     for name in (member.removeprefix("codes/") for member in members if member.startswith("codes/")):
         height, width = (int(value) for value in members[f"size/{name}"])
@@ -61,7 +65,9 @@ def read_codes(path: Path, model_hash: str) -> list[tuple[str, Encoded]]:
 def describe_codes(path: Path) -> dict[str, Any]:
     """What a file of codes holds."""
     members = _load(path)
-    grids = {name.removeprefix("codes/"): list(codes.shape) for name, codes in members.items() if name.startswith("codes/")}
+    grids = {
+        name.removeprefix("codes/"): list(codes.shape) for name, codes in members.items() if name.startswith("codes/")
+    }
     return {
         "file": str(path),
         "num_images": len(grids),

@@ -31,7 +31,9 @@ class ImageFiles:
         self.bad: list[str] = []
         self.files: list[tuple[Path, bool]] = []  # (path, whether it was found in a folder)
         for path in map(Path, names):
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+            inside = (
+                sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+            )
             if path.is_dir() and not inside:
                 raise SmaltiError(f"{path}: no images in this folder")
             self.files += [(file, True) for file in inside] or [(path, False)]

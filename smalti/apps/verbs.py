@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from smalti.errors import SmaltiError
 from smalti.configs import from_dict
+from smalti.errors import SmaltiError
 from smalti.files import atomic_path, file_hash, read_json, write_json, write_text
 from smalti.train.experiment import Experiment
 
@@ -77,8 +77,8 @@ def reconstruct(run: str, images: list[str], *, out: str, device: str = "cpu") -
         out: the folder for the pictures.
         device: cpu, cuda, ...
     """
-    from smalti.evaluate.metrics import mse, psnr_db
     from smalti.apps.imagefiles import ImageFiles, unused
+    from smalti.evaluate.metrics import mse, psnr_db
     from smalti.images import to_pil
     from smalti.models.autoencoder import Autoencoder
     from smalti.pictures import side_by_side
@@ -261,5 +261,7 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else ", ".join(map(str, value))
+        return (
+            " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else ", ".join(map(str, value))
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)

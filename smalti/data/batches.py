@@ -1,4 +1,4 @@
-"""From a source to batches of uint8 (B, S, S, C): held in memory when they fit, streamed by worker processes otherwise."""
+"""From a source to batches of uint8 (B, S, S, C): held in memory when they fit, otherwise streamed by workers."""
 
 import math
 import sys
@@ -126,24 +126,33 @@ class Batches:
         if batch_size < 1:
             raise SmaltiError(f"batch_size must be at least 1, not {batch_size}")
         self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
-        self.rank, self.world, self.augment, self.workers = rank, world, augment, workers
+        self.rank, self.world, self.workers = rank, world, workers
+        self.augment: Augment = augment
         self._orders: dict[int, np.ndarray] = {}
 
     def batch(self, step: int) -> Tensor:
         """The images of optimiser step `step` for this rank: uint8 (B, S, S, C)."""
         first = (step * self.world + self.rank) * self.batch_size
-        pixels = self.pixels.gather([self._index(place) for place in range(first, first + self.batch_size)])
+        pixels = self.pixels.gather(self._indices(first, self.batch_size))
         rng = np.random.default_rng([self.seed, 1, self.rank, step])
         return torch.from_numpy(augmented(pixels, self.augment, rng))
 
-    def _index(self, place: int) -> int:
-        """The image at `place` of the endless sequence of permutations."""
-        epoch, offset = divmod(place, len(self.pixels))
+    def _indices(self, first: int, count: int) -> np.ndarray:
+        """The images at places `first` to `first + count` of the endless sequence of permutations."""
+        parts = []
+        while count:
+            epoch, offset = divmod(first, len(self.pixels))
+            parts.append(self._order(epoch)[offset : offset + count])
+            first, count = first + len(parts[-1]), count - len(parts[-1])
+        return np.concatenate(parts)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The permutation of one epoch; the last two are kept."""
         if epoch not in self._orders:
             for old in [number for number in self._orders if number < epoch - 1]:
                 del self._orders[old]
             self._orders[epoch] = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pixels))
-        return int(self._orders[epoch][offset])
+        return self._orders[epoch]
 
     def iterate(self, start: int = 0) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, and so on without end."""
@@ -172,9 +181,9 @@ class _Steps(Dataset):
 
 
 def augmented(pixels: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """A copy of uint8 (B, H, W, C) with every image flipped and shifted as `augment` says; edges are repeated."""
+    """The uint8 (B, H, W, C) with every image flipped and shifted as `augment` says; edges are repeated."""
     if augment == "none":
-        return pixels.copy()
+        return pixels
     batch, height, width, _ = pixels.shape
     flip = rng.random(batch) < 0.5
     pixels = np.where(flip[:, None, None, None], pixels[:, :, ::-1], pixels)

@@ -34,7 +34,9 @@ class EmojiReader:
         if self.sheet is None:
             data = (FOLDER / "tiles.webp").read_bytes()
             if hashlib.sha256(data).hexdigest() != table["tiles_sha256"]:
-                raise SmaltiError(f"{FOLDER / 'tiles.webp'} is not the file that table.json.gz describes; reinstall smalti")
+                raise SmaltiError(
+                    f"{FOLDER / 'tiles.webp'} is not the file that table.json.gz describes; reinstall smalti"
+                )
             self.sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         size, columns = table["tile_px"], table["columns"]
         top, left = index // columns * size, index % columns * size

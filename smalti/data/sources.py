@@ -1,8 +1,8 @@
 """The doors: what `--data` names, opened as a `Source` of images with their names, labels and captions.
 
-`emoji` (bundled) | a folder of images | a folder of MNIST-style idx files | *.parquet. A source is a list: image i is read
-when it is asked for. Splits are a property of the data, never of a random number: by the data set's own files where it
-has them, otherwise by a hash of the image's name, so that adding images never moves another one.
+`emoji` (bundled) | a folder of images | a folder of MNIST-style idx files | *.parquet. A source is a list: image i is
+read when it is asked for. Splits are a property of the data, never of a random number: by the data set's own files
+where it has them, otherwise by a hash of the image's name, so that adding images never moves another one.
 """
 
 import csv
@@ -28,7 +28,13 @@ Split = Literal["train", "validation", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 HELD_OUT_PERCENT = 5  # of images without a split of their own, for validation and for test each
 IDX_VALIDATION = 12  # one in so many of the training images of idx files is validation: 5,000 of MNIST's 60,000
-FOLDER_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+FOLDER_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 
 class Reader(ABC):
@@ -200,7 +206,11 @@ def _read_captions(folder: Path, names: Sequence[str]) -> dict[str, str]:
     for path in [*folder.rglob("metadata.csv"), *folder.rglob("metadata.jsonl")]:
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(row) for row in file if row.strip()]
+                rows = (
+                    list(csv.DictReader(file))
+                    if path.suffix == ".csv"
+                    else [json.loads(row) for row in file if row.strip()]
+                )
             prefix = path.parent.relative_to(folder)
             captions.update({(prefix / row["file_name"]).as_posix(): str(row["text"]) for row in rows if "text" in row})
         except (KeyError, ValueError, TypeError, csv.Error) as error:
@@ -233,7 +243,9 @@ def read_idx(path: Path) -> np.ndarray:
         raise SmaltiError(f"{path}: cut off in its header; copy it again")
     shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
     if len(data) - 4 - 4 * axes != int(np.prod(shape, dtype=np.int64)):
-        raise SmaltiError(f"{path}: holds {len(data) - 4 - 4 * axes:,} bytes where {shape} are announced; copy it again")
+        raise SmaltiError(
+            f"{path}: holds {len(data) - 4 - 4 * axes:,} bytes where {shape} are announced; copy it again"
+        )
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 

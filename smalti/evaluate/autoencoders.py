@@ -69,7 +69,9 @@ def evaluate(
     preprocessing = model.config.preprocessing
     pixels = Pixels(source, preprocessing.image_size, preprocessing.channels, progress=progress)
     if importance_samples and not model.bottleneck.has_prior:
-        raise SmaltiError("an autoencoder (identity bottleneck) has no p(z), so no likelihood; leave --importance_samples out")
+        raise SmaltiError(
+            "an autoencoder (identity bottleneck) has no p(z), so no likelihood; leave --importance_samples out"
+        )
     totals = _Totals(model, len(pixels))
     with torch.random.fork_rng(), using(model):
         torch.manual_seed(SEED)
@@ -113,8 +115,9 @@ class _Totals:
         self.sums: dict[str, float] = {}
         self.dims = self.height = self.width = self.codes_per_image = 0
         self.seen = self.bf16_equal = self.bf16_codes = 0
-        discrete = isinstance(model.bottleneck, DiscreteBottleneck)
-        self.counts = torch.zeros(model.bottleneck.codebook_size, dtype=torch.int64) if discrete else None
+        bottleneck = model.bottleneck
+        size = bottleneck.codebook_size if isinstance(bottleneck, DiscreteBottleneck) else 0
+        self.counts = torch.zeros(size, dtype=torch.int64) if size else None
 
     def _sum(self, **values: Tensor | None) -> None:
         for name, value in values.items():
@@ -139,7 +142,9 @@ class _Totals:
         )
         as_trained = copy.deepcopy(model.bottleneck).train()  # a copy, since training mode collects statistics
         relaxed = model.decoder(as_trained(features).latents)
-        self._sum(relaxed_distortion_nats=likelihood.nll(relaxed, images), relaxed_distortion_bits=self._bits(relaxed, images))
+        self._sum(
+            relaxed_distortion_nats=likelihood.nll(relaxed, images), relaxed_distortion_bits=self._bits(relaxed, images)
+        )
         if model.bottleneck.has_prior:
             sampled = model.decoder(model.bottleneck.sample(features).latents)
             self._sum(

@@ -40,7 +40,8 @@ def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[st
         "---",
         f"# {experiment.recipe} on {experiment.data}",
         "",
-        f"An autoencoder with the bottleneck `{bottleneck['kind']}`{codes}: {model.num_parameters:,} parameters, trained on "
+        f"An autoencoder with the bottleneck `{bottleneck['kind']}`{codes}: {model.num_parameters:,} parameters, "
+        "trained on "
         f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.steps:,} steps of "
         f"{experiment.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
         "",

@@ -131,7 +131,11 @@ def write_page(run: Path, model: Autoencoder, data: str, evaluation: Mapping[str
 
 
 def _page(
-    run: Path, pictures: Mapping[str, Image.Image], charts: Mapping[str, str], counts: Tensor, evaluation: Mapping[str, Any]
+    run: Path,
+    pictures: Mapping[str, Image.Image],
+    charts: Mapping[str, str],
+    counts: Tensor,
+    evaluation: Mapping[str, Any],
 ) -> str:
     metrics = evaluation["metrics"]
     rows = "".join(f"<tr><td>{name}</td><td>{format_number(value)}</td></tr>" for name, value in metrics.items())
@@ -154,8 +158,8 @@ def _page(
   td {{ padding: 0.1rem 1.2rem 0.1rem 0; border-bottom: 1px solid #ddd; }}
 </style>
 <h1>What the tokenizer learnt</h1>
-<p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none of them
-seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>
+<p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none
+of them seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>
 <h2>Reconstructions</h2>
 <p>Each pair of rows: originals above, below what the decoder makes of their codes
 ({metrics["psnr_db"]:.2f} dB, {metrics["nominal_bits_per_pixel"]:.3f} bits per pixel).</p>

@@ -61,7 +61,7 @@ class Autoencoder(Pretrained):
         self.likelihood: Likelihood = build(LIKELIHOODS, {**config.likelihood, "channels": channels}, "likelihood")
         self.encoder = self.networks.encoder(channels, self.bottleneck.in_channels)
         self.decoder = self.networks.decoder(self.bottleneck.out_channels, self.likelihood.num_parameters)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @property
     def stride(self) -> int:
@@ -77,7 +77,9 @@ class Autoencoder(Pretrained):
         """
         if not isinstance(self.bottleneck, DiscreteBottleneck):
             kind = self.config.bottleneck["kind"]
-            raise SmaltiError(f"this model has no codes: its bottleneck is {kind!r}; use a vqvae or a dvae, or reconstruct()")
+            raise SmaltiError(
+                f"this model has no codes: its bottleneck is {kind!r}; use a vqvae or a dvae, or reconstruct()"
+            )
         return self.bottleneck
 
     def forward(self, images: Tensor) -> AutoencoderOutput:
@@ -93,7 +95,9 @@ class Autoencoder(Pretrained):
             size = self.networks.fixed_size
             raise SmaltiError(f"this model takes {size}x{size} images only, not {height}x{width}; resize them")
         if height % self.stride or width % self.stride:
-            raise SmaltiError(f"image sizes must be multiples of {self.stride}, not {height}x{width}; pad_to_multiple() helps")
+            raise SmaltiError(
+                f"image sizes must be multiples of {self.stride}, not {height}x{width}; pad_to_multiple() helps"
+            )
         return self.encoder((images - 0.5).contiguous(memory_format=torch.channels_last))
 
     # ------------------------------------------------------------------ using the model

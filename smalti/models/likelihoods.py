@@ -77,8 +77,8 @@ class Likelihood(nn.Module, ABC):
 class Bernoulli(Likelihood):
     """Independent bits: log p = x ln p + (1 - x) ln(1 - p) with p = sigmoid(parameters).
 
-    Normalised for binary images only; with grey values in between it is the usual cross-entropy, which is no likelihood,
-    and `bits` refuses.
+    Normalised for binary images only; with grey values in between it is the usual cross-entropy, which is no
+    likelihood, and `bits` refuses.
 
     Args:
         channels: C.
@@ -93,7 +93,9 @@ class Bernoulli(Likelihood):
 
     def _log_mass(self, parameters: Tensor, images: Tensor) -> Tensor:
         if not torch.all((images == 0) | (images == 1)):
-            raise SmaltiError("bits of grey images under a Bernoulli do not exist; binarize them or use another likelihood")
+            raise SmaltiError(
+                "bits of grey images under a Bernoulli do not exist; binarize them or use another likelihood"
+            )
         return self._log_prob(parameters, images)
 
     def _mean(self, parameters: Tensor) -> Tensor:
@@ -179,9 +181,9 @@ class Laplace(LocationScale):
 class LogitLaplace(Likelihood):
     """DALL-E's likelihood [1]: a Laplace distribution in logit space, of pixels squeezed into [eps, 1 - eps].
 
-    f(y | mu, b) = exp(-|logit(y) - mu| / b) / (2 b y (1 - y)) with y = (1 - 2 eps) x + eps, [1] eq. 2. The decoder gives
-    mu and ln b for every value. `nll` is a density over x in [0, 1]: it holds the factor 1 - 2 eps of the squeeze.
-    `mean` ignores b and undoes the squeeze, as [1] does for viewing.
+    f(y | mu, b) = exp(-|logit(y) - mu| / b) / (2 b y (1 - y)) with y = (1 - 2 eps) x + eps, [1] eq. 2. The decoder
+    gives mu and ln b for every value. `nll` is a density over x in [0, 1]: it holds the squeeze's factor
+    1 - 2 eps. `mean` ignores b and undoes the squeeze, as [1] does for viewing.
 
     Args:
         channels: C.
@@ -281,7 +283,9 @@ class LogisticMixture(Likelihood):
         weight = weight.softmax(1)
         channels: list[Tensor] = []
         for channel in range(self.channels):  # each channel's mean, given the means of the channels before it
-            given = torch.stack([*channels, *[location.new_zeros(weight[:, 0].shape)] * (self.channels - channel)], dim=1)
+            given = torch.stack(
+                [*channels, *[location.new_zeros(weight[:, 0].shape)] * (self.channels - channel)], dim=1
+            )
             shifted = self._shift(location, coefficients, given)[:, :, channel].clamp(-1, 1)
             channels.append((weight * shifted).sum(1))
         return (torch.stack(channels, dim=1) + 1) / 2
@@ -297,14 +301,14 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 
 def open_bin(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The edges of each 8-bit level's interval, in units of [0, 1]; the lowest begins at -inf, the highest ends at inf."""
+    """The edges of each 8-bit level's interval, in units of [0, 1]; the outermost reach to -inf and inf."""
     level = (images * (LEVELS - 1)).round() / (LEVELS - 1)
     lower = torch.where(level < HALF_BIN, -math.inf, level - HALF_BIN)
     upper = torch.where(level > 1 - HALF_BIN, math.inf, level + HALF_BIN)
     return lower, upper
 
 
-def log_interval(log_cdf, lower: Tensor, upper: Tensor) -> Tensor:  # noqa: ANN001
+def log_interval(log_cdf, lower: Tensor, upper: Tensor) -> Tensor:
     """ln(F(upper) - F(lower)) for a symmetric distribution, without cancellation in either tail.
 
     Above the centre the interval is mirrored below it, where ln F is exact; then ln(e^a - e^b) = a + ln(1 - e^(b - a)).

@@ -1,7 +1,7 @@
 """Encoder and decoder: residual convolutional networks in the manner of DALL-E's, and a small MLP pair.
 
-A member of `NETWORKS` is a recipe for a pair: `encoder(...)` and `decoder(...)` build the two modules, `stride` says how
-many pixels one grid position spans, `fixed_size` is the only image size it takes, or None when it takes any.
+A member of `NETWORKS` is a recipe for a pair: `encoder(...)` and `decoder(...)` build the two modules, `stride` says
+how many pixels one grid position spans, `fixed_size` is the only image size it takes, or None when it takes any.
 """
 
 import itertools
@@ -41,6 +41,7 @@ class Convolution(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
         nn.init.normal_(self.weight, std=(in_channels * kernel**2) ** -0.5)
+        assert self.bias is not None
         nn.init.zeros_(self.bias)
 
 
@@ -50,7 +51,8 @@ class Head(Convolution):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in, h, w) to (B, out, h, w), float32."""
         with torch.autocast(input.device.type, enabled=False):
             return super().forward(input.float())
 
@@ -69,7 +71,7 @@ class ResidualBlock(nn.Module):
         self.gain = gain
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, in, h, w) to (B, out, h, w)."""  # noqa: D402
+        """(B, in, h, w) to (B, out, h, w)."""
         residual = inputs
         for convolution in self.convolutions:
             residual = convolution(F.relu(residual))
@@ -110,7 +112,9 @@ class ResidualNetworks(Networks):
         pooling: Literal["max", "average"] = "max",
     ):
         if stride < 1 or stride & (stride - 1) or patch < 1 or patch & (patch - 1) or stride % patch:
-            raise SmaltiError(f"stride and patch must be powers of two and patch divide stride, not {stride} and {patch}")
+            raise SmaltiError(
+                f"stride and patch must be powers of two and patch divide stride, not {stride} and {patch}"
+            )
         if width < middle or depth < 1 or convolutions < 2 or stem_kernel % 2 == 0:
             raise SmaltiError(
                 f"need width >= middle, depth >= 1, convolutions >= 2 and an odd stem_kernel, not width={width}, "

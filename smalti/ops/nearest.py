@@ -23,4 +23,6 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
         bias = codebook.square().sum(1) / -2
     rows = max(1, CHUNK_ELEMENTS // len(codebook))
     scores = (torch.addmm(bias, chunk, codebook.T) for chunk in features.split(rows))
-    return torch.cat([chunk.argmax(1) for chunk in scores]) if len(features) else features.new_zeros(0, dtype=torch.int64)
+    return (
+        torch.cat([chunk.argmax(1) for chunk in scores]) if len(features) else features.new_zeros(0, dtype=torch.int64)
+    )

@@ -1,11 +1,11 @@
-"""What a recipe returns: a frozen description of one training. Without torch, so that `smalti train NAME --help` is quick."""
+"""What a recipe returns: a frozen description of one training. Without torch, so that `--help` is quick."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from smalti.errors import SmaltiError
 from smalti.models.config import AutoencoderConfig
-from smalti.schedules import Schedule, constant
+from smalti.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class LossConfig:
         codebook_weight: of the term whose gradient reaches the codebook (gradient-learnt codebooks only).
     """
 
-    beta: Schedule = constant(1.0)
+    beta: Schedule = Schedule(end=1.0)
     commitment_weight: float = 0.25
     codebook_weight: float = 1.0
 
@@ -39,7 +39,7 @@ class OptimizerConfig:
             (1 + step) / (10 + step) where that is less.
     """
 
-    learning_rate: Schedule = constant(1e-3)
+    learning_rate: Schedule = Schedule(end=1e-3)
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     weight_decay: float = 1e-4

@@ -27,7 +27,9 @@ class Log:
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = {}
         self.count = 0
-        self.bar = tqdm(total=steps, initial=start, disable=not progress, file=sys.stderr, unit="step", dynamic_ncols=True)
+        self.bar = tqdm(
+            total=steps, initial=start, disable=not progress, file=sys.stderr, unit="step", dynamic_ncols=True
+        )
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 

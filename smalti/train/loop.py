@@ -109,7 +109,9 @@ def train(
             if finished or stop.is_set() or state.step % experiment.checkpoint_every == 0:
                 save()
             if stop.is_set() and not finished:
-                raise Interrupted(f"stopped at step {state.step} of {experiment.steps}; the same command goes on from there")
+                raise Interrupted(
+                    f"stopped at step {state.step} of {experiment.steps}; the same command goes on from there"
+                )
     return run
 
 

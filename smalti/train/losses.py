@@ -2,9 +2,9 @@
 
     total = (distortion + beta * kl) / num_dims + commitment_weight * commitment + codebook_weight * codebook
 
-`distortion` = -log p(x|z) and `kl` are nats per image: sums over an image, means over the batch. num_dims = C*H*W, so the
-first part is nats per dimension and DALL-E's beta = 6.6 is 6.6 here (they divide by 256*256*3 too). The penalties are
-means over B, h, w, D. Nothing depends on the batch size.
+`distortion` = -log p(x|z) and `kl` are nats per image: sums over an image, means over the batch. num_dims = C*H*W, so
+the first part is nats per dimension and DALL-E's beta = 6.6 is 6.6 here (they divide by 256*256*3 too). The penalties
+are means over B, h, w, D. Nothing depends on the batch size.
 """
 
 from typing import NamedTuple

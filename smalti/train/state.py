@@ -14,6 +14,7 @@ from smalti.files import read_tensors, write_tensors
 from smalti.train.experiment import OptimizerConfig
 
 KEPT_CHECKPOINTS = 2
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -45,7 +46,7 @@ class TrainState:
         self.optimizer = make_optimizer(model, config)
         self.average = AveragedModel(model, multi_avg_fn=self._average, use_buffers=False) if config.ema_decay else None
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def _average(self, averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
 
@@ -75,13 +76,15 @@ class TrainState:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        for parameter, moments in self.optimizer.state.items():
-            tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in moments.items()}
+        for name, parameter in self.model.named_parameters():
+            moments = self.optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
         tensors |= {f"extra.{name}": value for name, value in extra.items()}
         path = folder / f"step-{self.step:09d}.safetensors"
         unshared = {name: value.clone() for name, value in tensors.items()}
-        write_tensors(path, unshared, {"smalti": "checkpoint", "step": str(self.step), "notes": json.dumps(dict(notes))})
+        write_tensors(
+            path, unshared, {"smalti": "checkpoint", "step": str(self.step), "notes": json.dumps(dict(notes))}
+        )
         for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
         return path
@@ -105,7 +108,9 @@ class TrainState:
         for name, parameter in self.model.named_parameters():
             moments = _under(part["optimizer"], name)
             if moments:
-                self.optimizer.state[parameter] = {key: _laid_out_like(parameter, value) for key, value in moments.items()}
+                self.optimizer.state[parameter] = {
+                    key: _laid_out_like(parameter, value) for key, value in moments.items()
+                }
         self.step = int(metadata["step"])
         return part["extra"], json.loads(metadata["notes"])
 
@@ -113,7 +118,7 @@ class TrainState:
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     """A moment with its parameter's device and strides: the fused step walks both in memory order.
 
-    (Files hold contiguous tensors; a channels-last weight with a contiguous moment would be updated wrongly, in silence.)
+    Files hold contiguous tensors; a channels-last weight with a contiguous moment would be updated wrongly.
     """
     if value.shape != parameter.shape:  # the step count
         return value.to(parameter.device)

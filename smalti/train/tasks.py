@@ -22,13 +22,12 @@ NUM_SAMPLES = 16
 
 
 class Task(ABC):
-    """A model to train; the loop calls these in the order in which they stand here.
+    """A model to train; the loop calls these in the order in which they stand here."""
 
-    Attributes:
-        model: on its device, in training mode.
-    """
-
-    model: Pretrained
+    @property
+    @abstractmethod
+    def model(self) -> Pretrained:
+        """What is trained."""
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Tensor]:
@@ -72,19 +71,22 @@ class AutoencoderTask(Task):
         progress: show a bar while reading images.
     """
 
-    model: Autoencoder
-
     def __init__(self, experiment: Experiment, device: str, progress: bool):
         self.experiment, self.device = experiment, device
         preprocessing = experiment.model.preprocessing
         size, channels = preprocessing.image_size, preprocessing.channels
         self.pixels = Pixels(open_data(experiment.data, "train"), size, channels, progress=progress)
         self.shown = self._some_images(size, channels)
-        self.model = Autoencoder(experiment.model).to(device).train()
-        bottleneck = self.model.bottleneck
+        self.autoencoder = Autoencoder(experiment.model).to(device).train()
+        bottleneck = self.autoencoder.bottleneck
         self.usage = CodeUsage(bottleneck.codebook_size) if isinstance(bottleneck, DiscreteBottleneck) else None
         self.codes: list[Tensor] = []
         self.restarted = 0.0
+
+    @property
+    def model(self) -> Autoencoder:
+        """The autoencoder, on its device."""
+        return self.autoencoder
 
     def _some_images(self, size: int, channels: int) -> Tensor:
         """A few images to look at while training, evenly from the validation split where there is one."""
@@ -100,27 +102,27 @@ class AutoencoderTask(Task):
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches of uint8 images."""
         experiment = self.experiment
-        return Batches(
-            self.pixels, experiment.batch_size, seed=experiment.seed, augment=experiment.augment
-        ).iterate(start * experiment.optimizer.accumulate)
+        return Batches(self.pixels, experiment.batch_size, seed=experiment.seed, augment=experiment.augment).iterate(
+            start * experiment.optimizer.accumulate
+        )
 
     def before_step(self, step: int) -> dict[str, float]:
         """Anneal the bottleneck."""
-        return {"beta": self.experiment.loss.beta(step), **self.model.bottleneck.anneal(step)}
+        return {"beta": self.experiment.loss.beta(step), **self.autoencoder.bottleneck.anneal(step)}
 
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The one loss of the family."""
         images = to_float(batch.to(self.device, non_blocking=True))
         if self.experiment.model.preprocessing.binarize == "dynamic":
             images = binarize(images)
-        loss = autoencoder_loss(self.model, images, self.experiment.loss, step)
+        loss = autoencoder_loss(self.autoencoder, images, self.experiment.loss, step)
         if loss.codes is not None:
             self.codes.append(loss.codes)
         return loss
 
     def after_step(self) -> str | None:
         """Update the codebook; count the codes."""
-        self.restarted += self.model.bottleneck.update().get("restarted", 0.0)
+        self.restarted += self.autoencoder.bottleneck.update().get("restarted", 0.0)
         alarms = [self.usage.observe(codes) for codes in self.codes] if self.usage else []
         self.codes.clear()
         return next((alarm for alarm in alarms if alarm), None)

@@ -49,7 +49,8 @@ class CodeUsage:
         if used >= ALARM_BELOW or not self.armed:
             return None
         self.armed.fill_(False)
-        return f"codebook collapse: {used:.0%} of {len(self.counts)} codes in use over the last {self.window:,} codes; {ADVICE}"
+        share = f"{used:.0%} of {len(self.counts)} codes in use over the last {self.window:,} codes"
+        return f"codebook collapse: {share}; {ADVICE}"
 
     def report(self) -> dict[str, float]:
         """Usage and perplexity of the last full window; nothing before the first."""

@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import draw_image
 from PIL import Image
 
-from conftest import draw_image
 from smalti.errors import SmaltiError
 from smalti.images import BadImage, fit, read_image
 
@@ -83,7 +83,11 @@ def test_every_truncation_is_a_bad_image_or_the_whole_picture():
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"", "0 bytes"), (b"hello, I am text", "not an image"), (encoded(Image.fromarray(RGB))[:60], "cut off or damaged")],
+    [
+        (b"", "0 bytes"),
+        (b"hello, I am text", "not an image"),
+        (encoded(Image.fromarray(RGB))[:60], "cut off or damaged"),
+    ],
 )
 def test_bad_bytes_say_what_is_wrong(data, message, tmp_path):
     path = tmp_path / "a.png"
@@ -104,7 +108,9 @@ def png_that_claims(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("side", [15_000, 60_000])

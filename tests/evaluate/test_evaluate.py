@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
+import reference
 import torch
 
-import reference
 from smalti.errors import SmaltiError
 from smalti.evaluate.autoencoders import evaluate, importance_sampled_nll
 from smalti.evaluate.metrics import mse, psnr_db, ssim
@@ -22,14 +22,21 @@ SYSTEMS = {
 def make(system, **changes):
     torch.manual_seed(0)
     networks = {"kind": "residual", "width": 8, "depth": 1, "convolutions": 2}
-    config = {"networks": networks, "bottleneck": SYSTEMS[system], "preprocessing": Preprocessing(image_size=16), **changes}
+    config = {
+        "networks": networks,
+        "bottleneck": SYSTEMS[system],
+        "preprocessing": Preprocessing(image_size=16),
+        **changes,
+    }
     return Autoencoder(AutoencoderConfig(**config))
 
 
 def test_psnr_and_mse_equal_the_numpy_reference():
     a, b = torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8)
     ours = psnr_db(mse(a, b))
-    assert ours.tolist() == pytest.approx([reference.psnr_db(x.numpy(), y.numpy()) for x, y in zip(a, b, strict=True)], abs=1e-4)
+    assert ours.tolist() == pytest.approx(
+        [reference.psnr_db(x.numpy(), y.numpy()) for x, y in zip(a, b, strict=True)], abs=1e-4
+    )
 
 
 def test_ssim_of_an_image_with_itself_is_one():
@@ -101,7 +108,9 @@ def test_importance_sampling_is_exact_for_a_deterministic_posterior():
     model, images = make("vqvae").eval(), torch.rand(2, 3, 16, 16)
     expected = model.likelihood.nll(model(images).parameters, images) + 16 * math.log(16)
     for samples in (1, 7, 120):
-        torch.testing.assert_close(importance_sampled_nll(model, images, samples), expected.double().detach(), rtol=1e-5, atol=1e-2)
+        torch.testing.assert_close(
+            importance_sampled_nll(model, images, samples), expected.double().detach(), rtol=1e-5, atol=1e-2
+        )
 
 
 def test_importance_sampling_tightens_towards_the_exact_likelihood():
@@ -117,7 +126,8 @@ def test_importance_sampling_tightens_towards_the_exact_likelihood():
     with torch.no_grad():
         log_joint = torch.stack(
             [
-                -model.likelihood.nll(model.decoder(model.bottleneck.decode(torch.full((3, 1, 1), k))), images) - math.log(16)
+                -model.likelihood.nll(model.decoder(model.bottleneck.decode(torch.full((3, 1, 1), k))), images)
+                - math.log(16)
                 for k in range(16)
             ]
         )

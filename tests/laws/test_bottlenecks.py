@@ -63,7 +63,7 @@ def test_output_has_the_stated_shapes_and_types(bottleneck, training):
     if isinstance(bottleneck, DiscreteBottleneck):
         assert out.codes.shape == (3, *bottleneck.grid_shape(SIDE, SIDE))
         assert out.codes.dtype == torch.int64
-        assert 0 <= out.codes.min() and out.codes.max() < K
+        assert out.codes.min() >= 0 and out.codes.max() < K
     else:
         assert out.codes is None
 
@@ -137,8 +137,10 @@ def same_kind(name, bottleneck):
     ours = {key: value.shape for key, value in bottleneck.state_dict().items()}
     theirs = {key: value.shape for key, value in other.state_dict().items()}
     flags = ("hard", "normalize")
-    return type(other) is type(bottleneck) and ours == theirs and all(
-        getattr(other, flag, None) == getattr(bottleneck, flag, None) for flag in flags
+    return (
+        type(other) is type(bottleneck)
+        and ours == theirs
+        and all(getattr(other, flag, None) == getattr(bottleneck, flag, None) for flag in flags)
     )
 
 
@@ -237,7 +239,7 @@ def test_kl_is_at_most_the_uniform_rate(discrete):
 
 def test_every_public_member_is_under_the_laws():
     assert {spec["kind"] for spec in MEMBERS.values()} == set(BOTTLENECKS)
-    known = {cls for cls in all_subclasses(next(iter(BOTTLENECKS.values())).__mro__[1])}
+    known = set(all_subclasses(next(iter(BOTTLENECKS.values())).__mro__[1]))
     assert set(BOTTLENECKS.values()) == {cls for cls in known if not cls.__abstractmethods__}
 
 

@@ -58,7 +58,7 @@ def test_mean_is_an_image(name):
     parameters, images = draw(likelihood)
     mean = likelihood.mean(parameters * 10)
     assert mean.shape == images.shape
-    assert 0 <= mean.min() and mean.max() <= 1
+    assert mean.min() >= 0 and mean.max() <= 1
 
 
 def test_gradient_matches_finite_differences(name):
@@ -89,7 +89,7 @@ def test_masses_of_the_256_levels_sum_to_one(name, spread):
 
 @pytest.mark.parametrize("name", ["logistic_mixture"])
 def test_joint_mass_of_two_channels_sums_to_one(name):
-    """With the channels in sequence, the joint over two channels is normalised too (a 16-level corner is summed by hand)."""
+    """With the channels in sequence, the joint over two channels is normalised too."""
     likelihood = LIKELIHOODS[name](channels=2, num_components=2)
     parameters = torch.randn(1, likelihood.num_parameters, 1, 1)
     first, second = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")

@@ -1,9 +1,9 @@
 import math
 
 import pytest
+import reference
 import torch
 
-import reference
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import Gaussian, GumbelSoftmax
 from smalti.models.bottlenecks.gumbel import gumbel_noise
@@ -28,7 +28,9 @@ def test_kl_equals_the_numpy_reference(logits):
     bottleneck = make(logits=logits, in_channels=3).eval()
     features = torch.randn(2, 3, 2, 2)
     expected = reference.categorical_kl_to_uniform(bottleneck._logits(features).detach().view(2, 4, 6).numpy())
-    torch.testing.assert_close(bottleneck(features).kl.detach(), torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        bottleneck(features).kl.detach(), torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_distance_logits_are_scaled_negative_squared_distances():
@@ -91,7 +93,9 @@ def test_gaussian_kl_equals_the_numpy_reference():
     features = torch.randn(3, 8, 2, 2)
     mean, log_variance = features.chunk(2, dim=1)
     expected = reference.gaussian_kl(mean.numpy(), log_variance.numpy())
-    torch.testing.assert_close(Gaussian(channels=4)(features).kl, torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        Gaussian(channels=4)(features).kl, torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(

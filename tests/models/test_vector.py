@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+import reference
 import torch
 
-import reference
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import VectorQuantizer, straight_through
 from smalti.models.bottlenecks.codebook import Codebook
@@ -13,7 +13,9 @@ from smalti.ops.nearest import nearest_code
 @pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 2), (50, 3, 7), (300, 16, 64)])
 def test_nearest_code_equals_the_numpy_reference(n, d, k):
     features, codebook = torch.randn(n, d), torch.randn(k, d)
-    assert nearest_code(features, codebook).tolist() == reference.nearest_code(features.numpy(), codebook.numpy()).tolist()
+    assert (
+        nearest_code(features, codebook).tolist() == reference.nearest_code(features.numpy(), codebook.numpy()).tolist()
+    )
 
 
 def test_nearest_code_is_the_same_in_chunks(monkeypatch):

@@ -20,7 +20,15 @@ from smalti.train.log import read_metrics
 from smalti.train.loop import Interrupted, train
 from smalti.train.state import latest_checkpoint
 
-SMALL = {"image_size": 16, "width": 8, "batch_size": 4, "log_every": 2, "sample_every": 4, "checkpoint_every": 2, "warmup": 2}
+SMALL = {
+    "image_size": 16,
+    "width": 8,
+    "batch_size": 4,
+    "log_every": 2,
+    "sample_every": 4,
+    "checkpoint_every": 2,
+    "warmup": 2,
+}
 SYSTEMS = {"ae": {}, "vae": {}, "vqvae": {"codebook_size": 16}, "dvae": {"codebook_size": 16}}
 
 
@@ -37,7 +45,9 @@ def same(left, right):
 
 
 def without_speed(run):
-    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in read_metrics(run / "metrics.jsonl")]
+    return [
+        {k: v for k, v in record.items() if k != "images_per_second"} for record in read_metrics(run / "metrics.jsonl")
+    ]
 
 
 def stop_at(monkeypatch, step):
@@ -74,7 +84,9 @@ def test_killed_without_warning_it_resumes_exactly_too(image_folder, tmp_path):
         f"train(small('dvae', {str(image_folder)!r}, steps=400), {str(tmp_path / 'killed')!r}, progress=False)"
     )
     root = Path(__file__).parents[2]
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
+    )
     checkpoints = tmp_path / "killed" / "checkpoints"
     deadline = time.time() + 60
     while time.time() < deadline and not (checkpoints.exists() and list(checkpoints.glob("step-*"))):
@@ -104,7 +116,9 @@ def test_a_finished_run_is_left_alone(image_folder, tmp_path):
 
 def test_other_settings_in_the_same_folder_are_refused(image_folder, tmp_path):
     train(small("ae", image_folder, steps=2), tmp_path, progress=False)
-    with pytest.raises(SmaltiError, match=r"holds a run with other settings: .*batch_size: 4 -> 5.*choose another --out"):
+    with pytest.raises(
+        SmaltiError, match=r"holds a run with other settings: .*batch_size: 4 -> 5.*choose another --out"
+    ):
         train(small("ae", image_folder, steps=2, batch_size=5), tmp_path, progress=False)
 
 

@@ -88,11 +88,11 @@ class Bottleneck(nn.Module, ABC):
     @abstractmethod
     def _sample(self, features: Tensor) -> PosteriorSample: ...
 
-    def anneal(self, step: int) -> dict[str, float]:  # noqa: B027
+    def anneal(self, step: int) -> dict[str, float]:
         """Set what follows a schedule for optimiser step `step`; reports what was set. Called before the step."""
         return {}
 
-    def update(self) -> dict[str, float]:  # noqa: B027
+    def update(self) -> dict[str, float]:
         """Learn from the statistics of the forward passes since the last update (codebook averages, restarts).
 
         Called once after every optimiser step, so gradient accumulation changes nothing; reports what happened.
@@ -130,9 +130,11 @@ class DiscreteBottleneck(Bottleneck):
         check_shape(codes, " ".join(["B", *"hwqt"[: len(self.grid_shape(1, 1))]]), "codes")
         if codes.is_floating_point() or codes.dtype == torch.bool:
             raise SmaltiError(f"codes must be integers, not {codes.dtype}")
-        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.codebook_size):
+        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
             low, high = int(codes.min()), int(codes.max())
-            raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]: is this their model?")
+            raise SmaltiError(
+                f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]: is this their model?"
+            )
         return self._decode(codes.long())
 
     @abstractmethod

@@ -98,7 +98,11 @@ class GumbelSoftmax(DiscreteBottleneck):
         self.codebook_size, self.in_channels, self.out_channels = codebook_size, in_channels or code_dim, code_dim
         self.hard, self.sharpness, self.by_distance = hard, sharpness, logits == "distance"
         self.codebook = Codebook(
-            codebook_size, code_dim, learning="gradient", decay=decay, restart_below=restart_below if self.by_distance else 0.0
+            codebook_size,
+            code_dim,
+            learning="gradient",
+            decay=decay,
+            restart_below=restart_below if self.by_distance else 0.0,
         )
         if self.by_distance:
             self.log_scale = nn.Parameter(torch.zeros(()))

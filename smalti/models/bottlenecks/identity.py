@@ -30,4 +30,6 @@ class Identity(Bottleneck):
         return BottleneckOutput(latents=features, codes=None, kl=features.new_zeros(len(features)), penalties={})
 
     def _sample(self, features: Tensor) -> PosteriorSample:
-        raise SmaltiError("an autoencoder (identity bottleneck) has no p(z): there is no ELBO; use gaussian or a discrete one")
+        raise SmaltiError(
+            "an autoencoder (identity bottleneck) has no p(z): there is no ELBO; use gaussian or a discrete one"
+        )

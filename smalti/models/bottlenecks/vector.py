@@ -19,12 +19,12 @@ from smalti.ops.nearest import nearest_code
 
 
 def codebook_loss(features: Tensor, quantized: Tensor) -> Tensor:
-    """Mean over B, h, w, D of |sg[features] - code|^2; the gradient reaches only the codebook ([1] eq. 3, second term)."""
+    """Mean over B, h, w, D of |sg[features] - code|^2; gradient reaches only the codebook (1711.00937, eq. 3)."""
     return F.mse_loss(quantized, features.detach())
 
 
 def commitment_loss(features: Tensor, quantized: Tensor) -> Tensor:
-    """Mean over B, h, w, D of |features - sg[code]|^2; the gradient reaches only the encoder ([1] eq. 3, third term)."""
+    """Mean over B, h, w, D of |features - sg[code]|^2; gradient reaches only the encoder (1711.00937, eq. 3)."""
     return F.mse_loss(features, quantized.detach())
 
 
