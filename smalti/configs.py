@@ -42,10 +42,9 @@ def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
     Raises:
         SmaltiError: not a mapping, an unknown key, or a required key that is missing; the message begins with `where`.
     """
+    name_of_kind = getattr(kind, "__name__", str(kind))
     if not isinstance(values, Mapping):
-        raise SmaltiError(
-            f"{where}: expected an object with the keys of {getattr(kind, '__name__', kind)}, got {values!r}"
-        )
+        raise SmaltiError(f"{where}: expected an object with the keys of {name_of_kind}, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
     hints = typing.get_type_hints(kind)
     for key in values:
@@ -65,7 +64,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(value)
     simple = {int: int, float: (int, float), str: str, bool: bool}
     if hint in simple and (not isinstance(value, simple[hint]) or (hint is not bool and isinstance(value, bool))):
-        raise SmaltiError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise SmaltiError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
     return value
 
 

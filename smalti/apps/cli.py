@@ -39,9 +39,15 @@ def entry() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command line; returns the exit status."""
-    warnings.showwarning = _say_warning
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = _say_warning
+        return _run(list(argv))
+
+
+def _run(argv: list[str]) -> int:
     try:
-        name, function, arguments, as_json = _parse(list(argv))
+        name, function, arguments, as_json = _parse(argv)
         result = function(**arguments)
         if as_json:
             print(json.dumps(result, ensure_ascii=False))
@@ -89,7 +95,14 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         commands.add_subcommand(name, child, help=_first_line(function))
     train = ArgumentParser(prog="smalti train", description=_first_line(verbs.train))
     commands.add_subcommand("train", train, help=_first_line(verbs.train))
-    _add_recipes(train, argv[1] if verb == "train" and argv[0] == verb and len(argv) > 1 else None)
+    chosen = argv[1] if argv[:1] == ["train"] and len(argv) > 1 else ""
+    recipes = RECIPES
+    if ".py:" in chosen:  # known by the function's name from here on: a dot would mean something to the parser
+        function = chosen.rpartition(":")[2]
+        recipes = {**RECIPES, function: _recipe_from_file(chosen)}
+        argv = ["train", function, *argv[2:]]
+        chosen = function
+    _add_recipes(train, recipes, chosen)
     if verb is not None and verb not in commands.choices:
         parser.error(f"unknown verb {verb!r}; {nearest(verb, commands.choices)}")
 
@@ -101,7 +114,7 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     arguments = config[name]
     if name == "train":
         recipe = arguments["recipe"]
-        function = _recipe(recipe)
+        function = recipes[recipe]
         arguments = arguments[recipe]
         as_json, out, _ = arguments.pop("json"), arguments.pop("out"), arguments.pop("config", None)
         return name, lambda: verbs.train(function(**arguments), Path(out)), {}, as_json
@@ -109,20 +122,19 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     return name, VERBS[name], arguments, as_json
 
 
-def _add_recipes(train: ArgumentParser, chosen: str | None) -> None:
+def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], chosen: str) -> None:
     """Give `smalti train` a subcommand for each recipe; only the chosen one gets its flags."""
-    recipes = train.add_subcommands(dest="recipe", metavar="RECIPE")
-    custom = {chosen: _recipe(chosen)} if chosen and ".py:" in chosen else {}
-    if chosen and not chosen.startswith("-") and chosen not in {**RECIPES, **custom}:
-        train.error(f"unknown recipe {chosen!r}; {nearest(chosen, RECIPES)}, or path/to/file.py:function")
-    for name, recipe in {**RECIPES, **custom}.items():
+    subcommands = train.add_subcommands(dest="recipe", metavar="RECIPE")
+    if chosen and not chosen.startswith("-") and chosen not in recipes:
+        train.error(f"unknown recipe {chosen!r}; {nearest(chosen, recipes)}, or path/to/file.py:function")
+    for name, recipe in recipes.items():
         child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
         if name == chosen:
             child.add_function_arguments(recipe, as_group=False)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
             child.add_argument("--config", action="config", help="a YAML or JSON file with these arguments")
             _add_json(child)
-        recipes.add_subcommand(name, child, help=_first_line(recipe))
+        subcommands.add_subcommand(name, child, help=_first_line(recipe))
 
 
 def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
@@ -149,18 +161,14 @@ def _first_line(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").strip().splitlines()[0]
 
 
-def _recipe(name: str) -> Callable[..., Any]:
-    """A recipe by its name, or by `path/to/file.py:function`."""
-    if name in RECIPES:
-        return RECIPES[name]
+def _recipe_from_file(name: str) -> Callable[..., Any]:
+    """The recipe that `path/to/file.py:function` names."""
     path, _, function = name.rpartition(":")
-    if not path.endswith(".py"):
-        raise SmaltiError(f"unknown recipe {name!r}; {nearest(name, RECIPES)}, or path/to/file.py:function")
     if not Path(path).is_file():
         raise SmaltiError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, function):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]

@@ -33,7 +33,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise SmaltiError(f"{path} does not exist")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             members = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # pyright: ignore
         raise SmaltiError(f"{path} is cut off or not a file of `smalti encode` ({error})") from error

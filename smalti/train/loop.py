@@ -54,11 +54,12 @@ def train(
     """
     run = Path(run)
     device, autocast = _device(experiment)
-    _claim(run, experiment, device)
+    _check_folder(run, experiment)
 
     torch.manual_seed(_mix(experiment.seed, 0))
     task: Task = AutoencoderTask(experiment, device, progress)
     state = TrainState(task.model, experiment.optimizer)
+    _describe(run, experiment, device)
     notes = _resume(state, task, run)
     log = Log(run / "metrics.jsonl", steps=experiment.steps, start=state.step, progress=progress)
     log.sums, log.count = notes.get("sums", {}), notes.get("count", 0)
@@ -134,7 +135,7 @@ def _mix(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _claim(run: Path, experiment: Experiment, device: str) -> None:
+def _check_folder(run: Path, experiment: Experiment) -> None:
     """Make the folder, or check that it holds this very experiment."""
     try:
         for folder in (run, run / "checkpoints", run / "samples"):
@@ -142,16 +143,17 @@ def _claim(run: Path, experiment: Experiment, device: str) -> None:
     except OSError as error:
         raise SmaltiError(f"cannot write to {run}: {error.strerror}; choose another --out") from error
     path = run / "experiment.json"
-    new = to_dict(experiment)
-    if path.exists():
-        changed = differences(read_json(path), new)
-        if changed:
-            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-            raise SmaltiError(
-                f"{run} holds a run with other settings: {changed[0]}{more}; choose another --out or repeat its command"
-            )
-    else:
-        write_json(path, new)
+    changed = differences(read_json(path), to_dict(experiment)) if path.exists() else []
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise SmaltiError(
+            f"{run} holds a run with other settings: {changed[0]}{more}; choose another --out or repeat its command"
+        )
+
+
+def _describe(run: Path, experiment: Experiment, device: str) -> None:
+    """Write what is trained and where; only now that everything could be built is the folder taken."""
+    write_json(run / "experiment.json", to_dict(experiment))
     write_json(
         run / "environment.json",
         {
