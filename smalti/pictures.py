@@ -9,12 +9,12 @@ from smalti.images import to_pil
 GAP = 2
 
 
-def grid(images: Tensor, columns: int, zoom: int = 1) -> Image.Image:
-    """Lay images (B, C, H, W) in [0, 1] out in rows of `columns` on white, each pixel `zoom` wide."""
+def grid(images: Tensor, columns: int, zoom: int = 1, background: str = "white") -> Image.Image:
+    """Lay images (B, C, H, W) in [0, 1] out in rows of `columns`, each pixel `zoom` wide."""
     tiles = to_pil(images)
     width, height = tiles[0].width * zoom, tiles[0].height * zoom
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), background)
     for index, tile in enumerate(tiles):
         place = (index % columns * (width + GAP), index // columns * (height + GAP))
         sheet.paste(tile.convert("RGB").resize((width, height), Image.Resampling.NEAREST), place)

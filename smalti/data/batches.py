@@ -164,7 +164,10 @@ class Batches:
         loader = DataLoader(
             _Steps(self, start), batch_size=None, num_workers=self.workers, prefetch_factor=2, persistent_workers=True
         )
-        yield from loader
+        for batch in loader:
+            if isinstance(batch, SmaltiError):
+                raise batch
+            yield batch
 
 
 class _Steps(Dataset):
@@ -176,8 +179,11 @@ class _Steps(Dataset):
     def __len__(self) -> int:
         return 1 << 40
 
-    def __getitem__(self, offset: int) -> Tensor:
-        return self.batches.batch(self.start + offset)
+    def __getitem__(self, offset: int) -> Tensor | SmaltiError:
+        try:
+            return self.batches.batch(self.start + offset)
+        except SmaltiError as error:  # given back, since torch would wrap a worker's exception in its traceback
+            return error
 
 
 def augmented(pixels: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:

@@ -27,7 +27,7 @@ TILE_GRID = 3  # a code is shown as the middle of a 3x3 grid of itself
 INK, ACCENT = "#222222", "#c2410c"
 
 
-def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, zoom: int = 4) -> Image.Image:
+def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, zoom: int = 6) -> Image.Image:
     """Every code as a tile: what the decoder draws for a grid of that code alone, its middle stride x stride pixels.
 
     Args:
@@ -39,7 +39,7 @@ def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, 
     codes = torch.as_tensor(order).view(-1, 1, 1).expand(-1, TILE_GRID, TILE_GRID)
     images = torch.cat([model.decode(part).cpu() for part in codes.split(256)])
     start, size = (TILE_GRID // 2) * model.stride, model.stride
-    return grid(images[:, :, start : start + size, start : start + size], columns, zoom)
+    return grid(images[:, :, start : start + size, start : start + size], columns, zoom, "#cccccc")
 
 
 def reconstructions(model: Autoencoder, data: str, split: str = "test") -> Image.Image:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.configs import build
@@ -20,6 +21,7 @@ from smalti.shapes import check_shape
 
 T = TypeVar("T")
 PIXELS_AT_ONCE = 1 << 22  # in one batch of `map_by_size`
+FIXED_BATCH_PIXELS = 1 << 14  # in one batch of the encoder: 16 images of 32x32, one of 128x128 or larger
 
 
 class Encoded(NamedTuple):
@@ -153,19 +155,33 @@ class Autoencoder(Pretrained):
         return torch.stack(listed)
 
     def _encode(self, images: Tensor) -> Tensor:
+        bottleneck = self.codes_bottleneck
+        return self._in_fixed_batches(lambda batch: bottleneck.encode(self.features(batch)), images)
+
+    def _in_fixed_batches(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Apply a function to padded images in batches whose size depends on the image size alone.
+
+        Convolutions round differently for different batch sizes, and once in 30,000 codes that decides between two code
+        vectors. With batches always of the same size (the last one filled up) an image has the same codes whether it
+        comes alone or among others.
+        """
         with using(self):
             padded = pad_to_multiple(images.to(self.device), self.stride)
-            return self.codes_bottleneck.encode(self.features(padded))
+            count = max(1, FIXED_BATCH_PIXELS // padded[0, 0].numel())
+            results = []
+            for batch in padded.split(count):
+                filled = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, count - len(batch)))
+                results.append(function(filled)[: len(batch)])
+            return torch.cat(results)
 
     def _encode_sized(self, images: Tensor) -> list[Encoded]:
         height, width = images.shape[-2:]
         return [Encoded(codes=codes, size=(height, width)) for codes in self._encode(images).cpu()]
 
     def _reconstruct(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        latents = self._in_fixed_batches(lambda batch: self.bottleneck(self.features(batch)).latents, images)
         with using(self):
-            padded = pad_to_multiple(images.to(self.device), self.stride)
-            latents = self.bottleneck(self.features(padded)).latents
-            height, width = images.shape[-2:]
             return crop_to(self.likelihood.mean(self.decoder(latents)), (height, width))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smalti.data.batches import Batches, Pixels
 from smalti.data.sources import open_data
+from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.pictures import before_after
@@ -93,7 +94,7 @@ class AutoencoderTask(Task):
         everything = open_data(self.experiment.data, "all")
         try:
             source = open_data(self.experiment.data, "validation")
-        except ValueError:
+        except SmaltiError:
             source = everything
         pixels = Pixels(source, size, channels, memory_bytes=0)
         places = torch.linspace(0, len(source) - 1, min(NUM_SAMPLES, len(source))).long().tolist()

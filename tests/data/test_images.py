@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import draw_image
 from PIL import Image
 
+from conftest import draw_image
 from smalti.errors import SmaltiError
 from smalti.images import BadImage, fit, read_image
 

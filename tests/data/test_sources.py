@@ -7,9 +7,9 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from conftest import draw_image
 from PIL import Image
 
+from conftest import draw_image
 from smalti.data.batches import Batches, Pixels, augmented
 from smalti.data.emoji import read_table
 from smalti.data.sources import SPLITS, open_data, read_idx

@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
 
+import reference
 from smalti.errors import SmaltiError
 from smalti.evaluate.autoencoders import evaluate, importance_sampled_nll
 from smalti.evaluate.metrics import mse, psnr_db, ssim

@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import draw_image
 from PIL import Image
 
+from conftest import draw_image
 from smalti.errors import SmaltiError
 from smalti.images import to_pil
 from smalti.models.autoencoder import Autoencoder, map_by_size

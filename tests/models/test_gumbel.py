@@ -1,9 +1,9 @@
 import math
 
 import pytest
-import reference
 import torch
 
+import reference
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import Gaussian, GumbelSoftmax
 from smalti.models.bottlenecks.gumbel import gumbel_noise

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-import reference
 import torch
 
+import reference
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import VectorQuantizer, straight_through
 from smalti.models.bottlenecks.codebook import Codebook

@@ -1,0 +1,78 @@
+"""Every code block of the docs runs, every command line parses, every docstring example is true."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import smalti
+from conftest import draw_image
+from smalti.apps import cli
+from smalti.recipes import dvae
+from smalti.train.loop import train
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with what the docs' examples name: a small run and two pictures."""
+    folder = tmp_path_factory.mktemp("docs")
+    train(dvae(steps=1, batch_size=2, width=8, codebook_size=16), folder / "runs" / "dvae", progress=False)
+    Image.fromarray(draw_image(0, (24, 40))).save(folder / "photo.png")
+    Image.fromarray(draw_image(1, (16, 50))).save(folder / "wide.png")
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    names: dict = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
+    return [line for line in joined if line.startswith("smalti ")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_parse(line, capsys):
+    argv = [word for word in shlex.split(line, comments=True)[1:] if word != "--print_config"]
+    name, _, _, _ = cli._parse(argv)
+    assert name == argv[0]
+
+
+MODULES = [module.name for module in pkgutil.walk_packages(smalti.__path__, "smalti.") if "__main__" not in module.name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_are_true(name):
+    module = importlib.import_module(name)
+    names = {**vars(module), "np": np, "torch": torch}
+    assert doctest.testmod(module, extraglobs=names, optionflags=doctest.IGNORE_EXCEPTION_DETAIL).failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_lives_in_it(name):
+    assert importlib.import_module(name).__doc__
+
+
+def test_links_inside_the_project_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
