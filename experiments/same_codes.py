@@ -2,7 +2,7 @@
 
     python experiments/same_codes.py RUN --data emoji --split all
 
-Compares batches of 64 with batches of 1, 2 threads with 1, an image among others with the image alone, and the bottleneck
+Compares batches of 64 with batches of 1, 2 threads with 1, other neighbours in the batch, and the bottleneck
 inside bf16 autocast with the bottleneck outside of it (same features). Results: experiments/emoji_dvae.md.
 """
 
