@@ -89,7 +89,7 @@ class Bernoulli(Likelihood):
         self.channels = self.num_parameters = channels
 
     def _log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
-        return -F.binary_cross_entropy_with_logits(parameters, images, reduction="none")
+        return images * parameters - F.softplus(parameters)
 
     def _log_mass(self, parameters: Tensor, images: Tensor) -> Tensor:
         if not torch.all((images == 0) | (images == 1)):

@@ -59,7 +59,7 @@ class Prior(nn.Module, ABC):
                 should be one).
         """
         check_shape(codes, "B h w", "codes", h=self.grid[0], w=self.grid[1])
-        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.codebook_size):
+        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
             low, high = int(codes.min()), int(codes.max())
             raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]")
         return self._logits(codes, self._checked(condition, len(codes)))
@@ -97,8 +97,8 @@ class Prior(nn.Module, ABC):
             top_k: draw from so many most likely codes only.
             top_p: draw from the smallest set of codes with this probability only.
             known: (h, w) or (num, h, w) codes to keep where `mask` says so.
-            mask: (h, w) bool, True where a code is known; the others are drawn. Codes before a known one in raster order
-                are drawn without looking at it: the completion is exact for what follows, a good guess for what precedes.
+            mask: (h, w) bool, True where a code is known; the others are drawn, each given what stands before it in
+                raster order.
             progress: show a bar.
 
         Raises:
@@ -130,7 +130,7 @@ class Prior(nn.Module, ABC):
         if condition is None:
             return None
         check_shape(condition, "B", "condition", B=batch)
-        if condition.numel() and not (0 <= int(condition.min()) and int(condition.max()) < self.num_conditions):
+        if condition.numel() and not (int(condition.min()) >= 0 and int(condition.max()) < self.num_conditions):
             low, high = int(condition.min()), int(condition.max())
             raise SmaltiError(f"conditions must lie in [0, {self.num_conditions}); these lie in [{low}, {high}]")
         return condition
@@ -157,7 +157,7 @@ class Uniform(Prior):
 
     def __init__(self, *, codebook_size: int, grid: tuple[int, int]):
         super().__init__()
-        self.codebook_size, self.grid = codebook_size, tuple(grid)
+        self.codebook_size, self.grid = codebook_size, (grid[0], grid[1])
 
     def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
         return torch.zeros(*codes.shape, self.codebook_size, device=codes.device)
@@ -180,7 +180,7 @@ class Histogram(Prior):
 
     def __init__(self, *, codebook_size: int, grid: tuple[int, int], smoothing: float = 16.0):
         super().__init__()
-        self.codebook_size, self.grid, self.smoothing = codebook_size, tuple(grid), smoothing
+        self.codebook_size, self.grid, self.smoothing = codebook_size, (grid[0], grid[1]), smoothing
         uniform = torch.full((grid[0] * grid[1], codebook_size), -math.log(codebook_size))
         self.register_buffer("log_share", uniform)
 

@@ -11,8 +11,8 @@ from smalti.priors.base import Prior, Stepper
 class PixelCNN(Prior):
     """Gated PixelCNN [1] over codes: a vertical and a horizontal stack, so that there is no blind spot.
 
-    The vertical features of row r see all columns of the rows above r; the horizontal features of column c see besides the
-    columns left of c in row r. Only the first layer excludes its own row (column), as nothing after it can bring it back.
+    The vertical features of row r see all columns of the rows above r; the horizontal features of column c see besides
+    the columns left of c in row r. Only the first layer excludes its own row (column): nothing later can bring it back.
 
     Shapes:
         codes   (B, h, w)     int64 in [0, K)
@@ -45,7 +45,7 @@ class PixelCNN(Prior):
         super().__init__()
         if first_kernel % 2 == 0 or kernel % 2 == 0 or kernel < 3 or first_kernel < 3:
             raise SmaltiError(f"kernels must be odd and at least 3, not {first_kernel} and {kernel}")
-        self.codebook_size, self.grid, self.num_conditions = codebook_size, tuple(grid), num_conditions
+        self.codebook_size, self.grid, self.num_conditions = codebook_size, (grid[0], grid[1]), num_conditions
         self.embedding = nn.Embedding(codebook_size, channels)
         first = _GatedLayer(channels, first_kernel, strict=True, num_conditions=num_conditions)
         rest = (_GatedLayer(channels, kernel, strict=False, num_conditions=num_conditions) for _ in range(layers))

@@ -44,7 +44,7 @@ class Transformer(Prior):
         super().__init__()
         if width % heads:
             raise SmaltiError(f"width must be a multiple of heads, not {width} and {heads}")
-        self.codebook_size, self.grid, self.num_conditions = codebook_size, tuple(grid), num_conditions
+        self.codebook_size, self.grid, self.num_conditions = codebook_size, (grid[0], grid[1]), num_conditions
         self.codes = nn.Embedding(codebook_size, width)
         self.starts = nn.Embedding(max(1, num_conditions), width)
         self.row, self.column = nn.Embedding(grid[0], width), nn.Embedding(grid[1], width)
@@ -108,7 +108,7 @@ class _Block(nn.Module):
             nn.init.normal_(linear.weight, std=0.02 / (2 * layers) ** 0.5)
 
     def forward(self, stream: Tensor, cache: Cache | None) -> Tensor:
-        """(B, T, width) to the same; with a cache T is 1, the next position."""  # noqa: D402
+        """(B, T, width) to the same; with a cache T is 1, the next position."""
         batch, length, width = stream.shape
         qkv = self.qkv(self.attention_norm(stream)).view(batch, length, 3, self.heads, width // self.heads)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, T, width/heads) each

@@ -1,5 +1,6 @@
 """All that a resumed run needs, in one file written atomically: weights, averaged weights, optimiser, step, log."""
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,14 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smalti.errors import SmaltiError
 from smalti.files import read_tensors, write_tensors
 from smalti.train.experiment import OptimizerConfig
 
 KEPT_CHECKPOINTS = 2
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -44,31 +43,36 @@ class TrainState:
     def __init__(self, model: nn.Module, config: OptimizerConfig):
         self.model, self.config, self.step = model, config, 0
         self.optimizer = make_optimizer(model, config)
-        self.average = AveragedModel(model, multi_avg_fn=self._average, use_buffers=False) if config.ema_decay else None
-
-    def _average(self, averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
+        self.average = copy.deepcopy(model) if config.ema_decay else None  # starts equal: no special first step
+        self.parameters: list[Tensor] = list(model.parameters())
 
     @property
     def averaged(self) -> nn.Module:
         """The model to save, evaluate and draw with."""
-        return self.average.module if self.average is not None else self.model
+        return self.model if self.average is None else self.average
 
     def optimizer_step(self, learning_rate: float) -> Tensor:
         """Clip, step, average; returns the gradient's norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
         limit = self.config.clip_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
+    @torch.no_grad()
     def finish_step(self) -> None:
-        """Average the weights and count the step; called when the codebook has been updated too."""
+        """Average the weights and count the step; called when the codebook has been updated too.
+
+        Parameters are averaged; buffers (moving averages of their own, step counts) are copied.
+        """
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            averaged_parameters: list[Tensor] = list(self.average.parameters())
+            torch._foreach_lerp_(averaged_parameters, self.parameters, 1 - decay)
+            for averaged, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                averaged.copy_(current)
         self.step += 1
 
     def save(self, folder: Path, extra: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Path:

@@ -171,7 +171,7 @@ def test_averaged_weights_are_saved_and_differ_from_the_last_ones(image_folder, 
     train(small("ae", image_folder, ema_decay=0.9), tmp_path, progress=False)
     checkpoint = read_tensors(latest_checkpoint(tmp_path / "checkpoints"))[0]
     saved = weights(tmp_path)
-    assert same(saved, {name: checkpoint[f"average.module.{name}"] for name in saved})
+    assert same(saved, {name: checkpoint[f"average.{name}"] for name in saved})
     assert not same(saved, {name: checkpoint[f"model.{name}"] for name in saved})
 
 
