@@ -91,11 +91,10 @@ class AutoencoderTask(Task):
 
     def _some_images(self, size: int, channels: int) -> Tensor:
         """A few images to look at while training, evenly from the validation split where there is one."""
-        everything = open_data(self.experiment.data, "all")
         try:
             source = open_data(self.experiment.data, "validation")
         except SmaltiError:
-            source = everything
+            source = open_data(self.experiment.data, "train")
         pixels = Pixels(source, size, channels, memory_bytes=0)
         places = torch.linspace(0, len(source) - 1, min(NUM_SAMPLES, len(source))).long().tolist()
         return to_float(torch.from_numpy(pixels.gather(places)))
