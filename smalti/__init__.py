@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smalti.data.sources import open_data
     from smalti.errors import SmaltiError
+    from smalti.generator import Generator
     from smalti.images import to_pil
     from smalti.models.autoencoder import Autoencoder
     from smalti.models.bottlenecks import GumbelSoftmax, VectorQuantizer
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Autoencoder": "smalti.models.autoencoder",
     "AutoencoderConfig": "smalti.models.config",
+    "Generator": "smalti.generator",
     "GumbelSoftmax": "smalti.models.bottlenecks",
     "SmaltiError": "smalti.errors",
     "VectorQuantizer": "smalti.models.bottlenecks",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "Autoencoder",
     "AutoencoderConfig",
+    "Generator",
     "GumbelSoftmax",
     "SmaltiError",
     "VectorQuantizer",

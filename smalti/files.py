@@ -11,6 +11,8 @@ from typing import Any
 
 from smalti.errors import SmaltiError
 
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a model's folder
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:

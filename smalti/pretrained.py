@@ -8,9 +8,17 @@ from torch import nn
 
 from smalti.configs import from_dict, to_dict
 from smalti.errors import SmaltiError
-from smalti.files import file_hash, read_json, read_tensors, write_json, write_tensors, write_text
-
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+from smalti.files import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    file_hash,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 class Pretrained(nn.Module):

@@ -51,7 +51,7 @@ def test_schedules_stay_between_their_ends(kind, start, end, steps, step):
     assert min(start, end) - 1e-9 <= value <= max(start, end) + 1e-9
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["ae", "vae", "vqvae", "dvae", "mnist_vae"])
 def test_experiments_survive_json(name, tmp_path):
     experiment = RECIPES[name](data="emoji")
     write_json(tmp_path / "a.json", to_dict(experiment))

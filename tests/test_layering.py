@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "smalti"
 BOTTOM = {"errors", "shapes", "pixels", "schedules", "configs", "files", "images", "pictures", "pretrained", "ops"}
-LAYERS = [BOTTOM, {"data", "models", "priors"}, {"train"}, {"evaluate"}, {"codec"}, {"recipes"}, {"apps"}]
+LAYERS = [
+    BOTTOM,
+    {"data", "models", "priors"},
+    {"generator"},
+    {"train"},
+    {"evaluate"},
+    {"codec"},
+    {"recipes"},
+    {"apps"},
+]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 

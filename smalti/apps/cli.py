@@ -25,6 +25,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "reconstruct": verbs.reconstruct,
     "encode": verbs.encode,
     "decode": verbs.decode,
+    "sample": verbs.sample,
     "info": verbs.info,
 }
 INTERRUPTED = 130

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from smalti.configs import from_dict
 from smalti.errors import SmaltiError
-from smalti.files import atomic_path, file_hash, read_json, write_json, write_text
-from smalti.train.experiment import Experiment
+from smalti.files import CARD, CONFIG, atomic_path, file_hash, read_json, write_json, write_text
+from smalti.train.experiment import Experiment, PriorExperiment, Training
 
 Split = Literal["train", "validation", "test", "all"]
 
@@ -20,13 +20,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def train(experiment: Experiment, out: Path) -> dict[str, Any]:
-    """Train an autoencoder by a recipe; re-running resumes."""
-    from smalti.evaluate.card import model_card
+def train(experiment: Training, out: Path) -> dict[str, Any]:
+    """Train an autoencoder or a prior by a recipe; re-running resumes."""
+    from smalti.evaluate.card import model_card, prior_card
     from smalti.train.log import read_metrics
     from smalti.train.loop import train as run_training
 
-    run_training(experiment, out, card=model_card, progress=True)
+    card = prior_card if isinstance(experiment, PriorExperiment) else model_card
+    run_training(experiment, out, card=card, progress=True)
     last = read_metrics(out / "metrics.jsonl")[-1]
     return {"run": str(out), **last}
 
@@ -50,6 +51,8 @@ def evaluate(
         importance_samples: draws per image for an estimate of -log p(x); 0 leaves it out.
         device: cpu, cuda, ...
     """
+    if _what(run) == "prior":
+        return _evaluate_prior(run, data, split, batch_size, device)
     from smalti.evaluate.autoencoders import evaluate as measure
     from smalti.evaluate.card import model_card
     from smalti.models.autoencoder import Autoencoder
@@ -61,6 +64,28 @@ def evaluate(
         write_json(folder / "evaluation.json", result)
         if (folder / "experiment.json").exists():
             write_text(folder / "README.md", model_card(model, _experiment(folder), result))
+    return result
+
+
+def _what(run: str) -> str:
+    """What a folder holds, "autoencoder" or "prior"; what is not here is taken for an autoencoder on the hub."""
+    path = Path(run) / CONFIG
+    values = read_json(path) if path.exists() else {}
+    return str(values.get("smalti")) if isinstance(values, dict) else ""
+
+
+def _evaluate_prior(run: str, data: str, split: Split, batch_size: int, device: str) -> dict[str, Any]:
+    from smalti.evaluate.card import prior_card
+    from smalti.evaluate.priors import evaluate_prior
+    from smalti.priors.code_model import CodeModel
+
+    folder = Path(run)
+    model = CodeModel.from_pretrained(run, device=device)
+    result = evaluate_prior(model, data, split, batch_size=batch_size, cache=folder)
+    write_json(folder / "evaluation.json", result)
+    if (folder / "experiment.json").exists():
+        path = folder / "experiment.json"
+        write_text(folder / CARD, prior_card(model, from_dict(PriorExperiment, read_json(path), str(path)), result))
     return result
 
 
@@ -191,7 +216,92 @@ def info(target: str) -> dict[str, Any]:
     }
 
 
+def sample(
+    run: str,
+    *,
+    num: int = 16,
+    label: str = "",
+    out: str = "sample.png",
+    tokenizer: str = "",
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Draw new images from a prior: a grid, and the codes beside it.
+
+    Args:
+        run: the folder of a trained prior.
+        num: how many images.
+        label: the class to draw, for a prior that has classes; empty draws from all of them in turn.
+        out: the PNG; the codes go into an npz file of the same name.
+        tokenizer: where the prior's tokenizer is now; by default where it was.
+        seed: of the random numbers.
+        temperature: 0 is greedy.
+        top_k: draw from so many most likely codes only; 0 is all.
+        top_p: draw from the smallest set of codes with this probability only.
+        device: cpu, cuda, ...
+    """
+    from smalti.apps.codefile import write_codes
+    from smalti.generator import Generator
+    from smalti.models.autoencoder import Encoded
+    from smalti.pictures import grid
+
+    if num < 1:
+        raise SmaltiError(f"--num must be at least 1, not {num}")
+    generator = Generator.from_pretrained(run, tokenizer=tokenizer or None, device=device)
+    known = generator.model.config.labels
+    names = [label or known[index * len(known) // num % len(known)] for index in range(num)] if known else label or None
+    codes = generator.draw(
+        names,
+        1 if known else num,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k or None,
+        top_p=top_p,
+        progress=True,
+    )
+    images = generator.tokenizer.decode(codes).cpu()
+    with atomic_path(out) as temporary:
+        grid(images, columns=min(num, 8), zoom=2).save(temporary, "PNG")
+    height, width = images.shape[-2:]
+    encoded = [Encoded(codes=one, size=(height, width)) for one in codes.cpu()]
+    target = Path(out).with_suffix(".npz")
+    write_codes(
+        target,
+        [f"{index:04d}.png" for index in range(num)],
+        encoded,
+        generator.tokenizer.source_hash,
+        generator.model.config.codebook_size,
+    )
+    return {"written": [out, str(target)], "labels": list(dict.fromkeys(names)) if isinstance(names, list) else []}
+
+
+def _describe_prior(run: Path) -> dict[str, Any]:
+    from smalti.priors.code_model import CodeModel
+
+    model = CodeModel.from_pretrained(run)
+    config = model.config
+    result: dict[str, Any] = {
+        "run": str(run),
+        "num_parameters": model.num_parameters,
+        "prior": dict(config.prior),
+        "codebook_size": config.codebook_size,
+        "grid": list(config.grid),
+        "tokenizer": config.tokenizer,
+        "tokenizer_hash": config.tokenizer_hash,
+        "labels": list(config.labels),
+        "model_hash": model.source_hash,
+    }
+    if (run / "evaluation.json").exists():
+        result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
+    return result
+
+
 def _describe_run(run: Path) -> dict[str, Any]:
+    if _what(str(run)) == "prior":
+        return _describe_prior(run)
     from smalti.models.autoencoder import Autoencoder
 
     model = Autoencoder.from_pretrained(run)

@@ -128,31 +128,14 @@ class Batches:
         self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
         self.rank, self.world, self.workers = rank, world, workers
         self.augment: Augment = augment
-        self._orders: dict[int, np.ndarray] = {}
+        self.order = Epochs(len(pixels), seed=seed)
 
     def batch(self, step: int) -> Tensor:
         """The images of optimiser step `step` for this rank: uint8 (B, S, S, C)."""
         first = (step * self.world + self.rank) * self.batch_size
-        pixels = self.pixels.gather(self._indices(first, self.batch_size))
+        pixels = self.pixels.gather(self.order(first, self.batch_size))
         rng = np.random.default_rng([self.seed, 1, self.rank, step])
         return torch.from_numpy(augmented(pixels, self.augment, rng))
-
-    def _indices(self, first: int, count: int) -> np.ndarray:
-        """The images at places `first` to `first + count` of the endless sequence of permutations."""
-        parts = []
-        while count:
-            epoch, offset = divmod(first, len(self.pixels))
-            parts.append(self._order(epoch)[offset : offset + count])
-            first, count = first + len(parts[-1]), count - len(parts[-1])
-        return np.concatenate(parts)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """The permutation of one epoch; the last two are kept."""
-        if epoch not in self._orders:
-            for old in [number for number in self._orders if number < epoch - 1]:
-                del self._orders[old]
-            self._orders[epoch] = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pixels))
-        return self._orders[epoch]
 
     def iterate(self, start: int = 0) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, and so on without end."""
@@ -168,6 +151,38 @@ class Batches:
             if isinstance(batch, SmaltiError):
                 raise batch
             yield batch
+
+
+class Epochs:
+    """An endless sequence of permutations of 0 to `count`, as a function of (first place, number of places).
+
+    Every number occurs once before any occurs again; the result depends on the places and the seed alone.
+
+    Args:
+        count: how many numbers.
+        seed: of the permutations.
+    """
+
+    def __init__(self, count: int, *, seed: int):
+        self.count, self.seed = count, seed
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __call__(self, first: int, places: int) -> np.ndarray:
+        """The numbers at `first`, `first` + 1, ..., (places,)."""
+        parts = []
+        while places:
+            epoch, offset = divmod(first, self.count)
+            parts.append(self._order(epoch)[offset : offset + places])
+            first, places = first + len(parts[-1]), places - len(parts[-1])
+        return np.concatenate(parts)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The permutation of one epoch; the last two are kept."""
+        if epoch not in self._orders:
+            for old in [number for number in self._orders if number < epoch - 1]:
+                del self._orders[old]
+            self._orders[epoch] = np.random.default_rng([self.seed, 0, epoch]).permutation(self.count)
+        return self._orders[epoch]
 
 
 class _Steps(Dataset):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smalti.pretrained import Pretrained
-from smalti.train.experiment import Experiment
+from smalti.train.experiment import Experiment, PriorExperiment
 
 SHORT = ("psnr_db", "ssim", "usage", "perplexity", "distortion_nats", "rate_nats", "elbo_nats", "bits_per_dim",
          "nll_nats", "nominal_bits_per_pixel", "bf16_equal_codes")  # fmt: skip
@@ -19,6 +19,34 @@ def table(metrics: Mapping[str, float]) -> str:
     """A Markdown table of metrics."""
     rows = "\n".join(f"| {name} | {format_number(value)} |" for name, value in metrics.items())
     return f"| metric | value |\n|---|---|\n{rows}\n"
+
+
+def prior_card(model: Pretrained, experiment: PriorExperiment, evaluation: Mapping[str, Any] | None = None) -> str:
+    """The text of a prior's card; see `model_card`."""
+    config = experiment.model
+    label = f", given its {config.label_kind} (one of {len(config.labels)})" if config.labels else ""
+    lines = [
+        "---",
+        "library_name: smalti",
+        "pipeline_tag: unconditional-image-generation",
+        f"tags: [smalti, image-tokenizer-prior, {experiment.recipe}]",
+        "---",
+        f"# {experiment.recipe} on the codes of {experiment.data}",
+        "",
+        f"A prior over {config.grid[0]}x{config.grid[1]} codes of {config.codebook_size}{label}: "
+        f"{model.num_parameters:,} parameters, for the tokenizer {config.tokenizer_hash[:12]}.",
+        "",
+        "```python",
+        "from smalti import Generator",
+        "",
+        'generator = Generator.from_pretrained("this folder")',
+        f"images = generator({config.labels[0]!r}, num=4)" if config.labels else "images = generator(num=4)",
+        "```",
+        "",
+    ]
+    if evaluation:
+        lines += [f"## Evaluation\n\n{evaluation['num_images']:,} images.\n", table(evaluation["metrics"])]
+    return "\n".join(lines)
 
 
 def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[str, Any] | None = None) -> str:

@@ -1,14 +1,1 @@
 """Priors over codes: one family, p(codes given condition), with the verbs score (nll), step and sample."""
-
-from smalti.priors.base import Histogram, Prior, Stepper, Uniform
-from smalti.priors.pixelcnn import PixelCNN
-from smalti.priors.transformer import Transformer
-
-PRIORS: dict[str, type[Prior]] = {
-    "uniform": Uniform,
-    "histogram": Histogram,
-    "pixelcnn": PixelCNN,
-    "transformer": Transformer,
-}
-
-__all__ = ["PRIORS", "Histogram", "PixelCNN", "Prior", "Stepper", "Transformer", "Uniform"]

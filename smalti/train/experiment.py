@@ -5,6 +5,7 @@ from typing import Literal
 
 from smalti.errors import SmaltiError
 from smalti.models.config import AutoencoderConfig
+from smalti.priors.config import PriorConfig
 from smalti.schedules import Schedule
 
 
@@ -50,16 +51,13 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One training run, complete: the same experiment gives the same bits on the same machine.
+class Training:
+    """What every training has: the same training gives the same bits on the same machine.
 
     Attributes:
         recipe: the name that made it.
         data: what `--data` said.
-        model: of the autoencoder.
-        loss: the weights of its terms.
         optimizer: how it learns.
-        augment: "none", "flip" or "flip_shift".
         steps: optimiser steps.
         batch_size: images per batch.
         seed: of everything random.
@@ -72,10 +70,7 @@ class Experiment:
 
     recipe: str
     data: str
-    model: AutoencoderConfig
-    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    augment: Literal["none", "flip", "flip_shift"] = "none"
     steps: int
     batch_size: int
     seed: int = 0
@@ -93,3 +88,29 @@ class Experiment:
             raise SmaltiError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
         if self.seed < 0:
             raise SmaltiError(f"seed must not be negative: {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Training):
+    """The training of an autoencoder, complete.
+
+    Attributes:
+        model: of the autoencoder.
+        loss: the weights of its terms.
+        augment: "none", "flip" or "flip_shift".
+    """
+
+    model: AutoencoderConfig
+    loss: LossConfig = LossConfig()
+    augment: Literal["none", "flip", "flip_shift"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorExperiment(Training):
+    """The training of a prior on the codes of a trained tokenizer, complete.
+
+    Attributes:
+        model: of the prior, with its tokenizer.
+    """
+
+    model: PriorConfig

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from smalti.configs import differences, to_dict
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, write_json
 from smalti.pretrained import Pretrained
-from smalti.train.experiment import Experiment
+from smalti.train.experiment import Experiment, PriorExperiment, Training
 from smalti.train.log import Log
+from smalti.train.prior_task import PriorTask
 from smalti.train.state import TrainState, latest_checkpoint
 from smalti.train.tasks import AutoencoderTask, Task
 
@@ -28,10 +30,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    experiment: Experiment,
+    experiment: Training,
     run: Path | str,
     *,
-    card: Callable[[Pretrained, Experiment], str] | None = None,
+    card: Callable[[Pretrained, Any], str] | None = None,
     progress: bool = True,
 ) -> Path:
     """Train what `experiment` describes into the folder `run`; go on where an earlier call stopped.
@@ -57,7 +59,7 @@ def train(
     _check_folder(run, experiment)
 
     torch.manual_seed(_mix(experiment.seed, 0))
-    task: Task = AutoencoderTask(experiment, device, progress)
+    task = _task(experiment, device, run, progress)
     state = TrainState(task.model, experiment.optimizer)
     _describe(run, experiment, device)
     notes = _resume(state, task, run)
@@ -116,7 +118,18 @@ def train(
     return run
 
 
-def _device(experiment: Experiment) -> tuple[str, Callable[[], torch.autocast]]:
+def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task:
+    """What this experiment trains."""
+    match experiment:
+        case Experiment():
+            return AutoencoderTask(experiment, device, progress)
+        case PriorExperiment():
+            return PriorTask(experiment, device, run, progress)
+        case _:
+            raise TypeError(f"no task for {type(experiment).__name__}")
+
+
+def _device(experiment: Training) -> tuple[str, Callable[[], torch.autocast]]:
     """The device's name and a context for the forward pass."""
     device = experiment.device
     if device == "auto":
@@ -135,7 +148,7 @@ def _mix(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _check_folder(run: Path, experiment: Experiment) -> None:
+def _check_folder(run: Path, experiment: Training) -> None:
     """Make the folder, or check that it holds this very experiment."""
     try:
         for folder in (run, run / "checkpoints", run / "samples"):
@@ -151,7 +164,7 @@ def _check_folder(run: Path, experiment: Experiment) -> None:
         )
 
 
-def _describe(run: Path, experiment: Experiment, device: str) -> None:
+def _describe(run: Path, experiment: Training, device: str) -> None:
     """Write what is trained and where; only now that everything could be built is the folder taken."""
     write_json(run / "experiment.json", to_dict(experiment))
     write_json(

@@ -232,7 +232,7 @@ def test_an_epoch_shows_every_image_once(image_folder, world):
     batches = [Batches(pixels, 5, seed=0, rank=rank, world=world) for rank in range(world)]
     for epoch in range(2):
         places = range(epoch * 40, epoch * 40 + 40)
-        assert sorted(batches[0]._indices(places[0], 40)) == list(range(40))
+        assert sorted(batches[0].order(places[0], 40)) == list(range(40))
     seen = torch.cat([batch.batch(step) for step in range(8 // world) for batch in batches])
     assert len({image.numpy().tobytes() for image in seen}) == 40
 

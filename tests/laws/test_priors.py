@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smalti.errors import SmaltiError
-from smalti.priors import PRIORS
+from smalti.priors.family import PRIORS
 from smalti.priors.sampling import apply_rules, draw, keep_top_k, keep_top_p
 
 K, GRID = 7, (4, 5)
