@@ -225,11 +225,8 @@ def test_push_to_hub_uploads_the_folder(monkeypatch):
 # ------------------------------------------------------------------ networks
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4, 8])
-@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize(("stride", "patch"), [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 2)])
 def test_any_power_of_two_stride(stride, patch):
-    if patch > stride:
-        pytest.skip("the patch must divide the stride")
     networks = ResidualNetworks(stride=stride, patch=patch, width=8, depth=1)
     features = networks.encoder(3, 5)(torch.rand(1, 3, 16, 16))
     assert features.shape == (1, 5, 16 // stride, 16 // stride)
