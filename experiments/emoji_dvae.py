@@ -17,20 +17,17 @@ from smalti.recipes import dvae, vqvae
 from smalti.train.log import read_metrics
 from smalti.train.loop import train
 
-DALLE = {"logits": "convolution", "first_temperature": 1.0, "beta": 6.6, "beta_warmup": 20}
 ARMS: dict[str, dict[str, Any]] = {
     "recipe": {},
-    "first temperature 1 (DALL-E's)": {"first_temperature": 1.0},
-    "first temperature 1/16 (no annealing)": {"first_temperature": 1 / 16},
-    "sharpness 16": {"sharpness": 16.0},
-    "no restart": {"restart_below": 0.0},
+    "no restart of dead codes": {"restart_below": 0.0},
+    "logits by 1x1 convolution (DALL-E's)": {"logits": "convolution"},
+    "the same, beta 0 to 6.6 (all of DALL-E's)": {"logits": "convolution", "beta": 6.6, "beta_warmup": 20},
     "beta 0": {"beta": 0.0},
     "beta 6.6 (DALL-E's)": {"beta": 6.6},
+    "first temperature 1/4": {"first_temperature": 0.25},
+    "first temperature 1/16: no annealing": {"first_temperature": 1 / 16},
     "straight-through": {"hard": True},
-    "logits by 1x1 convolution": {"logits": "convolution"},
-    "all of DALL-E's: convolution, temperature 1, beta 0 to 6.6": DALLE,
-    "learning rate 1e-3": {"learning_rate": 1e-3},
-    "logit-Laplace": {"likelihood": "logit_laplace"},
+    "logit-Laplace (DALL-E's)": {"likelihood": "logit_laplace"},
     "VQ-VAE, same networks": {"system": vqvae},
 }
 COLUMNS = ("psnr_db", "usage", "perplexity", "distortion_bits", "relaxed_distortion_bits", "rate_nats", "bits_per_dim")

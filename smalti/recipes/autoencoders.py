@@ -80,7 +80,7 @@ def dvae(
     code_dim: int = 16,
     logits: Literal["distance", "convolution"] = "distance",
     hard: bool = False,
-    first_temperature: float = 0.25,
+    first_temperature: float = 1.0,
     last_temperature: float = 1 / 16,
     temperature_portion: float = 0.7,
     sharpness: float = 2.0,
