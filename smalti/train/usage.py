@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 WINDOW_CODES_PER_ENTRY = 32  # the window is 32 K codes, whatever the batch size
+GRACE_WINDOWS = 48  # no alarm in the first ones: usage falls after the k-means start and comes back by itself
 ALARM_BELOW, REARM_ABOVE = 0.5, 0.6
 NONE_YET = -1.0
 ADVICE = (
@@ -35,6 +36,7 @@ class CodeUsage:
         self.counts = torch.zeros(codebook_size, dtype=torch.int64)
         self.latest = torch.full((2,), NONE_YET, dtype=torch.float64)  # usage and perplexity of the last full window
         self.armed = torch.ones((), dtype=torch.bool)
+        self.windows = torch.zeros((), dtype=torch.int64)
 
     def observe(self, codes: Tensor) -> str | None:
         """Count codes of any shape; returns the alarm's text when a window ends with too few in use."""
@@ -43,10 +45,11 @@ class CodeUsage:
             return None
         self.latest = torch.tensor([usage(self.counts), perplexity(self.counts)], dtype=torch.float64)
         self.counts.zero_()
+        self.windows += 1
         used = self.latest[0].item()
         if used > REARM_ABOVE:
             self.armed.fill_(True)
-        if used >= ALARM_BELOW or not self.armed:
+        if used >= ALARM_BELOW or not self.armed or self.windows <= GRACE_WINDOWS:
             return None
         self.armed.fill_(False)
         share = f"{used:.0%} of {len(self.counts)} codes in use over the last {self.window:,} codes"
@@ -59,8 +62,9 @@ class CodeUsage:
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed run needs."""
-        return {"counts": self.counts, "latest": self.latest, "armed": self.armed}
+        return {"counts": self.counts, "latest": self.latest, "armed": self.armed, "windows": self.windows}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
-        self.counts, self.latest, self.armed = state["counts"], state["latest"], state["armed"]
+        self.counts, self.latest = state["counts"], state["latest"]
+        self.armed, self.windows = state["armed"], state["windows"]

@@ -73,7 +73,14 @@ def test_usage_and_perplexity_by_hand():
     assert perplexity(torch.tensor([1, 1, 1, 1])) == pytest.approx(4.0)
 
 
-def test_alarm_rings_once_per_fall_and_advises():
+def test_alarm_waits_out_the_start(monkeypatch):
+    monkeypatch.setattr("smalti.train.usage.GRACE_WINDOWS", 3)
+    watch, few = CodeUsage(4), torch.zeros(128, dtype=torch.int64)
+    assert [watch.observe(few) is None for _ in range(4)] == [True, True, True, False]
+
+
+def test_alarm_rings_once_per_fall_and_advises(monkeypatch):
+    monkeypatch.setattr("smalti.train.usage.GRACE_WINDOWS", 0)
     watch = CodeUsage(4)  # a window of 128 codes
     few, all_codes = torch.zeros(64, dtype=torch.int64), torch.arange(64) % 4
     assert watch.observe(few) is None  # half a window
