@@ -25,7 +25,7 @@ class Generator:
     """
 
     def __init__(self, model: CodeModel, tokenizer: Autoencoder):
-        model.check_tokenizer(tokenizer.source_hash)
+        model.config.check_tokenizer(tokenizer.source_hash)
         self.model, self.tokenizer = model, tokenizer
 
     @classmethod
@@ -74,10 +74,11 @@ class Generator:
         if bool(names) != bool(self.model.config.labels):
             kind = self.model.config.label_kind
             raise SmaltiError(f"this prior needs a {kind}: --label NAME" if kind else "this prior takes no label")
-        classes = self.model.classes([name for name in names for _ in range(num)]) if names else None
+        each = [name for name in names for _ in range(num)]
+        classes = torch.tensor(self.model.config.classes(each), device=self.model.device) if names else None
         return self.model.prior.sample(
             num * max(1, len(names)),
-            None if classes is None else classes.to(self.model.device),
+            classes,
             generator=torch.Generator(device=self.model.device).manual_seed(seed),
             temperature=temperature,
             top_k=top_k,

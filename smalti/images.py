@@ -23,6 +23,11 @@ class BadImage(SmaltiError):
     """An image file that cannot be read; a folder run skips and counts it."""
 
 
+def find_images(folder: Path) -> list[Path]:
+    """The image files in a folder and below, by their suffix, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
 def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None) -> np.ndarray:
     """Read an image as uint8 (H, W, C).
 

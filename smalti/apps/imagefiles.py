@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
-from smalti.images import SUFFIXES, BadImage, to_images
+from smalti.images import BadImage, find_images, to_images
 
 T = TypeVar("T")
 IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
@@ -31,9 +31,7 @@ class ImageFiles:
         self.bad: list[str] = []
         self.files: list[tuple[Path, bool]] = []  # (path, whether it was found in a folder)
         for path in map(Path, names):
-            inside = (
-                sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
-            )
+            inside = find_images(path) if path.is_dir() else []
             if path.is_dir() and not inside:
                 raise SmaltiError(f"{path}: no images in this folder")
             self.files += [(file, True) for file in inside] or [(path, False)]

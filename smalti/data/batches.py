@@ -89,6 +89,11 @@ class Pixels:
                 error = bad
         raise SmaltiError(f"{self.source.name}: 32 bad images in a row; the last: {error}")
 
+    def evenly(self, count: int) -> Tensor:
+        """At most `count` images, evenly spread over the source: uint8 (B, S, S, C)."""
+        places = torch.linspace(0, len(self) - 1, min(count, len(self))).long().tolist()
+        return torch.from_numpy(self.gather(places))
+
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images once, in order: batches of uint8 (B, S, S, C)."""
         for start in range(0, len(self), batch_size):

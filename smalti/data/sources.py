@@ -22,7 +22,7 @@ import numpy as np
 
 from smalti.data.emoji import EmojiReader, read_table
 from smalti.errors import SmaltiError
-from smalti.images import SUFFIXES, BadImage, read_image
+from smalti.images import SUFFIXES, BadImage, find_images, read_image
 
 Split = Literal["train", "validation", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -180,7 +180,7 @@ class _Files(Reader):
 
 
 def _open_folder(folder: Path) -> tuple[Source, list[str]]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = find_images(folder)
     if not paths:
         raise SmaltiError(f"{folder}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
     names = [path.relative_to(folder).as_posix() for path in paths]

@@ -47,8 +47,7 @@ def reconstructions(model: Autoencoder, data: str, split: str = "test") -> Image
     source = open_data(data, split)  # pyright: ignore[reportArgumentType]
     preprocessing = model.config.preprocessing
     pixels = Pixels(source, preprocessing.image_size, preprocessing.channels, memory_bytes=0)
-    places = torch.linspace(0, len(source) - 1, min(SHOWN_IMAGES, len(source))).long().tolist()
-    images = to_float(torch.from_numpy(pixels.gather(places)))
+    images = to_float(pixels.evenly(SHOWN_IMAGES))
     return before_after(images, model.reconstruct(images).cpu(), COLUMNS)
 
 

@@ -1,8 +1,10 @@
 """The frozen description of a trained prior; without torch, so that recipes and `--help` stay light."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smalti.configs import Spec
+from smalti.configs import Spec, nearest
+from smalti.errors import SmaltiError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +28,26 @@ class PriorConfig:
     tokenizer_hash: str
     label_kind: str = ""
     labels: tuple[str, ...] = ()
+
+    def classes(self, names: Sequence[str]) -> list[int]:
+        """The numbers of classes by their names.
+
+        Raises:
+            SmaltiError: a name that the prior does not know.
+        """
+        for name in names:
+            if name not in self.labels:
+                raise SmaltiError(f"unknown {self.label_kind or 'label'} {name!r}; {nearest(name, self.labels)}")
+        return [self.labels.index(name) for name in names]
+
+    def check_tokenizer(self, tokenizer_hash: str) -> None:
+        """Raise unless the codes come from the tokenizer that the prior was trained with.
+
+        Raises:
+            SmaltiError: another tokenizer; names both.
+        """
+        if tokenizer_hash != self.tokenizer_hash:
+            raise SmaltiError(
+                f"this prior models the codes of the tokenizer {self.tokenizer_hash[:12]} ({self.tokenizer}), "
+                f"not of {tokenizer_hash[:12]}; give its own, or train a prior for this one"
+            )

@@ -14,7 +14,6 @@ from smalti.errors import SmaltiError
 from smalti.files import read_tensors, write_tensors
 from smalti.models.autoencoder import Autoencoder
 from smalti.pixels import to_float
-from smalti.priors.code_model import CodeModel
 from smalti.priors.config import PriorConfig
 
 
@@ -53,7 +52,7 @@ def load_codes(config: PriorConfig, data: str, split: Split, cache: Path | None,
 
 def _encode(config: PriorConfig, data: str, split: Split, progress: bool) -> tuple[Tensor, Tensor | None]:
     tokenizer = Autoencoder.from_pretrained(config.tokenizer)
-    CodeModel(config).check_tokenizer(tokenizer.source_hash)
+    config.check_tokenizer(tokenizer.source_hash)
     source, preprocessing = open_data(data, split), tokenizer.config.preprocessing
     pixels = Pixels(source, preprocessing.image_size, preprocessing.channels, progress=progress)
     codes = torch.cat([tokenizer.encode(to_float(batch)).cpu() for batch in pixels.in_order(256)])
@@ -61,7 +60,7 @@ def _encode(config: PriorConfig, data: str, split: Split, progress: bool) -> tup
         return codes, None
     if pixels.bad:
         raise SmaltiError(f"{data}: {len(pixels.bad)} bad images; remove them to train with labels: {pixels.bad[0]}")
-    return codes, CodeModel(config).classes(labels_of(data, split, config.label_kind))
+    return codes, torch.tensor(config.classes(labels_of(data, split, config.label_kind)))
 
 
 def labels_of(data: str, split: Split, kind: str) -> Sequence[str]:

@@ -17,9 +17,7 @@ from smalti.priors.code_model import CodeModel
 from smalti.train.codes import load_codes
 from smalti.train.experiment import PriorExperiment
 from smalti.train.losses import Loss
-from smalti.train.tasks import Task
-
-NUM_SAMPLES = 16
+from smalti.train.tasks import NUM_SAMPLES, Task
 
 
 class PriorTask(Task):
@@ -34,9 +32,10 @@ class PriorTask(Task):
 
     def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool):
         self.experiment, self.device = experiment, device
-        self.codes, self.classes = load_codes(experiment.model, experiment.data, "train", run, progress)
+        with torch.random.fork_rng():  # the prior's first weights are the same whether its codes were cached or not
+            self.codes, self.classes = load_codes(experiment.model, experiment.data, "train", run, progress)
+            self.tokenizer = Autoencoder.from_pretrained(experiment.model.tokenizer, device=device)
         self.code_model = CodeModel(experiment.model).to(device).train()
-        self.tokenizer = Autoencoder.from_pretrained(experiment.model.tokenizer, device=device)
 
     @property
     def model(self) -> CodeModel:

@@ -96,8 +96,7 @@ class AutoencoderTask(Task):
         except SmaltiError:
             source = open_data(self.experiment.data, "train")
         pixels = Pixels(source, size, channels, memory_bytes=0)
-        places = torch.linspace(0, len(source) - 1, min(NUM_SAMPLES, len(source))).long().tolist()
-        return to_float(torch.from_numpy(pixels.gather(places)))
+        return to_float(pixels.evenly(NUM_SAMPLES))
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches of uint8 images."""

@@ -109,6 +109,16 @@ def test_resume_of_a_prior_is_exact(runs, image_folder, tmp_path, monkeypatch):
         with pytest.raises(Interrupted):
             train(experiment, tmp_path / "parts", progress=False)
     train(experiment, tmp_path / "parts", progress=False)
+    (tmp_path / "cached").mkdir()
+    (tmp_path / "cached" / "codes-train.safetensors").write_bytes(
+        (tmp_path / "whole" / "codes-train.safetensors").read_bytes()
+    )
+    train(
+        experiment, tmp_path / "cached", progress=False
+    )  # killed before its first checkpoint, say: the codes are there
+    assert (tmp_path / "cached" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
     whole, parts = (read_tensors(tmp_path / name / "model.safetensors")[0] for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
