@@ -4,8 +4,9 @@ Every verb returns what `--json` prints; `as_text` turns it into what a person r
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from smalti.configs import from_dict
 from smalti.errors import SmaltiError
@@ -13,6 +14,7 @@ from smalti.files import CARD, CONFIG, atomic_path, file_hash, read_json, write_
 from smalti.train.experiment import Experiment, PriorExperiment, Training
 
 Split = Literal["train", "validation", "test", "all"]
+T = TypeVar("T")
 
 
 def say(text: str) -> None:
@@ -59,12 +61,16 @@ def evaluate(
 
     model = Autoencoder.from_pretrained(run, device=device)
     result = measure(model, data, split, batch_size=batch_size, importance_samples=importance_samples, progress=True)
-    folder = Path(run)
-    if folder.is_dir():
-        write_json(folder / "evaluation.json", result)
-        if (folder / "experiment.json").exists():
-            write_text(folder / "README.md", model_card(model, _experiment(folder), result))
+    _record(Path(run), result, lambda folder: model_card(model, _experiment(folder, Experiment), result))
     return result
+
+
+def _record(run: Path, result: dict[str, Any], card: Callable[[Path], str]) -> None:
+    """Keep an evaluation in the run's folder; a model from the hub has none."""
+    if run.is_dir():
+        write_json(run / "evaluation.json", result)
+        if (run / "experiment.json").exists():
+            write_text(run / CARD, card(run))
 
 
 def _what(run: str) -> str:
@@ -79,18 +85,16 @@ def _evaluate_prior(run: str, data: str, split: Split, batch_size: int, device: 
     from smalti.evaluate.priors import evaluate_prior
     from smalti.priors.code_model import CodeModel
 
-    folder = Path(run)
     model = CodeModel.from_pretrained(run, device=device)
-    result = evaluate_prior(model, data, split, batch_size=batch_size, cache=folder)
-    write_json(folder / "evaluation.json", result)
-    if (folder / "experiment.json").exists():
-        path = folder / "experiment.json"
-        write_text(folder / CARD, prior_card(model, from_dict(PriorExperiment, read_json(path), str(path)), result))
+    result = evaluate_prior(model, data, split, batch_size=batch_size, cache=Path(run) if Path(run).is_dir() else None)
+    _record(Path(run), result, lambda folder: prior_card(model, _experiment(folder, PriorExperiment), result))
     return result
 
 
-def _experiment(run: Path) -> Experiment:
-    return from_dict(Experiment, read_json(run / "experiment.json"), str(run / "experiment.json"))
+def _experiment(run: Path, kind: type[T]) -> T:
+    """The settings that a run was trained with."""
+    path = run / "experiment.json"
+    return from_dict(kind, read_json(path), str(path))
 
 
 def reconstruct(run: str, images: list[str], *, out: str, device: str = "cpu") -> dict[str, Any]:
@@ -318,7 +322,7 @@ def _describe_run(run: Path) -> dict[str, Any]:
     checkpoints = sorted((run / "checkpoints").glob("step-*.safetensors"))
     if checkpoints and (run / "experiment.json").exists():
         done = int(checkpoints[-1].stem.removeprefix("step-"))
-        result["trained"] = f"{done} of {_experiment(run).steps} steps"
+        result["trained"] = f"{done} of {_experiment(run, Experiment).steps} steps"
     if (run / "evaluation.json").exists():
         result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
     return result
