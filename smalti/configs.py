@@ -8,6 +8,7 @@ nearest known one.
 import dataclasses
 import difflib
 import inspect
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -58,6 +59,10 @@ def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(hint) is types.UnionType and type(None) in typing.get_args(hint):
+        if value is None:
+            return None
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, list):

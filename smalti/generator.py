@@ -8,9 +8,13 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.images import Images, to_pil
-from smalti.models.autoencoder import Autoencoder
+from smalti.images import Images, to_images, to_pil
+from smalti.masks import to_grid
 from smalti.priors.code_model import CodeModel
+from smalti.shapes import check_shape
+from smalti.tokenizers import Tokenizer, open_tokenizer
+
+Prompt = str | Sequence[str] | None
 
 
 class Generator:
@@ -18,13 +22,13 @@ class Generator:
 
     Args:
         model: the prior.
-        tokenizer: the autoencoder whose codes it models.
+        tokenizer: what makes and reads its codes.
 
     Raises:
         SmaltiError: the prior was trained with another tokenizer.
     """
 
-    def __init__(self, model: CodeModel, tokenizer: Autoencoder):
+    def __init__(self, model: CodeModel, tokenizer: Tokenizer):
         model.config.check_tokenizer(tokenizer.source_hash)
         self.model, self.tokenizer = model, tokenizer
 
@@ -38,52 +42,88 @@ class Generator:
             device: where to put both.
         """
         model = CodeModel.from_pretrained(prior, device=device)
-        return cls(model, Autoencoder.from_pretrained(tokenizer or model.config.tokenizer, device=device))
+        return cls(model, open_tokenizer(model.config, where=tokenizer, device=device))
 
-    def __call__(self, label: str | Sequence[str] | None = None, num: int = 1, *, seed: int = 0) -> list[Image.Image]:
-        """Draw `num` images, of one label or of each of several labels."""
-        return to_pil(self.tokenizer.decode(self.draw(label, num, seed=seed)))
+    def __call__(
+        self, prompt: Prompt = None, num: int = 1, *, seed: int = 0, guidance: float = 1.0, temperature: float = 1.0
+    ) -> list[Image.Image]:
+        """Draw `num` images of a prompt, or of each of several prompts; see `draw`."""
+        codes = self.draw(prompt, num, seed=seed, guidance=guidance, temperature=temperature)
+        return to_pil(self.tokenizer.decode(codes))
 
     def draw(
         self,
-        label: str | Sequence[str] | None = None,
+        prompt: Prompt = None,
         num: int = 1,
         *,
         seed: int = 0,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        guidance: float = 1.0,
         known: Images | None = None,
         mask: Tensor | None = None,
+        steps: int | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Draw codes, (num * labels, h, w) int64; see `Prior.sample`.
+        """Draw codes, (prompts * num, h, w) int64; see `Prior.sample`.
 
         Args:
-            label: of a conditional prior: one, or several; each is drawn `num` times.
+            prompt: a text, for a prior with text, or a label, for a prior with labels; or several of them, each drawn
+                `num` times; None draws whatever there is.
             num: how many of each.
             seed: of the random numbers.
             temperature: 0 is greedy.
             top_k: draw from so many most likely codes only.
             top_p: draw from the smallest set of codes with this probability only.
+            guidance: how much the prompt is followed; 1 is as learnt, 2 to 4 is more typical and less varied.
             known: an image to complete, of the size that the prior was trained on.
-            mask: (h, w) bool over the grid of codes, True where the image is kept.
+            mask: (H, W) bool, True where the image is kept.
+            steps: of a masked prior, rounds of drawing.
             progress: show a bar.
+
+        Raises:
+            SmaltiError: an unknown label, an empty or too long text, a prompt for a prior without a condition, or an
+                image or a mask of another size.
         """
-        names = [label] if isinstance(label, str) else list(label or [])
-        if bool(names) != bool(self.model.config.labels):
-            kind = self.model.config.label_kind
-            raise SmaltiError(f"this prior needs a {kind}: --label NAME" if kind else "this prior takes no label")
-        each = [name for name in names for _ in range(num)]
-        classes = torch.tensor(self.model.config.classes(each), device=self.model.device) if names else None
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        condition = self.condition(prompts)
+        if condition is not None:
+            condition = (
+                condition.repeat_interleave(num, dim=0) if prompts else condition.expand(num, *condition.shape[1:])
+            )
         return self.model.prior.sample(
-            num * max(1, len(names)),
-            classes,
+            num * max(1, len(prompts)),
+            condition,
             generator=torch.Generator(device=self.model.device).manual_seed(seed),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            known=None if known is None else self.tokenizer.encode(known)[0],
-            mask=mask,
+            guidance=guidance,
+            known=None if known is None else self._known(known),
+            mask=None if mask is None else self._mask(mask),
+            steps=steps,
             progress=progress,
         )
+
+    def condition(self, prompts: Sequence[str]) -> Tensor | None:
+        """What the prior takes for some prompts; for none of them the empty condition (1, ...)."""
+        config, device = self.model.config, self.model.device
+        if prompts and not self.model.prior.conditions.count:
+            raise SmaltiError(f"this prior takes no label and no text, but was given {prompts[0]!r}; leave it out")
+        if config.labels:
+            return torch.tensor(config.classes(prompts) if prompts else [-1], device=device)
+        if self.model.text is None or config.text is None:
+            return None
+        return (self.model.text(prompts) if prompts else torch.full((1, config.text.length), -1)).to(device)
+
+    def _known(self, image: Images) -> Tensor:
+        channels, size = self.tokenizer.image_shape
+        images = torch.stack(to_images(image, channels))
+        check_shape(images, "B C H W", "the known image", B=1, H=size, W=size)
+        return self.tokenizer.encode(images)[0]
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        size = self.tokenizer.image_shape.size
+        check_shape(mask, "H W", "the mask", H=size, W=size)
+        return to_grid(mask.bool(), self.model.config.grid)

@@ -1,5 +1,6 @@
 """Model folders: config.json + model.safetensors + README.md, on disk or on the Hugging Face hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,11 +30,13 @@ class Pretrained(nn.Module):
 
     config_class: ClassVar[type]
     what: ClassVar[str]  # "autoencoder", "prior": stored in config.json, so that a folder says what it holds
+    more_files: ClassVar[tuple[str, ...]] = ()  # what else may lie in the folder, see `save_more`
     config: Any
 
     def save_pretrained(self, folder: Path | str, card: str | None = None) -> None:
         """Write config.json, model.safetensors and, if given, the model card; each file atomically."""
         folder = Path(folder)
+        self.save_more(folder)
         write_json(folder / CONFIG, {"smalti": self.what, "format": 1, **to_dict(self.config)})
         write_tensors(folder / WEIGHTS, self.state_dict(), {"smalti": self.what})
         if card is not None:
@@ -51,7 +54,7 @@ class Pretrained(nn.Module):
         Raises:
             SmaltiError: no such model, a damaged file, an unknown key, or weights of another model.
         """
-        folder = find_folder(name, revision)
+        folder = find_folder(name, revision, cls.more_files)
         model = cls(read_config(folder, cls.config_class, cls.what))
         tensors, _ = read_tensors(folder / WEIGHTS)
         wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -63,8 +66,15 @@ class Pretrained(nn.Module):
                 f"instead of {wanted.get(key, 'none')}; take both files from one training"
             )
         model.load_state_dict(tensors)
+        model.load_more(folder)
         model.source_hash = file_hash(folder / WEIGHTS)
         return model.to(device).eval()
+
+    def save_more(self, folder: Path) -> None:
+        """Write what belongs to the model beside its config and weights: nothing, unless a member says otherwise."""
+
+    def load_more(self, folder: Path) -> None:
+        """Read what `save_more` wrote."""
 
     source_hash: str = ""  # SHA-256 of the weights file that the model was loaded from
 
@@ -93,7 +103,7 @@ class Pretrained(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def find_folder(name: Path | str, revision: str | None = None) -> Path:
+def find_folder(name: Path | str, revision: str | None = None, more_files: Sequence[str] = ()) -> Path:
     """The folder of a model: `name` itself, or the hub's copy of it in the local cache."""
     folder = Path(name)
     if folder.is_dir():
@@ -103,7 +113,9 @@ def find_folder(name: Path | str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+        return Path(
+            snapshot_download(str(name), revision=revision, allow_patterns=[CONFIG, WEIGHTS, CARD, *more_files])
+        )
     except Exception as error:  # the hub's errors share no base class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SmaltiError(f"{name}: no such folder here, and the hub says: {reason}") from error

@@ -9,10 +9,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "smalti"
-BOTTOM = {"errors", "shapes", "pixels", "schedules", "configs", "files", "images", "pictures", "pretrained", "ops"}
+BOTTOM = {
+    "errors",
+    "shapes",
+    "pixels",
+    "schedules",
+    "configs",
+    "files",
+    "images",
+    "pictures",
+    "pretrained",
+    "ops",
+    "masks",
+}
 LAYERS = [
     BOTTOM,
     {"data", "models", "priors"},
+    {"tokenizers"},
     {"generator"},
     {"train"},
     {"evaluate"},

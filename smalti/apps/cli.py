@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
 from smalti.apps import verbs
+from smalti.apps.draw import sample
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
@@ -25,7 +26,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "reconstruct": verbs.reconstruct,
     "encode": verbs.encode,
     "decode": verbs.decode,
-    "sample": verbs.sample,
+    "sample": sample,
     "info": verbs.info,
 }
 INTERRUPTED = 130

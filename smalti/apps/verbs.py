@@ -86,7 +86,8 @@ def _evaluate_prior(run: str, data: str, split: Split, batch_size: int, device: 
     from smalti.priors.code_model import CodeModel
 
     model = CodeModel.from_pretrained(run, device=device)
-    result = evaluate_prior(model, data, split, batch_size=batch_size, cache=Path(run) if Path(run).is_dir() else None)
+    cache = Path(run) if Path(run).is_dir() else None
+    result = evaluate_prior(model, data, split, batch_size=batch_size, cache=cache, progress=True)
     _record(Path(run), result, lambda folder: prior_card(model, _experiment(folder, PriorExperiment), result))
     return result
 
@@ -220,68 +221,6 @@ def info(target: str) -> dict[str, Any]:
     }
 
 
-def sample(
-    run: str,
-    *,
-    num: int = 16,
-    label: str = "",
-    out: str = "sample.png",
-    tokenizer: str = "",
-    seed: int = 0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Draw new images from a prior: a grid, and the codes beside it.
-
-    Args:
-        run: the folder of a trained prior.
-        num: how many images.
-        label: the class to draw, for a prior that has classes; empty draws from all of them in turn.
-        out: the PNG; the codes go into an npz file of the same name.
-        tokenizer: where the prior's tokenizer is now; by default where it was.
-        seed: of the random numbers.
-        temperature: 0 is greedy.
-        top_k: draw from so many most likely codes only; 0 is all.
-        top_p: draw from the smallest set of codes with this probability only.
-        device: cpu, cuda, ...
-    """
-    from smalti.apps.codefile import write_codes
-    from smalti.generator import Generator
-    from smalti.models.autoencoder import Encoded
-    from smalti.pictures import grid
-
-    if num < 1:
-        raise SmaltiError(f"--num must be at least 1, not {num}")
-    generator = Generator.from_pretrained(run, tokenizer=tokenizer or None, device=device)
-    known = generator.model.config.labels
-    names = [label or known[index * len(known) // num % len(known)] for index in range(num)] if known else label or None
-    codes = generator.draw(
-        names,
-        1 if known else num,
-        seed=seed,
-        temperature=temperature,
-        top_k=top_k or None,
-        top_p=top_p,
-        progress=True,
-    )
-    images = generator.tokenizer.decode(codes).cpu()
-    with atomic_path(out) as temporary:
-        grid(images, columns=min(num, 8), zoom=2).save(temporary, "PNG")
-    height, width = images.shape[-2:]
-    encoded = [Encoded(codes=one, size=(height, width)) for one in codes.cpu()]
-    target = Path(out).with_suffix(".npz")
-    write_codes(
-        target,
-        [f"{index:04d}.png" for index in range(num)],
-        encoded,
-        generator.tokenizer.source_hash,
-        generator.model.config.codebook_size,
-    )
-    return {"written": [out, str(target)], "labels": list(dict.fromkeys(names)) if isinstance(names, list) else []}
-
-
 def _describe_prior(run: Path) -> dict[str, Any]:
     from smalti.priors.code_model import CodeModel
 
@@ -296,6 +235,8 @@ def _describe_prior(run: Path) -> dict[str, Any]:
         "tokenizer": config.tokenizer,
         "tokenizer_hash": config.tokenizer_hash,
         "labels": list(config.labels),
+        "text": list(config.text.languages) if config.text else [],
+        "causal": model.prior.causal,
         "model_hash": model.source_hash,
     }
     if (run / "evaluation.json").exists():

@@ -24,23 +24,27 @@ def table(metrics: Mapping[str, float]) -> str:
 def prior_card(model: Pretrained, experiment: PriorExperiment, evaluation: Mapping[str, Any] | None = None) -> str:
     """The text of a prior's card; see `model_card`."""
     config = experiment.model
-    label = f", given its {config.label_kind} (one of {len(config.labels)})" if config.labels else ""
+    given, prompt = "", ""
+    if config.labels:
+        given, prompt = f", given its {config.label_kind} (one of {len(config.labels)})", f"{config.labels[0]!r}, "
+    elif config.text:
+        given, prompt = f", given its caption ({', '.join(config.text.languages)})", '"red heart", '
     lines = [
         "---",
         "library_name: smalti",
-        "pipeline_tag: unconditional-image-generation",
+        f"pipeline_tag: {'text-to-image' if config.text else 'unconditional-image-generation'}",
         f"tags: [smalti, image-tokenizer-prior, {experiment.recipe}]",
         "---",
         f"# {experiment.recipe} on the codes of {experiment.data}",
         "",
-        f"A prior over {config.grid[0]}x{config.grid[1]} codes of {config.codebook_size}{label}: "
+        f"A prior over {config.grid[0]}x{config.grid[1]} codes of {config.codebook_size}{given}: "
         f"{model.num_parameters:,} parameters, for the tokenizer {config.tokenizer_hash[:12]}.",
         "",
         "```python",
         "from smalti import Generator",
         "",
         'generator = Generator.from_pretrained("this folder")',
-        f"images = generator({config.labels[0]!r}, num=4)" if config.labels else "images = generator(num=4)",
+        f"images = generator({prompt}num=4)",
         "```",
         "",
     ]

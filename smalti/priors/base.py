@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
-from smalti.priors.sampling import apply_rules, check_rules, draw
+from smalti.priors.sampling import Rules, draw, guided
 from smalti.shapes import check_shape
 
 
@@ -26,18 +27,203 @@ class Stepper(Protocol):
         ...
 
 
+class PriorLoss(NamedTuple):
+    """What training minimises, and its named parts for the log."""
+
+    total: Tensor  # scalar
+    terms: dict[str, Tensor]  # scalars, detached
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplePlan:
+    """A checked call of `Prior.sample`.
+
+    Attributes:
+        num: B, grids to draw.
+        condition: as the prior takes it.
+        rules: temperature, top-k and top-p.
+        guidance: 1 is none.
+        generator: of the random numbers.
+        mask: (T,) bool on the CPU, True where a code is known.
+        known: (B, T) int64, the codes to keep there.
+        steps: rounds of a masked prior.
+        progress: show a bar.
+    """
+
+    num: int
+    condition: Tensor | None
+    rules: Rules
+    guidance: float
+    generator: torch.Generator | None
+    mask: Tensor
+    known: Tensor
+    steps: int | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a prior may be given beside the codes: classes, or text, as integers; -1 stands for nothing.
+
+    Attributes:
+        count: the integers lie below it; 0 is an unconditional prior.
+        length: None for one class an image, (B,); otherwise text tokens (B, length), filled up with -1.
+    """
+
+    count: int = 0
+    length: int | None = None
+
+    def check(self, condition: Tensor | None, batch: int) -> Tensor | None:
+        """The condition, if it fits.
+
+        Raises:
+            SmaltiError: a condition where there should be none, none where there should be one, another shape or range.
+        """
+        if (condition is None) != (self.count == 0):
+            kind = "classes" if self.length is None else "text tokens"
+            raise SmaltiError(
+                f"this prior takes {f'a condition of {self.count} {kind}' if self.count else 'no condition'}"
+            )
+        if condition is None:
+            return None
+        if self.length is None:
+            check_shape(condition, "B", "condition", B=batch)
+        else:
+            check_shape(condition, "B T", "condition", B=batch, T=self.length)
+        if condition.numel() and not (int(condition.min()) >= -1 and int(condition.max()) < self.count):
+            low, high = int(condition.min()), int(condition.max())
+            raise SmaltiError(
+                f"conditions must lie in [0, {self.count}), or be -1 for none; these lie in [{low}, {high}]"
+            )
+        return condition
+
+
 class Prior(nn.Module, ABC):
-    """p(codes | condition) for codes (B, h, w) in [0, K), causal in raster order: position t depends on those before t.
+    """p(codes | condition) for codes (B, h, w) in [0, K).
+
+    Args:
+        codebook_size: K.
+        grid: (h, w).
+        conditions: what it may be conditioned on.
 
     Attributes:
         codebook_size: K.
         grid: (h, w).
-        num_conditions: number of classes of the condition; 0 is an unconditional prior.
+        conditions: what it may be conditioned on.
+        causal: the logits at position t depend on codes before t only, in raster order, and there is a `stepper`.
     """
 
-    codebook_size: int
-    grid: tuple[int, int]
-    num_conditions: int = 0
+    causal: ClassVar[bool]
+
+    def __init__(self, codebook_size: int, grid: tuple[int, int], conditions: Conditions = Conditions()):
+        super().__init__()
+        self.codebook_size, self.grid, self.conditions = codebook_size, (grid[0], grid[1]), conditions
+
+    @abstractmethod
+    def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """-log p(codes | condition), nats per image (B,); a masked prior gives an upper bound and says so."""
+
+    @abstractmethod
+    def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
+        """What training minimises, for codes (B, h, w) and their condition."""
+
+    @abstractmethod
+    def _sample(self, plan: SamplePlan) -> Tensor:
+        """Draw codes (B, h * w) as planned, in eval mode and without gradients."""
+
+    @property
+    def num_codes(self) -> int:
+        """T, codes in a grid."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((tensor.device for tensor in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+
+    def sample(
+        self,
+        num: int,
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float = 1.0,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        steps: int | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Draw `num` grids of codes, (num, h, w) int64.
+
+        Args:
+            num: how many.
+            condition: (num,) int64 classes or (num, length) text tokens, for a conditional prior.
+            generator: of the random numbers; the same ones give the same codes.
+            temperature: 0 is greedy.
+            top_k: draw from so many most likely codes only.
+            top_p: draw from the smallest set of codes with this probability only.
+            guidance: of a conditional prior, how far log p is drawn towards it (classifier-free guidance, see
+                `guided`); 1 is as learnt, 0 ignores the condition.
+            known: (h, w) or (num, h, w) codes to keep where `mask` says so.
+            mask: (h, w) bool, True where a code is known; the others are drawn. A causal prior draws each given what
+                stands before it in raster order, a masked one given all that is known.
+            steps: of a masked prior, over how many rounds the codes are drawn; a causal one draws code after code.
+            progress: show a bar.
+
+        Raises:
+            SmaltiError: rules that make no sense, or a condition, known codes or a mask of another shape.
+        """
+        rules = Rules(temperature=temperature, top_k=top_k, top_p=top_p)
+        if not guidance >= 0:
+            raise SmaltiError(f"guidance must not be negative (1 is none), not {guidance}")
+        if guidance != 1 and not self.conditions.count:
+            raise SmaltiError(f"guidance {guidance} needs a conditional prior; this one takes no condition")
+        if steps is not None and self.causal:
+            raise SmaltiError(f"a causal prior draws one code a step; steps={steps} is for a masked prior (maskgit)")
+        if steps is not None and steps < 1:
+            raise SmaltiError(f"steps must be at least 1, not {steps}")
+        plan = SamplePlan(
+            num=num,
+            condition=self.conditions.check(condition, num),
+            rules=rules,
+            guidance=guidance,
+            generator=generator,
+            mask=torch.zeros(self.num_codes, dtype=torch.bool),
+            known=torch.zeros(num, self.num_codes, dtype=torch.int64, device=self.device),
+            steps=steps,
+            progress=progress,
+        )
+        if (known is None) != (mask is None):
+            raise SmaltiError("completion needs both known codes and a mask")
+        if known is not None and mask is not None:
+            height, width = self.grid
+            check_shape(mask, "h w", "mask", h=height, w=width)
+            known = known if known.ndim == 3 else known[None].expand(num, -1, -1)
+            check_shape(known, "B h w", "known", B=num, h=height, w=width)
+            plan = replace(plan, mask=mask.bool().flatten().cpu(), known=known.flatten(1).to(self.device))
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                codes = self._sample(plan)
+        finally:
+            self.train(training)
+        return codes.clone().view(num, *self.grid)
+
+    def _check_codes(self, codes: Tensor) -> None:
+        check_shape(codes, "B h w", "codes", h=self.grid[0], w=self.grid[1])
+        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
+            low, high = int(codes.min()), int(codes.max())
+            raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]")
+
+
+class CausalPrior(Prior):
+    """A prior in raster order: p(codes) is the product of p(code at t | codes before t)."""
+
+    causal = True
 
     @abstractmethod
     def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
@@ -52,160 +238,70 @@ class Prior(nn.Module, ABC):
 
         Args:
             codes: (B, h, w) int64.
-            condition: (B,) int64 class of each grid, for a conditional prior.
+            condition: (B,) int64 classes or (B, length) text tokens, for a conditional prior.
 
         Raises:
             SmaltiError: codes of another shape or range, or a condition where there should be none (or none where there
                 should be one).
         """
-        check_shape(codes, "B h w", "codes", h=self.grid[0], w=self.grid[1])
-        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
-            low, high = int(codes.min()), int(codes.max())
-            raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]")
-        return self._logits(codes, self._checked(condition, len(codes)))
+        self._check_codes(codes)
+        return self._logits(codes, self.conditions.check(condition, len(codes)))
 
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """-log p(codes | condition), nats per image (B,)."""
-        logits = self.logits(codes, condition).float()
-        return F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(len(codes), -1).sum(1)
+        return nats_of(self.logits(codes, condition), codes).flatten(1).sum(1)
+
+    def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
+        """Nats per code; reported as bits."""
+        per_code = self.nll(codes, condition).mean() / self.num_codes
+        return PriorLoss(per_code, {"bits_per_code": per_code.detach() / math.log(2)})
 
     def stepper(self, batch: int, condition: Tensor | None = None) -> Stepper:
         """A stepper for `batch` grids; its logits equal those of `logits` within rounding."""
-        return self._stepper(batch, self._checked(condition, batch))
+        return self._stepper(batch, self.conditions.check(condition, batch))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        num: int,
-        condition: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        known: Tensor | None = None,
-        mask: Tensor | None = None,
-        progress: bool = False,
-    ) -> Tensor:
-        """Draw `num` grids of codes, (num, h, w) int64.
-
-        Args:
-            num: how many.
-            condition: (num,) int64 classes, for a conditional prior.
-            generator: of the random numbers; the same ones give the same codes.
-            temperature: 0 is greedy.
-            top_k: draw from so many most likely codes only.
-            top_p: draw from the smallest set of codes with this probability only.
-            known: (h, w) or (num, h, w) codes to keep where `mask` says so.
-            mask: (h, w) bool, True where a code is known; the others are drawn, each given what stands before it in
-                raster order.
-            progress: show a bar.
-
-        Raises:
-            SmaltiError: rules that make no sense, or known codes or a mask of another shape.
-        """
-        check_rules(temperature, top_k, top_p)
-        given = self._given(num, known, mask)
-        height, width = self.grid
-        device = next((tensor.device for tensor in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
-        stepper = self.stepper(num, condition)
-        drawn: list[Tensor] = []
-        training = self.training
-        self.eval()
-        try:
-            for place in tqdm(range(height * width), desc="drawing", unit="code", disable=not progress, leave=False):
-                logits = apply_rules(stepper.step(drawn[-1] if drawn else None), temperature, top_k, top_p)
-                code = draw(logits, generator)
-                if given is not None and given[0].flatten()[place]:
-                    code = given[1].flatten(1)[:, place].to(device)
-                drawn.append(code)
-        finally:
-            self.train(training)
-        return torch.stack(drawn, dim=1).view(num, height, width)
-
-    def _checked(self, condition: Tensor | None, batch: int) -> Tensor | None:
-        if (condition is None) != (self.num_conditions == 0):
-            need = f"a condition of {self.num_conditions} classes" if self.num_conditions else "no condition"
-            raise SmaltiError(f"this prior takes {need}")
-        if condition is None:
-            return None
-        check_shape(condition, "B", "condition", B=batch)
-        if condition.numel() and not (int(condition.min()) >= 0 and int(condition.max()) < self.num_conditions):
-            low, high = int(condition.min()), int(condition.max())
-            raise SmaltiError(f"conditions must lie in [0, {self.num_conditions}); these lie in [{low}, {high}]")
-        return condition
-
-    def _given(self, num: int, known: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        if (known is None) != (mask is None):
-            raise SmaltiError("completion needs both known codes and a mask")
-        if known is None or mask is None:
-            return None
-        height, width = self.grid
-        check_shape(mask, "h w", "mask", h=height, w=width)
-        known = known if known.ndim == 3 else known[None].expand(num, -1, -1)
-        check_shape(known, "B h w", "known", B=num, h=height, w=width)
-        return mask.bool(), known
+    def _sample(self, plan: SamplePlan) -> Tensor:
+        stepper = self._stepper(plan.num, plan.condition)
+        if plan.guidance != 1 and plan.condition is not None:
+            both = torch.cat([plan.condition, torch.full_like(plan.condition, -1)])
+            stepper = _Guided(self._stepper(2 * plan.num, both), plan.guidance)
+        codes = plan.known.clone()
+        bar = tqdm(range(self.num_codes), desc="drawing", unit="code", disable=not plan.progress, leave=False)
+        previous = None
+        for place in bar:
+            logits = stepper.step(previous)
+            drawn = draw(
+                plan.rules(logits), plan.generator
+            )  # even where it is not needed: the others keep their numbers
+            previous = plan.known[:, place] if plan.mask[place] else drawn
+            codes[:, place] = previous
+        return codes
 
 
-class Uniform(Prior):
-    """Every code equally likely everywhere: h w ln K nats, the fixed-length code.
+class _Guided:
+    """Steps a batch with its condition and without, side by side on the same codes."""
 
-    Args:
-        codebook_size: K.
-        grid: (h, w).
-    """
-
-    def __init__(self, *, codebook_size: int, grid: tuple[int, int]):
-        super().__init__()
-        self.codebook_size, self.grid = codebook_size, (grid[0], grid[1])
-
-    def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        return torch.zeros(*codes.shape, self.codebook_size, device=codes.device)
-
-    def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
-        return _Table(torch.zeros(self.grid[0] * self.grid[1], self.codebook_size), batch)
-
-
-class Histogram(Prior):
-    """How often each code occurs at each position, smoothed: the best prior that knows no neighbours.
-
-    Args:
-        codebook_size: K.
-        grid: (h, w).
-        smoothing: weight of the whole set's histogram at every position, in observations; each code besides gets one
-            K-th of an observation, so that none is impossible.
-    """
-
-    log_share: Tensor  # (h*w, K) nats
-
-    def __init__(self, *, codebook_size: int, grid: tuple[int, int], smoothing: float = 16.0):
-        super().__init__()
-        self.codebook_size, self.grid, self.smoothing = codebook_size, (grid[0], grid[1]), smoothing
-        uniform = torch.full((grid[0] * grid[1], codebook_size), -math.log(codebook_size))
-        self.register_buffer("log_share", uniform)
-
-    @torch.no_grad()
-    def fit(self, codes: Tensor) -> None:
-        """Count codes (N, h, w)."""
-        check_shape(codes, "N h w", "codes", h=self.grid[0], w=self.grid[1])
-        flat = codes.flatten(1).T.cpu()  # (h*w, N)
-        counts = torch.zeros(len(flat), self.codebook_size).scatter_add_(1, flat, torch.ones(flat.shape))
-        overall = counts.sum(0) + 1 / self.codebook_size
-        smoothed = counts + self.smoothing * overall / overall.sum()
-        self.log_share.copy_((smoothed / smoothed.sum(1, keepdim=True)).log())
-
-    def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        return self.log_share.view(1, *self.grid, -1).expand(len(codes), -1, -1, -1)
-
-    def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
-        return _Table(self.log_share, batch)
-
-
-class _Table:
-    """A stepper of a prior whose logits depend on the position alone."""
-
-    def __init__(self, logits: Tensor, batch: int):
-        self.rows, self.batch = iter(logits), batch
+    def __init__(self, stepper: Stepper, guidance: float):
+        self.stepper, self.guidance = stepper, guidance
 
     def step(self, previous: Tensor | None) -> Tensor:
-        return next(self.rows).expand(self.batch, -1)
+        logits = self.stepper.step(None if previous is None else torch.cat([previous, previous]))
+        given, empty = logits.chunk(2)
+        return guided(given, empty, self.guidance)
+
+
+def nats_of(logits: Tensor, codes: Tensor) -> Tensor:
+    """-log p of each code, nats, in the shape of `codes` (...) for logits (..., K)."""
+    flat = F.cross_entropy(logits.float().flatten(0, -2), codes.flatten(), reduction="none")
+    return flat.view(codes.shape)
+
+
+class ClassEmbedding(nn.Embedding):
+    """A vector for each class, and one for no class (-1)."""
+
+    def __init__(self, num_conditions: int, width: int):
+        super().__init__(num_conditions + 1, width)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Vectors (B, width) for classes (B,)."""
+        return super().forward(input % self.num_embeddings)

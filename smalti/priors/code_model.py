@@ -1,26 +1,42 @@
-"""A prior as a model folder: with the names of its classes and the hash of the tokenizer whose codes it models."""
+"""A prior as a model folder: with the names of its classes or its text tokens, and the hash of its tokenizer."""
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from smalti.configs import build
 from smalti.pretrained import Pretrained
 from smalti.priors.config import PriorConfig
 from smalti.priors.family import PRIORS, Prior
+from smalti.priors.text import FILE, TextTokenizer
 
 
 class CodeModel(Pretrained):
     """A trained prior.
 
     Args:
-        config: the prior's spec, its codes, its classes.
+        config: the prior's spec, its codes, its condition.
+        text: of a text-conditional prior, what makes its tokens.
     """
 
     config_class: ClassVar[type] = PriorConfig
     what: ClassVar[str] = "prior"
+    more_files: ClassVar[tuple[str, ...]] = (FILE,)
 
-    def __init__(self, config: PriorConfig):
+    def __init__(self, config: PriorConfig, text: TextTokenizer | None = None):
         super().__init__()
-        self.config = config
+        self.config, self.text = config, text
+        condition: dict[str, Any] = {"num_conditions": len(config.labels)} if config.labels else {}
+        if config.text:
+            condition = {"text_vocabulary": config.text.vocabulary, "text_length": config.text.length}
         shape = {"codebook_size": config.codebook_size, "grid": config.grid}
-        classes = {"num_conditions": len(config.labels)} if config.labels else {}
-        self.prior: Prior = build(PRIORS, {**config.prior, **shape, **classes}, "prior")
+        self.prior: Prior = build(PRIORS, {**config.prior, **shape, **condition}, "prior")
+
+    def save_more(self, folder: Path) -> None:
+        """The text tokens."""
+        if self.text:
+            self.text.save(folder)
+
+    def load_more(self, folder: Path) -> None:
+        """The text tokens."""
+        if self.config.text:
+            self.text = TextTokenizer.load(folder, self.config.text.length)

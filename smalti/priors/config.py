@@ -8,17 +8,70 @@ from smalti.errors import SmaltiError
 
 
 @dataclass(frozen=True, kw_only=True)
+class PixelLevels:
+    """Pixels as codes, for a prior without a trained tokenizer.
+
+    Attributes:
+        image_size: H and W.
+        channels: C; the channels of a pixel stand side by side, so that the grid is (H, W * C).
+        levels: K, of each value; 256 is exact. 2 is binary: drawn anew as a Bernoulli each time it is seen in training
+            (dynamic binarisation), once with a fixed seed in evaluation.
+    """
+
+    image_size: int
+    channels: int
+    levels: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.levels <= 256:
+            raise SmaltiError(f"levels must be from 2 to 256, not {self.levels}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the codes."""
+        return self.image_size, self.image_size * self.channels
+
+    @property
+    def hash(self) -> str:
+        """What stands for the tokenizer's hash."""
+        return f"pixels-{self.image_size}x{self.image_size}x{self.channels}-{self.levels}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Captions as a condition.
+
+    Attributes:
+        languages: of the captions; in training one of those that an image has is drawn each time it is seen.
+        vocabulary: most tokens of the byte-level BPE.
+        length: tokens of a caption at most.
+    """
+
+    languages: tuple[str, ...]
+    vocabulary: int
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.vocabulary < 256:
+            raise SmaltiError(f"the text vocabulary must hold the 256 bytes at least, not {self.vocabulary}")
+        if self.length < 1 or not self.languages:
+            raise SmaltiError(f"text needs a length and a language, not {self.length} and {self.languages!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PriorConfig:
     """All that is needed to build a prior and to find its tokenizer; config.json in a prior's folder.
 
     Attributes:
-        prior: spec of a member of `PRIORS`, without codebook_size, grid and num_conditions.
+        prior: spec of a member of `PRIORS`, without codebook_size, grid and conditions.
         codebook_size: K, of the tokenizer.
         grid: (h, w) of the codes.
-        tokenizer: the tokenizer's folder, or owner/name on the hub.
+        tokenizer: the tokenizer's folder, owner/name on the hub, or "pixels".
         tokenizer_hash: SHA-256 of its weights; codes of another tokenizer mean something else.
+        pixels: how pixels become codes, where the tokenizer is "pixels".
         label_kind: what the prior is conditioned on ("group", "subgroup", "class"); empty is nothing.
         labels: the names of the classes.
+        text: captions as the condition, instead of classes.
     """
 
     prior: Spec
@@ -26,8 +79,10 @@ class PriorConfig:
     grid: tuple[int, int]
     tokenizer: str
     tokenizer_hash: str
+    pixels: PixelLevels | None = None
     label_kind: str = ""
     labels: tuple[str, ...] = ()
+    text: TextConfig | None = None
 
     def classes(self, names: Sequence[str]) -> list[int]:
         """The numbers of classes by their names.

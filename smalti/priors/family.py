@@ -1,14 +1,34 @@
 """The members of the family, by name."""
 
-from smalti.priors.base import Histogram, Prior, Stepper, Uniform
+from smalti.priors.base import CausalPrior, Conditions, Prior, Stepper
+from smalti.priors.masked_pixelcnn import MaskedPixelCNN
+from smalti.priors.maskgit import MaskGIT
 from smalti.priors.pixelcnn import PixelCNN
+from smalti.priors.pixelsnail import PixelSNAIL
+from smalti.priors.tables import Histogram, Uniform
 from smalti.priors.transformer import Transformer
 
 PRIORS: dict[str, type[Prior]] = {
     "uniform": Uniform,
     "histogram": Histogram,
+    "masked_pixelcnn": MaskedPixelCNN,
     "pixelcnn": PixelCNN,
+    "pixelsnail": PixelSNAIL,
     "transformer": Transformer,
+    "maskgit": MaskGIT,
 }
 
-__all__ = ["PRIORS", "Histogram", "PixelCNN", "Prior", "Stepper", "Transformer", "Uniform"]
+__all__ = [
+    "PRIORS",
+    "CausalPrior",
+    "Conditions",
+    "Histogram",
+    "MaskGIT",
+    "MaskedPixelCNN",
+    "PixelCNN",
+    "PixelSNAIL",
+    "Prior",
+    "Stepper",
+    "Transformer",
+    "Uniform",
+]

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.errors import SmaltiError
-from smalti.priors.base import Prior, Stepper
+from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, Stepper
+from smalti.priors.causal import LeftTaps, RasterStepper, SteppedLinear, as_columns, as_rows, check_kernel
 
 
-class PixelCNN(Prior):
+class PixelCNN(CausalPrior):
     """Gated PixelCNN [1] over codes: a vertical and a horizontal stack, so that there is no blind spot.
 
     The vertical features of row r see all columns of the rows above r; the horizontal features of column c see besides
@@ -42,27 +42,23 @@ class PixelCNN(Prior):
         kernel: int = 3,
         num_conditions: int = 0,
     ):
-        super().__init__()
-        if first_kernel % 2 == 0 or kernel % 2 == 0 or kernel < 3 or first_kernel < 3:
-            raise SmaltiError(f"kernels must be odd and at least 3, not {first_kernel} and {kernel}")
-        self.codebook_size, self.grid, self.num_conditions = codebook_size, (grid[0], grid[1]), num_conditions
+        super().__init__(codebook_size, grid, Conditions(num_conditions))
         self.embedding = nn.Embedding(codebook_size, channels)
         first = _GatedLayer(channels, first_kernel, strict=True, num_conditions=num_conditions)
         rest = (_GatedLayer(channels, kernel, strict=False, num_conditions=num_conditions) for _ in range(layers))
         self.layers = nn.ModuleList([first, *rest])
-        self.head = nn.Sequential(
-            nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, codebook_size)
-        )
+        self.hidden, self.head = nn.Linear(channels, channels), nn.Linear(channels, codebook_size)
 
     def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        vertical = horizontal = self.embedding(codes).permute(0, 3, 1, 2)  # (B, C, h, w)
+        embedded = self.embedding(codes).permute(0, 3, 1, 2)
+        vertical = horizontal = embedded.contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
             assert isinstance(layer, _GatedLayer)
             vertical, horizontal = layer(vertical, horizontal, condition)
-        return self.head(horizontal.permute(0, 2, 3, 1))
+        return self.head(F.relu(self.hidden(F.relu(horizontal.permute(0, 2, 3, 1)))))
 
     def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
-        return _PixelCNNStepper(self, batch, condition)
+        return _GatedStepper(self, batch, condition)
 
 
 class _GatedLayer(nn.Module):
@@ -73,89 +69,81 @@ class _GatedLayer(nn.Module):
 
     def __init__(self, channels: int, kernel: int, *, strict: bool, num_conditions: int):
         super().__init__()
+        check_kernel(kernel)
         self.strict, self.reach = strict, kernel // 2
-        rows = self.reach + (0 if strict else 1)  # the vertical window: rows r - reach to r (or r - 1)
-        self.rows = self.columns = rows
-        self.vertical = nn.Conv2d(channels, 2 * channels, (rows, kernel))
-        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, rows))
+        self.taps = self.reach + (0 if strict else 1)  # rows of the vertical window, columns of the horizontal one
+        self.vertical = nn.Conv2d(channels, 2 * channels, (self.taps, kernel))
+        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, self.taps))
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.mix = nn.Conv2d(channels, channels, 1)
-        self.condition = nn.Embedding(num_conditions, 2 * channels) if num_conditions else None
+        self.condition = ClassEmbedding(num_conditions, 2 * channels) if num_conditions else None
 
     def forward(self, vertical: Tensor, horizontal: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         height, width = vertical.shape[-2:]
-        above = F.pad(vertical, (self.reach, self.reach, self.reach, 0))[..., : height + self.rows - 1, :]
-        left = F.pad(horizontal, (self.reach, 0))[..., : width + self.columns - 1]
-        return self.combine(self.vertical(above), self.horizontal(left), horizontal, condition)
+        above = F.pad(vertical, (self.reach, self.reach, self.reach, 0))[..., : height + self.taps - 1, :]
+        left = F.pad(horizontal, (self.reach, 0))[..., : width + self.taps - 1]
+        from_above = self.vertical(above) + self.bias(condition)
+        mixed = self.mix(gate(self.horizontal(left) + self.link(from_above)))
+        return gate(from_above), mixed if self.strict else horizontal + mixed
 
-    def combine(
-        self, vertical: Tensor, horizontal: Tensor, residual: Tensor, condition: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """From the two convolutions' results to the two stacks' outputs."""
-        bias = 0.0 if self.condition is None or condition is None else self.condition(condition)[:, :, None, None]
-        mixed = self.mix(_gate(horizontal + self.link(vertical) + bias))
-        return _gate(vertical + bias), mixed if self.strict else residual + mixed
+    def bias(self, condition: Tensor | None) -> Tensor | float:
+        """What the condition adds to the vertical stack, and through the link to the horizontal one."""
+        return 0.0 if self.condition is None or condition is None else self.condition(condition)[:, :, None, None]
 
 
-def _gate(features: Tensor) -> Tensor:
-    signal, gate = features.chunk(2, dim=1)
-    return signal.tanh() * gate.sigmoid()
+def gate(features: Tensor) -> Tensor:
+    """Half of the channels through tanh, times the other half through a sigmoid."""
+    signal, gates = features.chunk(2, dim=1)
+    return signal.tanh() * gates.sigmoid()
 
 
-class _PixelCNNStepper:
-    """Position after position with the layers' inputs kept.
+class _SteppedLayer:
+    """One layer: the vertical stack a row at a time, the horizontal stack a position at a time."""
 
-    A new row costs one pass of the vertical stack over that row (its inputs are the rows above); a position costs one
-    pass of the horizontal stack over its own column.
-    """
+    def __init__(self, layer: _GatedLayer, batch: int, width: int, condition: Tensor | None):
+        self.layer, self.bias = layer, layer.bias(condition)
+        channels = layer.mix.in_channels
+        self.rows = layer.mix.weight.new_zeros(batch, channels, layer.taps, width + 2 * layer.reach)
+        self.left = LeftTaps(layer.horizontal.weight[:, :, 0], batch, width, layer.reach)
+        self.mix = SteppedLinear(layer.mix)
+        self.from_above = self.rows
 
+    def begin_row(self, above: Tensor | None) -> Tensor:
+        """Push a row (B, C, 1, w) into the vertical window; returns the vertical stack's output for the row below."""
+        if above is not None:
+            padded = F.pad(above, (self.layer.reach, self.layer.reach))
+            self.rows = torch.cat([self.rows[:, :, 1:], padded], dim=2)
+        vertical = self.layer.vertical(self.rows) + self.bias
+        bias = self.layer.horizontal.bias
+        assert bias is not None
+        self.from_above = as_rows(self.layer.link(vertical)) + bias
+        self.left.clear()
+        return gate(vertical)
+
+    def at(self, column: int) -> Tensor:
+        """The horizontal stack's output (B, C) at a column, without the residual."""
+        return self.mix(gate(self.left.at(column, self.from_above[column])))
+
+
+class _GatedStepper(RasterStepper):
     def __init__(self, prior: PixelCNN, batch: int, condition: Tensor | None):
-        self.prior, self.condition = prior, condition
-        self.height, self.width = prior.grid
-        weight = prior.embedding.weight
-        self.layers = [layer for layer in prior.layers if isinstance(layer, _GatedLayer)]
+        super().__init__(prior.embedding, prior.grid)
+        layers = [layer for layer in prior.layers if isinstance(layer, _GatedLayer)]
+        self.first, *self.rest = (_SteppedLayer(layer, batch, self.width, condition) for layer in layers)
+        self.hidden, self.head = SteppedLinear(prior.hidden), SteppedLinear(prior.head)
 
-        def zeros(rows: int, columns: int) -> Tensor:
-            return weight.new_zeros(batch, weight.shape[1], rows, columns)
+    def know(self, column: int, embedded: Tensor) -> None:
+        self.first.left.put(column, embedded)
 
-        # inputs of each layer: the rows that its vertical window sees (padded left and right), the columns of this row
-        self.rows = [zeros(layer.rows, self.width + 2 * layer.reach) for layer in self.layers]
-        self.columns = [zeros(1, layer.columns) for layer in self.layers]
-        self.embedded = zeros(1, self.width)  # codes of the row that is being drawn
-        self.vertical: list[Tensor] = []  # of each layer, the convolution's result for this row
-        self.place = 0
+    def begin_row(self) -> None:
+        finished = as_columns(self.first.left.row[self.first.left.reach :]) if self.place else None
+        vertical = self.first.begin_row(finished)
+        for layer in self.rest:
+            vertical = layer.begin_row(vertical)
 
-    def step(self, previous: Tensor | None) -> Tensor:
-        row, column = divmod(self.place, self.width)
-        if previous is not None:
-            embedded = self.prior.embedding(previous)
-            self.embedded[:, :, 0, (self.place - 1) % self.width] = embedded
-            self.columns[0] = _push(self.columns[0], embedded[:, :, None, None], dim=3)
-        if column == 0:
-            self._new_row(first=row == 0)
-        horizontal = self.embedded[:, :, :, :1]  # only its shape counts: the first layer has no residual
-        for index, layer in enumerate(self.layers):
-            if index:
-                self.columns[index] = _push(self.columns[index], horizontal, dim=3)
-            here = self.vertical[index][..., column : column + 1]
-            _, horizontal = layer.combine(here, layer.horizontal(self.columns[index]), horizontal, self.condition)
-        self.place += 1
-        return self.prior.head(horizontal[:, :, 0, 0])
-
-    def _new_row(self, first: bool) -> None:
-        """Take the finished row into the vertical stack and begin the next one."""
-        self.columns = [torch.zeros_like(columns) for columns in self.columns]
-        self.vertical = []
-        features = self.embedded
-        for index, layer in enumerate(self.layers):
-            if not (first and index == 0):  # above the first row there is nothing but padding
-                padded = F.pad(features, (layer.reach, layer.reach))
-                self.rows[index] = _push(self.rows[index], padded, dim=2)
-            result = layer.vertical(self.rows[index])
-            self.vertical.append(result)
-            features, _ = layer.combine(result, torch.zeros_like(result), torch.zeros_like(features), self.condition)
-
-
-def _push(window: Tensor, new: Tensor, dim: int) -> Tensor:
-    """Shift a window by one along `dim` and put `new` at its end."""
-    return torch.cat([window.narrow(dim, 1, window.shape[dim] - 1), new], dim=dim)
+    def at(self, column: int) -> Tensor:
+        stream = self.first.at(column)
+        for layer in self.rest:
+            layer.left.put(column, stream)
+            stream = stream + layer.at(column)
+        return self.head(self.hidden(stream.relu()).relu_())

@@ -1,6 +1,7 @@
 """Sampling rules: pure functions on logits (B, K) in nats, and the one draw that every prior uses."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,22 +9,10 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 
 
-def check_rules(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raise unless the rules make sense.
-
-    Raises:
-        SmaltiError: a negative temperature, top_k below 1, or top_p outside (0, 1].
-    """
-    if not temperature >= 0:
-        raise SmaltiError(f"sampling temperature must not be negative (0 is greedy), not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise SmaltiError(f"top_k must be at least 1, not {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise SmaltiError(f"top_p must lie in (0, 1], not {top_p}")
-
-
 def with_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Divide by the temperature; 0 keeps the largest logit only (greedy)."""
+    if temperature == 1:
+        return logits
     return keep_top_k(logits, 1) if temperature == 0 else logits / temperature
 
 
@@ -47,11 +36,45 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill(dropped, -math.inf)
 
 
-def apply_rules(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
-    """Temperature, then top-k, then top-p."""
-    logits = with_temperature(logits, temperature)
-    logits = logits if top_k is None else keep_top_k(logits, top_k)
-    return logits if top_p is None or top_p == 1 else keep_top_p(logits, top_p)
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How logits become a distribution to draw from: temperature, then top-k, then top-p.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: draw from so many most likely codes only; None is all.
+        top_p: draw from the smallest set of codes with this probability only; None is all.
+
+    Raises:
+        SmaltiError: a negative temperature, top_k below 1, or top_p outside (0, 1].
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise SmaltiError(f"sampling temperature must not be negative (0 is greedy), not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise SmaltiError(f"top_k must be at least 1, not {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise SmaltiError(f"top_p must lie in (0, 1], not {self.top_p}")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The logits (B, K) as changed by the rules; what may not be drawn is -inf."""
+        logits = with_temperature(logits, self.temperature)
+        logits = logits if self.top_k is None else keep_top_k(logits, self.top_k)
+        return logits if self.top_p is None or self.top_p == 1 else keep_top_p(logits, self.top_p)
+
+
+def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance on log-probabilities: unconditional + guidance * (conditional - unconditional).
+
+    Ho and Salimans, arXiv:2207.12598 (whose w is guidance - 1). 1 is the conditional distribution, 0 the unconditional.
+    """
+    conditional, unconditional = conditional.log_softmax(-1), unconditional.log_softmax(-1)
+    return unconditional + guidance * (conditional - unconditional)
 
 
 def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -60,6 +83,10 @@ def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     The noise does not depend on the logits, so two ways to compute the same logits draw the same codes unless rounding
     decides between two codes within about 1e-6 of each other.
     """
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=torch.float64)
-    noise = -torch.log(-torch.log(uniform.clamp(min=torch.finfo(torch.float64).tiny)))
-    return (logits.double() + noise).argmax(-1)
+    return (logits.double() + gumbel_noise(logits, generator)).argmax(-1)
+
+
+def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise in float64, of the shape and on the device of a tensor."""
+    uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float64)
+    return -torch.log(-torch.log(uniform.clamp(min=torch.finfo(torch.float64).tiny)))

@@ -1,21 +1,27 @@
-"""Decoder-only transformer over codes, with a static key-value cache."""
+"""Decoder-only transformer over text and codes, with a static key-value cache: the second stage of DALL-E."""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.errors import SmaltiError
-from smalti.priors.base import Prior, Stepper
+from smalti.priors.attention import Block, Cache, GridPositions, Prefix
+from smalti.priors.base import CausalPrior, PriorLoss, Stepper, nats_of
+
+TEXT_WEIGHT = 1 / 8  # of the text's share of the loss [1]; the codes have the rest
 
 
-class Transformer(Prior):
-    """Causal transformer over the codes in raster order [1], pre-norm, with learned row and column positions.
+class Transformer(CausalPrior):
+    """One stream [1]: a start (or a class), the text's tokens, the codes in raster order; each predicts the next.
 
-    The input at position t is the code at t - 1; at position 0 it is the condition's class, or a learned start.
+    Pre-norm blocks, learned row and column positions. Differs from [1]: full instead of sparse attention, and text and
+    codes each have a softmax of their own (the position says which it is), so that `nll` is that of codes given text.
 
     Shapes:
-        codes   (B, h, w)     int64 in [0, K)
-        logits  (B, h, w, K)
+        codes      (B, h, w)         int64 in [0, K)
+        condition  (B, text_length)  int64 tokens, -1 where there is no text; or (B,) classes
+        logits     (B, h, w, K)
 
     Args:
         codebook_size: K.
@@ -25,9 +31,11 @@ class Transformer(Prior):
         heads: attention heads.
         dropout: in training, of the embeddings and of each block's output.
         num_conditions: classes to condition on; 0 is none.
+        text_vocabulary: text tokens to condition on; 0 is none.
+        text_length: positions of text.
 
     References:
-        [1] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, section 2.2 (the image part)
+        [1] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, section 2.2
     """
 
     def __init__(
@@ -40,98 +48,71 @@ class Transformer(Prior):
         heads: int = 4,
         dropout: float = 0.0,
         num_conditions: int = 0,
+        text_vocabulary: int = 0,
+        text_length: int = 0,
     ):
-        super().__init__()
-        if width % heads:
-            raise SmaltiError(f"width must be a multiple of heads, not {width} and {heads}")
-        self.codebook_size, self.grid, self.num_conditions = codebook_size, (grid[0], grid[1]), num_conditions
-        self.codes = nn.Embedding(codebook_size, width)
-        self.starts = nn.Embedding(max(1, num_conditions), width)
-        self.row, self.column = nn.Embedding(grid[0], width), nn.Embedding(grid[1], width)
-        self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(_Block(width, heads, dropout, layers) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, codebook_size)
-        for table in (self.codes, self.starts, self.row, self.column):
-            nn.init.normal_(table.weight, std=0.02)
+        prefix = Prefix(width, num_conditions, text_vocabulary, text_length)
+        super().__init__(codebook_size, grid, prefix.conditions)
+        self.prefix, self.codes = prefix, nn.Embedding(codebook_size, width)
+        nn.init.normal_(self.codes.weight, std=0.02)
+        self.positions, self.drop = GridPositions(grid, width), nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, layers, causal=True) for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, codebook_size)
+        self.text_head = nn.Linear(width, text_vocabulary + 1) if text_length else None  # the last one ends the text
 
-    def positions(self) -> Tensor:
-        """Row plus column embedding of every position, (h*w, width)."""
-        return (self.row.weight[:, None] + self.column.weight).flatten(0, 1)
+    def before_codes(self, batch: int, condition: Tensor | None) -> Tensor:
+        """The inputs (B, P, width) up to the one that predicts the first code; that one has its position."""
+        prefix = self.prefix(batch, condition)
+        return torch.cat([prefix[:, :-1], prefix[:, -1:] + self.positions()[0]], dim=1)
 
-    def start(self, batch: int, condition: Tensor | None) -> Tensor:
-        """The input at position 0, (B, width)."""
-        return self.starts.weight[:1].expand(batch, -1) if condition is None else self.starts(condition)
+    def _stream(self, codes: Tensor, condition: Tensor | None) -> Tensor:
+        """The outputs (B, P - 1 + T, width): the last T predict the codes, those before them the text."""
+        seen = self.codes(codes.flatten(1)[:, :-1]) + self.positions()[1:]
+        stream = self.drop(torch.cat([self.before_codes(len(codes), condition), seen], dim=1))
+        for block in self.blocks:
+            stream = block(stream)
+        return self.norm(stream)
 
     def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        before = self.codes(codes.flatten(1)[:, :-1])
-        stream = torch.cat([self.start(len(codes), condition)[:, None], before], dim=1)  # (B, T, width)
-        stream = self.drop(stream + self.positions())
-        for block in self.blocks:
-            stream = block(stream, None)
-        return self.head(self.norm(stream)).view(*codes.shape, -1)
+        return self.head(self._stream(codes, condition)[:, -self.num_codes :]).view(*codes.shape, -1)
+
+    def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
+        """Nats per code; with text 7/8 of that plus 1/8 of the nats per text token (the end of the text is one)."""
+        if self.text_head is None or condition is None:
+            return super().loss(codes, condition)
+        self._check_codes(codes)
+        stream = self._stream(codes, self.conditions.check(condition, len(codes)))
+        per_code = nats_of(self.head(stream[:, -self.num_codes :]), codes.flatten(1)).mean()
+        ends = self.text_head.out_features - 1
+        before = F.pad(condition, (1, 0), value=-1)[:, :-1]
+        targets = torch.where((condition < 0) & (before >= 0), ends, condition)  # what is behind the end stays -1
+        text = self.text_head(stream[:, : condition.shape[1]]).float()
+        count = (targets >= 0).sum().clamp(min=1)
+        per_token = F.cross_entropy(text.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum") / count
+        bits = {"bits_per_code": per_code, "text_bits_per_token": per_token}
+        total = TEXT_WEIGHT * per_token + (1 - TEXT_WEIGHT) * per_code
+        return PriorLoss(total, {name: value.detach() / math.log(2) for name, value in bits.items()})
 
     def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
         return _TransformerStepper(self, batch, condition)
 
 
-class Cache:
-    """The keys and values of one block for all positions, made once: (B, heads, T, width/heads) each."""
-
-    def __init__(self, like: Tensor, batch: int, heads: int, length: int):
-        width = like.shape[-1]
-        self.keys = like.new_zeros(batch, heads, length, width // heads)
-        self.values = torch.zeros_like(self.keys)
-        self.length = 0
-
-    def add(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append one position (B, heads, 1, width/heads); returns all so far."""
-        self.keys[:, :, self.length] = keys[:, :, 0]
-        self.values[:, :, self.length] = values[:, :, 0]
-        self.length += 1
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-
-class _Block(nn.Module):
-    """Attention and MLP, each behind a LayerNorm; the outputs start small (GPT-2's scaling by depth)."""
-
-    def __init__(self, width: int, heads: int, dropout: float, layers: int):
-        super().__init__()
-        self.heads = heads
-        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.drop = nn.Dropout(dropout)
-        for linear in (self.qkv, self.up):
-            nn.init.normal_(linear.weight, std=0.02)
-        for linear in (self.out, self.down):
-            nn.init.normal_(linear.weight, std=0.02 / (2 * layers) ** 0.5)
-
-    def forward(self, stream: Tensor, cache: Cache | None) -> Tensor:
-        """(B, T, width) to the same; with a cache T is 1, the next position."""
-        batch, length, width = stream.shape
-        qkv = self.qkv(self.attention_norm(stream)).view(batch, length, 3, self.heads, width // self.heads)
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, T, width/heads) each
-        if cache is not None:
-            keys, values = cache.add(keys, values)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=cache is None)
-        stream = stream + self.drop(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
-        return stream + self.drop(self.down(F.gelu(self.up(self.mlp_norm(stream)))))
-
-
 class _TransformerStepper:
-    """One position at a time, attending to cached keys and values."""
+    """The prefix in one pass, then one position at a time, attending to cached keys and values."""
 
     def __init__(self, prior: Transformer, batch: int, condition: Tensor | None):
-        self.prior, self.places = prior, iter(prior.positions())
-        self.first = prior.start(batch, condition)
-        length = prior.grid[0] * prior.grid[1]
-        blocks = [block for block in prior.blocks if isinstance(block, _Block)]
-        self.caches = [Cache(prior.codes.weight, batch, block.heads, length) for block in blocks]
+        self.prior, self.positions, self.place = prior, prior.positions(), 0
+        self.prefix = prior.before_codes(batch, condition)
+        length = self.prefix.shape[1] - 1 + prior.num_codes
+        self.blocks = []
+        for block in prior.blocks:
+            assert isinstance(block, Block)
+            width = block.out.in_features // block.heads
+            self.blocks.append((block, Cache(prior.codes.weight, batch, block.heads, length, width)))
 
     def step(self, previous: Tensor | None) -> Tensor:
-        stream = self.first if previous is None else self.prior.codes(previous)
-        stream = (stream + next(self.places))[:, None]
-        for block, cache in zip(self.prior.blocks, self.caches, strict=True):
+        stream = self.prefix if previous is None else (self.prior.codes(previous) + self.positions[self.place])[:, None]
+        self.place += 1
+        for block, cache in self.blocks:
             stream = block(stream, cache)
-        return self.prior.head(self.prior.norm(stream))[:, 0]
+        return self.prior.head(self.prior.norm(stream[:, -1]))

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from smalti.recipes.autoencoders import ae, dvae, vae, vqvae
-from smalti.recipes.mnist import mnist_vae
-from smalti.recipes.priors import pixelcnn, transformer
+from smalti.recipes.mnist_pixelcnn import mnist_pixelcnn
+from smalti.recipes.mnist_vae import mnist_vae
+from smalti.recipes.priors import maskgit, pixelcnn, pixelsnail, transformer
 
 RECIPES: dict[str, Callable[..., Any]] = {
     "ae": ae,
@@ -13,6 +14,9 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "vqvae": vqvae,
     "dvae": dvae,
     "mnist_vae": mnist_vae,
+    "mnist_pixelcnn": mnist_pixelcnn,
     "pixelcnn": pixelcnn,
+    "pixelsnail": pixelsnail,
     "transformer": transformer,
+    "maskgit": maskgit,
 }

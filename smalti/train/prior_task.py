@@ -1,6 +1,5 @@
 """What the loop trains when it trains a prior: codes in, bits per code out."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +8,13 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.data.batches import Epochs
-from smalti.generator import Generator
-from smalti.models.autoencoder import Autoencoder
+from smalti.data.sources import open_data
 from smalti.pictures import grid
 from smalti.pretrained import Pretrained
 from smalti.priors.code_model import CodeModel
-from smalti.train.codes import load_codes
+from smalti.priors.text import FILE, TextTokenizer
+from smalti.tokenizers import open_tokenizer
+from smalti.train.codes import captions_of, load_codes
 from smalti.train.experiment import PriorExperiment
 from smalti.train.losses import Loss
 from smalti.train.tasks import NUM_SAMPLES, Task
@@ -31,11 +31,22 @@ class PriorTask(Task):
     """
 
     def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool):
-        self.experiment, self.device = experiment, device
+        self.experiment, self.device, config = experiment, device, experiment.model
+        text = self._text(run)
         with torch.random.fork_rng():  # the prior's first weights are the same whether its codes were cached or not
-            self.codes, self.classes = load_codes(experiment.model, experiment.data, "train", run, progress)
-            self.tokenizer = Autoencoder.from_pretrained(experiment.model.tokenizer, device=device)
-        self.code_model = CodeModel(experiment.model).to(device).train()
+            self.codes = load_codes(config, experiment.data, "train", run, text=text, progress=progress)
+            self.tokenizer = open_tokenizer(config, device=device)
+        self.code_model = CodeModel(config, text).to(device).train()
+
+    def _text(self, run: Path) -> TextTokenizer | None:
+        """The tokens of the captions, as an earlier call made them or made now."""
+        config = self.experiment.model.text
+        if config is None:
+            return None
+        if (run / FILE).exists():
+            return TextTokenizer.load(run, config.length)
+        captions = captions_of(open_data(self.experiment.data, "train"), config.languages)
+        return TextTokenizer.train((text for row in captions for text in row), config.vocabulary, config.length)
 
     @property
     def model(self) -> CodeModel:
@@ -56,12 +67,14 @@ class PriorTask(Task):
         return {}
 
     def loss(self, batch: Tensor, step: int) -> Loss:
-        """Nats per code; also as bits per code."""
-        classes = None if self.classes is None else self.classes[batch].to(self.device)
-        nats = self.code_model.prior.nll(self.codes[batch].to(self.device), classes).mean()
-        per_code = nats / self.codes[0].numel()
-        terms = {"bits_per_code": per_code.detach() / math.log(2), "loss": per_code.detach()}
-        return Loss(total=per_code, terms=terms, codes=None)
+        """The prior's own loss; some images lose their condition, so that the prior can do without one too."""
+        codes, condition = self.codes.draw(batch)
+        if condition is not None and self.experiment.condition_dropout:
+            dropped = torch.rand(len(condition)) < self.experiment.condition_dropout
+            condition[dropped] = -1
+        given = None if condition is None else condition.to(self.device)
+        total, terms = self.code_model.prior.loss(codes.to(self.device), given)
+        return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)
 
     def after_step(self) -> str | None:
         """Nothing to update."""
@@ -72,12 +85,19 @@ class PriorTask(Task):
         return {}
 
     def picture(self, model: Pretrained) -> Image.Image:
-        """A few draws."""
+        """A few draws: of classes or of training captions, evenly spread, where the prior has them."""
         assert isinstance(model, CodeModel)
-        labels = model.config.labels
-        names = [labels[place * len(labels) // NUM_SAMPLES] for place in range(NUM_SAMPLES)] if labels else None
-        generator = Generator(model, self.tokenizer)
-        codes = generator.draw(names, 1 if names else NUM_SAMPLES)
+        places = torch.arange(NUM_SAMPLES) * len(self.codes) // NUM_SAMPLES
+        condition = None
+        if model.config.labels:
+            condition = torch.arange(NUM_SAMPLES) * len(model.config.labels) // NUM_SAMPLES
+        elif self.codes.tokens is not None:
+            condition = self.codes.tokens[places, 0]
+        codes = model.prior.sample(
+            NUM_SAMPLES,
+            None if condition is None else condition.to(self.device),
+            generator=torch.Generator(device=self.device).manual_seed(0),
+        )
         return grid(self.tokenizer.decode(codes).cpu(), columns=8, zoom=2)
 
     def state(self) -> dict[str, Tensor]:

@@ -82,8 +82,8 @@ def test_completion_keeps_the_known_codes(runs, image_folder):
     generator = Generator.from_pretrained(str(runs / "pixelcnn"))
     tokenizer = Autoencoder.from_pretrained(runs / "vqvae")
     image = torch.rand(3, 16, 16)
-    mask = torch.zeros(4, 4, dtype=torch.bool)
-    mask[:2] = True
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[:8] = True
     codes = generator.draw(num=3, known=image, mask=mask)
     assert (codes[:, :2] == tokenizer.encode(image)[0][:2]).all()
 

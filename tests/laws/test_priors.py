@@ -8,17 +8,25 @@ import torch
 
 from smalti.errors import SmaltiError
 from smalti.priors.family import PRIORS
-from smalti.priors.sampling import apply_rules, draw, keep_top_k, keep_top_p
+from smalti.priors.sampling import Rules, draw, keep_top_k, keep_top_p
 
 K, GRID = 7, (4, 5)
 MEMBERS = {
     "uniform": {},
     "histogram": {},
+    "masked_pixelcnn": {"code_dim": 3, "channels": 12, "layers": 3},
+    "masked_pixelcnn classes": {"code_dim": 3, "channels": 8, "layers": 2, "first_kernel": 5, "num_conditions": 3},
     "pixelcnn": {"channels": 12, "layers": 3},
     "pixelcnn wide": {"channels": 8, "layers": 2, "first_kernel": 5, "kernel": 5},
     "pixelcnn classes": {"channels": 12, "layers": 2, "num_conditions": 3},
     "transformer": {"width": 16, "layers": 2, "heads": 2},
     "transformer classes": {"width": 16, "layers": 2, "heads": 2, "num_conditions": 3},
+    "pixelsnail": {"channels": 8, "blocks": 2, "residuals": 1, "heads": 2, "key_width": 4},
+    "pixelsnail classes": {"channels": 8, "blocks": 1, "heads": 1, "key_width": 4, "num_conditions": 3},
+    "maskgit": {"width": 16, "layers": 2, "heads": 2},
+    "maskgit classes": {"width": 16, "layers": 1, "heads": 2, "num_conditions": 3},
+    "maskgit text": {"width": 16, "layers": 1, "heads": 2, "text_vocabulary": 5, "text_length": 4},
+    "transformer text": {"width": 16, "layers": 2, "heads": 2, "text_vocabulary": 5, "text_length": 4},
 }
 
 
@@ -37,10 +45,21 @@ def draw_codes(batch, codebook_size=K, grid=GRID):
 
 
 def condition(prior, batch):
-    return torch.arange(batch) % prior.num_conditions if prior.num_conditions else None
+    """Classes, or texts of several lengths; one image has none."""
+    count, length = prior.conditions.count, prior.conditions.length
+    if not count:
+        return None
+    if length is None:
+        return torch.arange(batch) % (count + 1) - 1
+    tokens = torch.randint(0, count, (batch, length), generator=torch.Generator().manual_seed(4))
+    return torch.where(torch.arange(length) < torch.arange(batch)[:, None] % (length + 1), tokens, -1)
 
 
-@pytest.fixture(params=MEMBERS)
+CAUSAL = [name for name in MEMBERS if PRIORS[name.split()[0]].causal]
+MASKED = [name for name in MEMBERS if name not in CAUSAL]
+
+
+@pytest.fixture(params=CAUSAL)
 def prior(request):
     return make(request.param)
 
@@ -107,26 +126,31 @@ def test_cached_sampling_draws_the_codes_of_naive_sampling(prior):
         generator, naive = torch.Generator().manual_seed(5), torch.zeros(4, *GRID, dtype=torch.int64)
         for row, column in itertools.product(*map(range, GRID)):  # the whole network for each position
             logits = prior.logits(naive, given)[:, row, column]
-            settings = {"temperature": 1.0, "top_k": None, "top_p": None, **rules}
-            naive[:, row, column] = draw(apply_rules(logits, **settings), generator)
+            naive[:, row, column] = draw(Rules(**rules)(logits), generator)
         assert torch.equal(cached, naive)
 
 
 @torch.no_grad()
-def test_sample_frequencies_match_the_enumerated_probabilities(prior):
+@pytest.mark.parametrize("name", CAUSAL)
+def test_sample_frequencies_match_the_enumerated_probabilities(name):
     """K = 3 on a 2x2 grid: chi-square over all 81 grids."""
-    name = next(n for n in MEMBERS if type(make(n)) is type(prior) and make(n).num_conditions == prior.num_conditions)
     small = make(name, codebook_size=3, grid=(2, 2))
     grids = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
-    given = torch.ones(81, dtype=torch.int64) if small.num_conditions else None
-    probabilities = torch.exp(-small.nll(grids, given)).double()
+    given = condition(small, 3)  # of these the last
+    probabilities = torch.exp(-small.nll(grids, None if given is None else given[-1:].expand(81, *given.shape[1:])))
+    one = None if given is None else given[-1:].expand(COUNT, *given.shape[1:])
+    check_frequencies(small.sample(COUNT, one, generator=torch.Generator().manual_seed(0)), probabilities.double())
+
+
+COUNT = 20_000
+
+
+def check_frequencies(drawn, probabilities):
+    """Chi-square of draws (COUNT, 2, 2) of K = 3 against the probabilities of all 81 grids."""
     assert probabilities.sum().item() == pytest.approx(1.0, abs=1e-5)
-    count = 20_000
-    one = torch.ones(count, dtype=torch.int64) if small.num_conditions else None
-    drawn = small.sample(count, one, generator=torch.Generator().manual_seed(0)).flatten(1)
-    seen = torch.bincount((drawn * torch.tensor([27, 9, 3, 1])).sum(1), minlength=81)
-    often = probabilities * count >= 5
-    expected = torch.cat([probabilities[often] * count, (probabilities[~often].sum() * count)[None]])
+    seen = torch.bincount((drawn.flatten(1) * torch.tensor([27, 9, 3, 1])).sum(1), minlength=81)
+    often = probabilities * COUNT >= 5
+    expected = torch.cat([probabilities[often] * COUNT, (probabilities[~often].sum() * COUNT)[None]])
     counted = torch.cat([seen[often], seen[~often].sum()[None]])
     keep = expected > 0.5
     chi_square = ((counted - expected).square() / expected)[keep].sum().item()
@@ -135,7 +159,27 @@ def test_sample_frequencies_match_the_enumerated_probabilities(prior):
 
 
 @torch.no_grad()
-def test_completion_keeps_what_is_known(prior):
+@pytest.mark.parametrize("name", [name for name in CAUSAL if "classes" in name or "text" in name])
+def test_cached_guidance_is_guidance_of_whole_passes(name):
+    """Both halves of the cache must see the codes that were drawn, and the empty condition must be the empty one."""
+    prior, guidance = make(name), 2.5
+    given = condition(prior, 4)
+    cached = prior.sample(4, given, guidance=guidance, generator=torch.Generator().manual_seed(5))
+    generator, naive = torch.Generator().manual_seed(5), torch.zeros(4, *GRID, dtype=torch.int64)
+    for row, column in itertools.product(*map(range, GRID)):
+        with_it = prior.logits(naive, given)[:, row, column].log_softmax(-1)
+        without = prior.logits(naive, torch.full_like(given, -1))[:, row, column].log_softmax(-1)
+        naive[:, row, column] = draw(without + guidance * (with_it - without), generator)
+    assert torch.equal(cached, naive)
+    none = prior.sample(4, given, guidance=0.0, generator=torch.Generator().manual_seed(6))
+    empty = prior.sample(4, torch.full_like(given, -1), generator=torch.Generator().manual_seed(6))
+    assert torch.equal(none, empty)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MEMBERS)
+def test_completion_keeps_what_is_known(name):
+    prior = make(name)
     given, known = condition(prior, 3), draw_codes(1)[0]
     mask = torch.zeros(GRID, dtype=torch.bool)
     mask[:, :2] = True
@@ -153,7 +197,9 @@ def test_greedy_sampling_takes_the_largest_logit(prior):
     assert torch.equal(codes, prior.sample(2, given, temperature=0.0))
 
 
-def test_sampling_puts_the_mode_back(prior):
+@pytest.mark.parametrize("name", MEMBERS)
+def test_sampling_puts_the_mode_back(name):
+    prior = make(name)
     prior.train()
     prior.sample(1, condition(prior, 1))
     assert prior.training
@@ -162,7 +208,7 @@ def test_sampling_puts_the_mode_back(prior):
 @pytest.mark.parametrize("name", [name for name in MEMBERS if name not in ("uniform", "histogram")])
 def test_gradient_reaches_every_parameter(name):
     prior = make(name)
-    prior.train().nll(draw_codes(6), condition(prior, 6)).mean().backward()
+    prior.train().loss(draw_codes(6), condition(prior, 6)).total.backward()
     assert [name for name, parameter in prior.named_parameters() if parameter.grad is None] == []
 
 
@@ -189,12 +235,101 @@ def test_bad_input_is_a_one_line_error(prior):
 
 
 def test_conditions_change_the_distribution_and_are_checked():
-    for name in ("pixelcnn classes", "transformer classes"):
+    for name in (name for name in MEMBERS if "classes" in name):
         prior, codes = make(name), draw_codes(1)
         nlls = [prior.nll(codes, torch.tensor([c])).item() for c in range(3)]
         assert len(set(nlls)) == 3
-        with pytest.raises(SmaltiError, match=r"\[0, 3\); these lie in \[3, 3\]"):
+        with pytest.raises(SmaltiError, match=r"none; these lie in \[3, 3\]"):
             prior.nll(codes, torch.tensor([3]))
+
+
+def test_a_prior_without_a_condition_takes_no_guidance(prior):
+    if not prior.conditions.count:
+        with pytest.raises(SmaltiError, match=r"guidance 2.0 needs a conditional prior"):
+            prior.sample(1, guidance=2.0)
+    with pytest.raises(SmaltiError, match="must not be negative"):
+        prior.sample(1, condition(prior, 1), guidance=-1.0)
+    with pytest.raises(SmaltiError, match="steps=3 is for a masked prior"):
+        prior.sample(1, condition(prior, 1), steps=3)
+
+
+# ------------------------------------------------------------------ the masked prior
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MASKED)
+def test_a_masked_prior_sees_what_is_known_wherever_it_is_and_nothing_else(name):
+    prior, codes = make(name), draw_codes(1)
+    given, known = condition(prior, 1), torch.rand(1, *GRID, generator=torch.Generator().manual_seed(0)) < 0.5
+    before = prior.logits(codes, known, given)
+    for row, column in itertools.product(*map(range, GRID)):
+        changed = codes.clone()
+        changed[0, row, column] = (changed[0, row, column] + 1) % K
+        differences = (prior.logits(changed, known, given) - before).abs().amax(-1)
+        assert (differences > 1e-7).all() if known[0, row, column] else (differences == 0).all()
+
+
+def enumerated(prior, rounds, random_order):
+    """The probability of all 81 grids under MaskGIT's sampling, by going through every draw of every round."""
+    states = {(None,) * 4: 1.0}
+    for step in range(1, rounds + 1):
+        num_hidden = min(int(4 * math.cos(math.pi / 2 * step / rounds) + 1e-6), 4 - step)
+        after = {}
+        for state, probability in states.items():
+            codes = torch.tensor([code or 0 for code in state]).view(1, 2, 2)
+            known = torch.tensor([code is not None for code in state]).view(1, 2, 2)
+            log_p = prior.logits(codes, known).log_softmax(-1).view(4, 3).double()
+            hidden = [place for place in range(4) if state[place] is None]
+            for draws in itertools.product(range(3), repeat=len(hidden)):
+                scores = {place: log_p[place, code].item() for place, code in zip(hidden, draws, strict=True)}
+                p = probability * math.exp(sum(scores.values()))
+                least = tuple(sorted(hidden, key=scores.__getitem__)[:num_hidden])
+                choices = list(itertools.combinations(hidden, num_hidden)) if random_order else [least]
+                full = [dict(zip(hidden, draws, strict=True)).get(place, state[place]) for place in range(4)]
+                for again in choices:
+                    kept = tuple(None if place in again else full[place] for place in range(4))
+                    after[kept] = after.get(kept, 0.0) + p / len(choices)
+        states = after
+    return torch.tensor([states.get(grid, 0.0) for grid in itertools.product(range(3), repeat=4)], dtype=torch.float64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+@pytest.mark.parametrize("order_temperature", [0.0, math.inf])
+def test_maskgit_draws_what_its_rule_says(rounds, order_temperature):
+    small = make("maskgit", codebook_size=3, grid=(2, 2), spread=2.0)
+    small.order_temperature = order_temperature
+    drawn = small.sample(COUNT, steps=rounds, generator=torch.Generator().manual_seed(0))
+    check_frequencies(drawn, enumerated(small, rounds, random_order=math.isinf(order_temperature)))
+
+
+@torch.no_grad()
+def test_maskgits_nll_bounds_its_one_by_one_sampling():
+    """With T = 4 every number of hidden codes has its draw, so that only which are hidden is left to chance."""
+    small = make("maskgit", codebook_size=3, grid=(2, 2), spread=2.0)
+    grids = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
+    bound = torch.zeros(81, dtype=torch.float64)  # the mean over orders, by enumeration
+    for order in itertools.permutations(range(4)):
+        for count in range(4):
+            known = torch.tensor([place in order[:count] for place in range(4)]).view(1, 2, 2).expand(81, -1, -1)
+            log_p = small.logits(grids, known).log_softmax(-1).view(81, 4, 3)[:, order[count]]
+            bound -= log_p.gather(-1, grids.flatten(1)[:, order[count], None])[:, 0].double() / 24
+    exact = -enumerated(small, 4, random_order=True).log()
+    assert (bound > exact).all()
+    assert (small.nll(grids).double() / bound).mean().item() == pytest.approx(1.0, abs=0.1)
+    assert torch.equal(small.nll(grids), small.nll(grids))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in MASKED if name != "maskgit"])
+def test_guidance_of_a_masked_prior(name):
+    prior = make(name, spread=2.0)
+    given = condition(prior, 3)
+    none = prior.sample(3, given, guidance=0.0, generator=torch.Generator().manual_seed(6))
+    empty = prior.sample(3, torch.full_like(given, -1), generator=torch.Generator().manual_seed(6))
+    assert torch.equal(none, empty)
+    strong = prior.sample(3, given, guidance=9.0, generator=torch.Generator().manual_seed(6))
+    assert not torch.equal(none, strong)
 
 
 # ------------------------------------------------------------------ members with a closed form

@@ -1,0 +1,103 @@
+"""The first PixelCNN: masked convolutions in residual blocks, with a blind spot; for published numbers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, Stepper
+from smalti.priors.causal import CausalConv2d, RasterStepper, SteppedConv, SteppedLinear
+
+
+class MaskedPixelCNN(CausalPrior):
+    """PixelCNN [1]: one stack of masked convolutions, blind to part of what lies above to the right.
+
+    `PixelCNN` (gated, two stacks) has no blind spot and models codes better; this one is smaller and quicker.
+
+    Shapes:
+        codes   (B, h, w)     int64 in [0, K)
+        logits  (B, h, w, K)
+
+    Args:
+        codebook_size: K.
+        grid: (h, w).
+        code_dim: of the embedding of the codes; 1 for binary pixels is one number a pixel, as in [1].
+        channels: of the residual stream; the blocks work on half of them.
+        layers: residual blocks (1x1, masked 3x3, 1x1).
+        first_kernel: size of the first layer's window, odd.
+        num_conditions: classes to condition on; 0 is none.
+
+    References:
+        [1] van den Oord et al. Pixel Recurrent Neural Networks. 2016. arXiv:1601.06759
+    """
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        grid: tuple[int, int],
+        code_dim: int = 16,
+        channels: int = 32,
+        layers: int = 15,
+        first_kernel: int = 7,
+        num_conditions: int = 0,
+    ):
+        super().__init__(codebook_size, grid, Conditions(num_conditions))
+        self.embedding = nn.Embedding(codebook_size, code_dim)
+        if code_dim == 1:  # the codes are levels
+            self.embedding.weight.data.copy_(torch.linspace(-1, 1, codebook_size)[:, None])
+        self.first = CausalConv2d(code_dim, channels, first_kernel, strict=True)
+        self.blocks = nn.ModuleList(_Block(channels) for _ in range(layers))
+        self.classes = ClassEmbedding(num_conditions, channels) if num_conditions else None
+        self.hidden, self.head = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, codebook_size, 1)
+
+    def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
+        stream = self.first(self.embedding(codes).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
+        if self.classes is not None and condition is not None:
+            stream = stream + self.classes(condition)[:, :, None, None]
+        for block in self.blocks:
+            stream = block(stream)
+        return self.head(F.relu(self.hidden(F.relu(stream)))).permute(0, 2, 3, 1)
+
+    def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
+        return _MaskedStepper(self, batch, condition)
+
+
+class _Block(nn.Module):
+    """ReLU, 1x1 to half the channels, ReLU, masked 3x3, ReLU, 1x1 back; added to the input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        half = channels // 2
+        self.down, self.middle = nn.Conv2d(channels, half, 1), CausalConv2d(half, half, 3)
+        self.up = nn.Conv2d(half, channels, 1)
+
+    def forward(self, stream: Tensor) -> Tensor:
+        return stream + self.up(F.relu(self.middle(F.relu(self.down(F.relu(stream))))))
+
+
+class _MaskedStepper(RasterStepper):
+    def __init__(self, prior: MaskedPixelCNN, batch: int, condition: Tensor | None):
+        super().__init__(prior.embedding, prior.grid)
+        self.first = SteppedConv(prior.first, batch, self.width)
+        blocks = [block for block in prior.blocks if isinstance(block, _Block)]
+        self.blocks = [
+            (SteppedLinear(block.down), SteppedConv(block.middle, batch, self.width), SteppedLinear(block.up))
+            for block in blocks
+        ]
+        self.hidden, self.head = SteppedLinear(prior.hidden), SteppedLinear(prior.head)
+        self.condition = prior.classes(condition) if prior.classes is not None and condition is not None else 0.0
+
+    def know(self, column: int, embedded: Tensor) -> None:
+        self.first.put(column, embedded)
+
+    def begin_row(self) -> None:
+        self.first.begin_row()
+        for _, middle, _ in self.blocks:
+            middle.begin_row()
+
+    def at(self, column: int) -> Tensor:
+        stream = self.first.at(column) + self.condition
+        for down, middle, up in self.blocks:
+            middle.put(column, down(stream.relu()).relu_())
+            stream = stream + up(middle.at(column).relu_())
+        return self.head(self.hidden(stream.relu()).relu_())

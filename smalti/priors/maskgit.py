@@ -1,0 +1,159 @@
+"""MaskGIT: a bidirectional transformer that fills in hidden codes, many at a time."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from smalti.errors import SmaltiError
+from smalti.priors.attention import Block, GridPositions, Prefix
+from smalti.priors.base import Prior, PriorLoss, SamplePlan, nats_of
+from smalti.priors.sampling import draw, guided, gumbel_noise
+
+DEFAULT_STEPS = 12
+NLL_DRAWS = 16  # sets of hidden positions per image in the estimate of the bound
+
+
+class MaskGIT(Prior):
+    """Masked generative transformer [1]. Not causal: a hidden position sees every code that is known, wherever it is.
+
+    Training hides a share cos(pi r / 2), r uniform, of the codes and predicts them. Sampling starts with all codes
+    hidden; in each of `steps` rounds every hidden code is drawn, and the most confident draws are kept, so many that a
+    share cos(pi s / 2 steps) stays hidden after round s. Confidence is the draw's log-probability plus Gumbel noise of
+    the temperature `order_temperature`, which falls linearly to 0 in the last round.
+
+    With as many rounds as codes and an infinite `order_temperature` codes are drawn one by one in random order, and
+    `nll` bounds that distribution: -log p(codes) <= the mean over orders of the sum of -log p(code | codes known) [2].
+    Codes kept in the same round are drawn independently: quicker, and no longer from that distribution.
+
+    Shapes:
+        codes   (B, h, w)     int64 in [0, K)
+        known   (B, h, w)     bool, True where the code may be seen
+        logits  (B, h, w, K)
+
+    Args:
+        codebook_size: K.
+        grid: (h, w).
+        width: of the residual stream, a multiple of `heads`.
+        layers: blocks.
+        heads: attention heads.
+        dropout: in training, of the embeddings and of each block's output.
+        order_temperature: of the noise in the choice of which draws are kept; inf is a random order.
+        num_conditions: classes to condition on; 0 is none.
+        text_vocabulary: text tokens to condition on; 0 is none.
+        text_length: positions of text.
+
+    References:
+        [1] Chang et al. MaskGIT: Masked Generative Image Transformer. 2022. arXiv:2202.04200
+        [2] Hoogeboom et al. Autoregressive Diffusion Models. 2021. arXiv:2110.02037, equation 4
+    """
+
+    causal = False
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        grid: tuple[int, int],
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.0,
+        order_temperature: float = 4.5,
+        num_conditions: int = 0,
+        text_vocabulary: int = 0,
+        text_length: int = 0,
+    ):
+        prefix = Prefix(width, num_conditions, text_vocabulary, text_length)
+        super().__init__(codebook_size, grid, prefix.conditions)
+        if not order_temperature >= 0:
+            raise SmaltiError(f"order_temperature must not be negative, not {order_temperature}")
+        self.prefix, self.order_temperature = prefix, order_temperature
+        self.codes = nn.Embedding(codebook_size + 1, width)  # the last one is "hidden"
+        nn.init.normal_(self.codes.weight, std=0.02)
+        self.positions, self.drop = GridPositions(grid, width), nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, layers, causal=False) for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, codebook_size)
+
+    def logits(self, codes: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Unnormalised log-probabilities of every position given the known codes, (B, h, w, K) float32.
+
+        Raises:
+            SmaltiError: codes, known or condition of another shape or range.
+        """
+        self._check_codes(codes)
+        condition = self.conditions.check(condition, len(codes))
+        return self._logits(codes.flatten(1), known.flatten(1), condition).view(*codes.shape, -1)
+
+    def _logits(self, codes: Tensor, known: Tensor, condition: Tensor | None) -> Tensor:
+        """(B, T, K) for codes and known (B, T)."""
+        seen = torch.where(known, codes, self.codebook_size)
+        stream = torch.cat([self.prefix(len(codes), condition), self.codes(seen) + self.positions()], dim=1)
+        stream = self.drop(stream)
+        for block in self.blocks:
+            stream = block(stream)
+        return self.head(self.norm(stream[:, -self.num_codes :]))
+
+    def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
+        """Nats per hidden code, at shares of hidden codes drawn as sampling will meet them."""
+        self._check_codes(codes)
+        flat = codes.flatten(1)
+        shares = torch.cos(math.pi / 2 * torch.rand(len(flat), 1, device=flat.device))
+        hidden = _hide(flat.shape, (shares * self.num_codes).ceil().long().clamp(min=1), None, flat.device)
+        nats = nats_of(self._logits(flat, ~hidden, self.conditions.check(condition, len(codes))), flat)
+        per_code = ((nats * hidden).sum(1) / hidden.sum(1)).mean()
+        return PriorLoss(per_code, {"bits_per_hidden_code": per_code.detach() / math.log(2)})
+
+    def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """An upper bound on -log p(codes | condition) in random order, nats per image (B,).
+
+        An unbiased estimate of the bound: a stratified choice of how many codes are hidden, a random choice of which,
+        the same for every image and at every call.
+        """
+        self._check_codes(codes)
+        condition, flat = self.conditions.check(condition, len(codes)), codes.flatten(1)
+        generator, length = torch.Generator().manual_seed(0), self.num_codes
+        draws = min(NLL_DRAWS, length)
+        total = torch.zeros(len(flat), device=flat.device)
+        for index in range(draws):
+            place = (index + torch.rand((), generator=generator).item()) / draws
+            count = 1 + min(length - 1, int(place * length))
+            hidden = _hide(flat[:1].shape, torch.tensor([[count]]), generator, torch.device("cpu")).to(flat.device)
+            nats = nats_of(self._logits(flat, ~hidden.expand_as(flat), condition), flat)
+            total = total + (nats * hidden).sum(1) * length / count / draws
+        return total
+
+    def _sample(self, plan: SamplePlan) -> Tensor:
+        codes, device = plan.known.clone(), plan.known.device
+        known = plan.mask.to(device).expand_as(codes).clone()
+        unknown = int((~plan.mask).sum())
+        steps = min(plan.steps or DEFAULT_STEPS, unknown)
+        for step in tqdm(range(1, steps + 1), desc="drawing", unit="round", disable=not plan.progress, leave=False):
+            if plan.guidance != 1 and plan.condition is not None:
+                both = torch.cat([plan.condition, torch.full_like(plan.condition, -1)])
+                given, empty = self._logits(codes.repeat(2, 1), known.repeat(2, 1), both).chunk(2)
+                logits = guided(given, empty, plan.guidance)
+            else:
+                logits = self._logits(codes, known, plan.condition)
+            drawn = draw(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
+            codes = torch.where(known, codes, drawn)
+            hidden = min(int(unknown * math.cos(math.pi / 2 * step / steps) + 1e-6), unknown - step)
+            known = self._keep(-nats_of(logits, codes), known, hidden, 1 - step / steps, plan.generator)
+        return codes
+
+    def _keep(
+        self, log_p: Tensor, known: Tensor, num_hidden: int, noise: float, generator: torch.Generator | None
+    ) -> Tensor:
+        """Which codes (B, T) are known after a round: all but the `num_hidden` least confident of the new ones."""
+        gumbel = gumbel_noise(log_p, generator)
+        infinite = math.isinf(self.order_temperature)
+        confidence = gumbel if infinite else log_p + self.order_temperature * noise * gumbel
+        order = confidence.masked_fill(known, math.inf).argsort(dim=1, stable=True)
+        return torch.ones_like(known).scatter(1, order[:, :num_hidden], False)
+
+
+def _hide(shape: torch.Size, counts: Tensor, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Random sets of positions, True where hidden, (B, T), of the sizes `counts` (B, 1)."""
+    ranks = torch.rand(shape, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
+    return ranks < counts.to(device)
