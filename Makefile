@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types format clean
+PEERS := .venv-peers
 
-demo: $(STAMP)  ## train a dVAE on the bundled emoji, evaluate it, draw what it learnt
+.PHONY: demo test check lint types format clean peers bench-sampling
+
+demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, draw
 	$(BIN)/smalti demo --out runs/demo
 
 test: $(STAMP)  ## the default test suite
@@ -32,5 +34,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
+bench-sampling: $(PEERS)/.installed  ## the samplers beside the naive ones and the peers; about 20 minutes
+	PYTHONPATH=.:benchmarks $(PEERS)/bin/python benchmarks/sampling.py
+
+peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
+
+$(PEERS)/.installed: benchmarks/peers.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 numpy
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt transformers safetensors pillow tqdm
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

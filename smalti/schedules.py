@@ -60,8 +60,3 @@ def linear(start: float, end: float, steps: int, *, delay: int = 0) -> Schedule:
 def cosine(start: float, end: float, steps: int, *, delay: int = 0, warmup: int = 0) -> Schedule:
     """Half a cosine from `start` to `end`, as in DALL-E's schedules (arXiv:2102.12092, appendix A.2)."""
     return Schedule(kind="cosine", start=start, end=end, steps=steps, delay=delay, warmup=warmup)
-
-
-def exponential(start: float, end: float, steps: int) -> Schedule:
-    """The same factor at every step, from `start` to `end`."""
-    return Schedule(kind="exponential", start=start, end=end, steps=steps)

@@ -15,13 +15,14 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
 from smalti.apps import verbs
+from smalti.apps.demo import demo
 from smalti.apps.draw import sample
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
 
 VERBS: dict[str, Callable[..., Any]] = {
-    "demo": verbs.demo,
+    "demo": demo,
     "evaluate": verbs.evaluate,
     "reconstruct": verbs.reconstruct,
     "encode": verbs.encode,

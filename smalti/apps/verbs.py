@@ -269,28 +269,6 @@ def _describe_run(run: Path) -> dict[str, Any]:
     return result
 
 
-def demo(*, out: str = "runs/demo", steps: int = 2400, seed: int = 0) -> dict[str, Any]:
-    """Train a dVAE on the bundled emoji, evaluate it, and show what it learnt.
-
-    Args:
-        out: the run's folder; an interrupted demo goes on.
-        steps: optimiser steps; the default takes about five minutes on two cores.
-        seed: of everything random.
-    """
-    from smalti.evaluate.page import write_page
-    from smalti.models.autoencoder import Autoencoder
-    from smalti.recipes import dvae
-
-    run = Path(out)
-    say(f"1/3 training a dVAE on 2,930 emoji at 32x32: {steps} steps into {run}")
-    train(dvae(data="emoji", steps=steps, seed=seed), run)
-    say("2/3 evaluating on the 335 emoji of the test split")
-    result = evaluate(out, "emoji")
-    say("3/3 drawing")
-    pictures = write_page(run, Autoencoder.from_pretrained(run), "emoji", result)
-    return {"run": out, "metrics": result["metrics"], "written": [str(path) for path in pictures]}
-
-
 def as_text(verb: str, result: dict[str, Any]) -> str:
     """A verb's result for a person."""
     from smalti.evaluate.card import format_number

@@ -16,6 +16,7 @@ from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.evaluate.autoencoders import count_codes
 from smalti.evaluate.card import format_number
+from smalti.evaluate.drawings import Drawn
 from smalti.files import atomic_path, write_text
 from smalti.models.autoencoder import Autoencoder
 from smalti.pictures import before_after, grid
@@ -95,7 +96,15 @@ def learning_chart(records: Sequence[Mapping[str, float]], name: str, label: str
     return _figure(draw)
 
 
-def write_page(run: Path, model: Autoencoder, data: str, evaluation: Mapping[str, Any]) -> list[Path]:
+def write_page(
+    run: Path,
+    model: Autoencoder,
+    data: str,
+    evaluation: Mapping[str, Any],
+    *,
+    drawn: Sequence[Drawn] = (),
+    prior: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Draw a run's pictures and the page that shows them.
 
     Args:
@@ -103,6 +112,8 @@ def write_page(run: Path, model: Autoencoder, data: str, evaluation: Mapping[str
         model: its model, with a codebook.
         data: the data set it was evaluated on.
         evaluation: what `evaluate` gave.
+        drawn: what a prior drew from text, if there is one.
+        prior: that prior's evaluation.
 
     Returns:
         What was written, the page first.
@@ -125,7 +136,7 @@ def write_page(run: Path, model: Autoencoder, data: str, evaluation: Mapping[str
     for name, chart in charts.items():
         write_text(run / name, chart)
     page = run / "demo.html"
-    write_text(page, _page(run, pictures, charts, counts, evaluation))
+    write_text(page, _page(run, pictures, charts, counts, evaluation, _drawings(drawn, prior) if prior else ""))
     return [page, *(run / name for name in [*pictures, *charts])]
 
 
@@ -135,6 +146,7 @@ def _page(
     charts: Mapping[str, str],
     counts: Tensor,
     evaluation: Mapping[str, Any],
+    drawings: str,
 ) -> str:
     metrics = evaluation["metrics"]
     rows = "".join(f"<tr><td>{name}</td><td>{format_number(value)}</td></tr>" for name, value in metrics.items())
@@ -154,6 +166,8 @@ def _page(
   img {{ max-width: 100%; image-rendering: pixelated; }}
   svg {{ max-width: 100%; height: auto; }}
   table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+  .row {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
+  figure {{ margin: 0; }}  figcaption {{ font-size: 0.85rem; max-width: 17rem; }}
   td {{ padding: 0.1rem 1.2rem 0.1rem 0; border-bottom: 1px solid #ddd; }}
 </style>
 <h1>What the tokenizer learnt</h1>
@@ -173,9 +187,28 @@ The line is the share that every code would have if all were used alike.</p>
 <h2>Learning</h2>
 {svg["distortion.svg"]}
 {svg["learning_usage.svg"]}
+{drawings}
 <h2>All numbers</h2>
 <table>{rows}</table>
 </html>
+"""
+
+
+def _drawings(drawn: Sequence[Drawn], prior: Mapping[str, Any]) -> str:
+    """The part of the page about text to image."""
+    metrics, parts = prior["metrics"], []
+    for group in drawn:
+        figures = "".join(
+            f'<figure><img src="{_data_url(grid(images, len(images), 2))}" alt="">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+            for caption, images in zip(group.captions, group.images, strict=True)
+        )
+        parts.append(f'<p>{group.title}:</p>\n<div class="row">{figures}</div>')
+    return f"""<h2>Text to image</h2>
+<p>A transformer has learnt which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out images,
+where codes counted position by position cost {metrics["histogram_bits_per_code"]:.2f} and codes of a fixed length
+{metrics["uniform_bits_per_code"]:.2f}. Each caption is drawn {drawn[0].images.shape[1]} times.</p>
+{"".join(parts)}
 """
 
 

@@ -218,7 +218,7 @@ def test_a_recipe_takes_a_config_file(image_folder, tmp_path, capsys):
 
 
 def test_the_demo_writes_pictures_and_a_page_that_loads_nothing_from_outside(tmp_path, capsys):
-    status, out, _ = outcome(capsys, "demo", "--out", tmp_path, "--steps", "2", "--json")
+    status, out, _ = outcome(capsys, "demo", "--out", tmp_path, "--steps", "2", "--prior_steps", "2", "--json")
     assert status == 0
     names = {Path(path).name for path in json.loads(out)["written"]}
     assert names == {
@@ -228,6 +228,7 @@ def test_the_demo_writes_pictures_and_a_page_that_loads_nothing_from_outside(tmp
         "usage.svg",
         "distortion.svg",
         "learning_usage.svg",
+        "text_to_image.png",
     }
     page = (tmp_path / "demo.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(

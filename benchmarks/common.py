@@ -1,0 +1,98 @@
+"""Two sides of one workload in one run: rotated order, warm-up, 7 rounds or more, medians of the per-round ratios."""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+ROUNDS = 7
+
+
+def cpu_times() -> tuple[float, float]:
+    """Seconds of CPU that this machine and this process have used."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = [int(value) for value in file.readline().split()[1:]]
+    busy = sum(fields[:3]) + sum(fields[5:8])
+    return busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
+def fma_peak() -> float:
+    """GFLOP/s of a large float32 matrix product on the threads in use: what this machine gives right now."""
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    best = 0.0
+    for _ in range(8):
+        start = time.perf_counter()
+        left @ right
+        best = max(best, 2 * 1024**3 / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def compare(
+    name: str, sides: Mapping[str, Callable[[], float]], ours: str, rounds: int = ROUNDS, unit: str = "codes/s"
+) -> dict:
+    """Run all sides in every round, in rotated order.
+
+    Args:
+        name: of the workload.
+        sides: name to a function that does the work once and returns its rate, more is better.
+        ours: the side that the others are compared with.
+        rounds: how many.
+        unit: of the rates.
+
+    Returns:
+        Medians of the rates, medians and ranges of the per-round ratios ours / other, the load of neighbours.
+    """
+    names = list(sides)
+    for side in names:
+        sides[side]()  # warm-up
+    rates: dict[str, list[float]] = {side: [] for side in names}
+    loads = []
+    for index in range(rounds):
+        start, (busy, own) = time.perf_counter(), cpu_times()
+        for side in names[index % len(names) :] + names[: index % len(names)]:
+            rates[side].append(sides[side]())
+        (busy_after, own_after), wall = cpu_times(), time.perf_counter() - start
+        loads.append(max(0.0, (busy_after - busy) - (own_after - own)) / wall)
+    result: dict = {
+        "workload": name,
+        "unit": unit,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "peak_gflops": round(fma_peak(), 1),
+        "neighbour_load_cores": round(statistics.median(loads), 2),
+        "rates": {side: round(statistics.median(values), 2) for side, values in rates.items()},
+        "ratios": {},
+    }
+    for side in names:
+        if side != ours:
+            ratios = [mine / other for mine, other in zip(rates[ours], rates[side], strict=True)]
+            result["ratios"][side] = {
+                "median": round(statistics.median(ratios), 2),
+                "range": [round(min(ratios), 2), round(max(ratios), 2)],
+            }
+    print(as_text(result, ours), flush=True)
+    return result
+
+
+def as_text(result: dict, ours: str) -> str:
+    """One result for a person."""
+    lines = [
+        f"{result['workload']} ({result['threads']} threads, {result['rounds']} rounds, matrix product "
+        f"{result['peak_gflops']} GF/s, neighbours {result['neighbour_load_cores']} cores)"
+    ]
+    for side, rate in result["rates"].items():
+        ratio = result["ratios"].get(side)
+        more = f"   {ours} is {ratio['median']}x ({ratio['range'][0]} to {ratio['range'][1]})" if ratio else ""
+        lines.append(f"  {side:<28} {rate:>12,.1f} {result['unit']}{more}")
+    return "\n".join(lines)
+
+
+def save(results: list[dict], path: Path) -> None:
+    """Write results as JSON, beside what other runs of the same file found."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path}")

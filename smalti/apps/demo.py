@@ -1,0 +1,46 @@
+"""The verb `demo`: the whole story on the bundled emoji."""
+
+from pathlib import Path
+from typing import Any
+
+from smalti.apps.verbs import evaluate, say, train
+from smalti.files import atomic_path
+
+GUIDANCE = 2.0  # of the pictures that the demo ends with
+
+
+def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2400, seed: int = 0) -> dict[str, Any]:
+    """Train a dVAE on the bundled emoji, then a transformer that draws new ones from text; evaluate both, show both.
+
+    Args:
+        out: the dVAE's folder; the transformer's is OUT/text_to_image. An interrupted demo goes on.
+        steps: optimiser steps of the dVAE; the default takes about five minutes on two cores.
+        prior_steps: optimiser steps of the transformer; the default takes about six minutes on two cores.
+        seed: of everything random.
+    """
+    from smalti.evaluate.drawings import draw_captions, picture
+    from smalti.evaluate.page import write_page
+    from smalti.generator import Generator
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.recipes import dvae, transformer
+
+    run, prior = Path(out), Path(out) / "text_to_image"
+    say(f"1/5 training a dVAE on 2,930 emoji at 32x32: {steps} steps into {run}")
+    train(dvae(data="emoji", steps=steps, seed=seed), run)
+    say("2/5 evaluating it on the 335 emoji of the test split")
+    result = evaluate(out, "emoji")
+    say(f"3/5 training a transformer on their captions and codes: {prior_steps} steps into {prior}")
+    recipe = transformer(tokenizer=out, data="emoji", text="en", batch_size=16, steps=prior_steps, seed=seed)
+    train(recipe, prior)
+    say("4/5 evaluating it on the test split")
+    prior_result = evaluate(str(prior), "emoji")
+    say("5/5 drawing")
+    drawn = draw_captions(Generator.from_pretrained(str(prior)), "emoji", guidance=GUIDANCE, seed=seed)
+    pictures = write_page(run, Autoencoder.from_pretrained(run), "emoji", result, drawn=drawn, prior=prior_result)
+    with atomic_path(run / "text_to_image.png") as temporary:
+        picture(drawn).save(temporary, "PNG")
+    return {
+        "run": out,
+        "metrics": {**result["metrics"], **{f"prior_{name}": value for name, value in prior_result["metrics"].items()}},
+        "written": [str(path) for path in [*pictures, run / "text_to_image.png"]],
+    }
