@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
+from smalti.ops.linear import prepared_linear
 from smalti.priors.base import ClassEmbedding, Conditions
 
 
@@ -31,6 +32,13 @@ class Cache:
         self.keys[:, :, start : self.length] = keys
         self.values[:, :, start : self.length] = values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Append one position (B, heads, 1, width) and let it attend to all so far; (B, heads * value_width)."""
+        keys, values = (part.flatten(0, 1) for part in self.add(keys, values))  # views: (B * heads, T, width)
+        scaled = queries.flatten(0, 1) * queries.shape[-1] ** -0.5
+        shares = torch.bmm(scaled, keys.transpose(1, 2)).softmax(-1)
+        return torch.bmm(shares, values).view(len(queries), -1)
 
 
 class Block(nn.Module):
@@ -59,15 +67,43 @@ class Block(nn.Module):
             nn.init.normal_(linear.weight, std=0.02 / (2 * layers) ** 0.5)
 
     def forward(self, stream: Tensor, cache: Cache | None = None) -> Tensor:
-        """(B, n, width) to the same; with a cache these are the next n positions (1, unless the cache is empty)."""
+        """(B, n, width) to the same; with a cache these are its first n positions, which it keeps."""
         batch, length, width = stream.shape
         qkv = self.qkv(self.attention_norm(stream)).view(batch, length, 3, self.heads, width // self.heads)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, n, width / heads) each
         if cache is not None:
-            keys, values = cache.add(keys, values)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=self.causal and length > 1)
+            cache.add(keys, values)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=self.causal)
         stream = stream + self.drop(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
         return stream + self.drop(self.down(F.gelu(self.up(self.mlp_norm(stream)), approximate="tanh")))
+
+
+class SteppedBlock:
+    """Steps a causal `Block`: `begin` with the first positions, then `step` with one at a time.
+
+    Args:
+        block: whose weights to use.
+        batch: B.
+        length: positions in all.
+    """
+
+    def __init__(self, block: Block, batch: int, length: int):
+        self.block, self.heads = block, block.heads
+        self.cache = Cache(block.out.weight, batch, block.heads, length, block.out.in_features // block.heads)
+        layers = (block.qkv, block.out, block.up, block.down)
+        self.qkv, self.out, self.up, self.down = (prepared_linear(layer.weight, layer.bias, batch) for layer in layers)
+
+    def begin(self, stream: Tensor) -> Tensor:
+        """The first positions (B, n, width)."""
+        return self.block(stream, self.cache)
+
+    def step(self, stream: Tensor) -> Tensor:
+        """The next position (B, width)."""
+        block = self.block
+        qkv = self.qkv(block.attention_norm(stream)).view(len(stream), 3, self.heads, -1)
+        mixed = self.cache.attend(qkv[:, 0, :, None], qkv[:, 1, :, None], qkv[:, 2, :, None])
+        stream = stream + self.out(mixed)
+        return stream + self.down(F.gelu(self.up(block.mlp_norm(stream)), approximate="tanh"))
 
 
 class Prefix(nn.Module):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.priors.attention import Block, Cache, GridPositions, Prefix
+from smalti.ops.linear import prepared_linear
+from smalti.priors.attention import Block, GridPositions, Prefix, SteppedBlock
 from smalti.priors.base import CausalPrior, PriorLoss, Stepper, nats_of
 
 TEXT_WEIGHT = 1 / 8  # of the text's share of the loss [1]; the codes have the rest
@@ -104,15 +105,18 @@ class _TransformerStepper:
         self.prior, self.positions, self.place = prior, prior.positions(), 0
         self.prefix = prior.before_codes(batch, condition)
         length = self.prefix.shape[1] - 1 + prior.num_codes
-        self.blocks = []
-        for block in prior.blocks:
-            assert isinstance(block, Block)
-            width = block.out.in_features // block.heads
-            self.blocks.append((block, Cache(prior.codes.weight, batch, block.heads, length, width)))
+        self.blocks = [SteppedBlock(block, batch, length) for block in prior.blocks if isinstance(block, Block)]
+        self.head = prepared_linear(prior.head.weight, prior.head.bias, batch)
 
     def step(self, previous: Tensor | None) -> Tensor:
-        stream = self.prefix if previous is None else (self.prior.codes(previous) + self.positions[self.place])[:, None]
+        if previous is None:
+            stream = self.prefix
+            for block in self.blocks:
+                stream = block.begin(stream)
+            stream = stream[:, -1]
+        else:
+            stream = self.prior.codes(previous) + self.positions[self.place]
+            for block in self.blocks:
+                stream = block.step(stream)
         self.place += 1
-        for block, cache in self.blocks:
-            stream = block(stream, cache)
-        return self.prior.head(self.prior.norm(stream[:, -1]))
+        return self.head(self.prior.norm(stream))
