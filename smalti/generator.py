@@ -87,6 +87,15 @@ class Generator:
                 image or a mask of another size.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        if self.model.prior.conditions.count and not self.model.config.condition_dropout:
+            if not prompts:
+                raise SmaltiError(
+                    "this prior was trained with condition_dropout 0 and cannot do without a prompt; give one"
+                )
+            if guidance != 1:
+                raise SmaltiError(
+                    f"guidance {guidance} needs a prior trained with condition_dropout; this one had none"
+                )
         condition = self.condition(prompts)
         if condition is not None:
             condition = (

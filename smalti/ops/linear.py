@@ -10,7 +10,7 @@ from torch import Tensor
 def prepared_linear(weight: Tensor, bias: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     """The function rows (`rows`, in) -> (`rows`, out) float32, equal to `F.linear` within rounding.
 
-    For several rows on a CPU oneDNN packs the weights into its own blocks, which saves a copy of them at every product. For
+    For several rows on a CPU oneDNN packs the weights into its own blocks, so that no product copies them again. For
     one row the matrix is kept the way round in which its product is a sum of long rows.
 
     Args:

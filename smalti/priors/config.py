@@ -72,6 +72,8 @@ class PriorConfig:
         label_kind: what the prior is conditioned on ("group", "subgroup", "class"); empty is nothing.
         labels: the names of the classes.
         text: captions as the condition, instead of classes.
+        condition_dropout: share of the training images that are shown without their condition; without any, the prior
+            can neither do without a prompt nor be guided.
     """
 
     prior: Spec
@@ -83,6 +85,11 @@ class PriorConfig:
     label_kind: str = ""
     labels: tuple[str, ...] = ()
     text: TextConfig | None = None
+    condition_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.condition_dropout < 1:
+            raise SmaltiError(f"condition_dropout must lie in [0, 1), not {self.condition_dropout}")
 
     def classes(self, names: Sequence[str]) -> list[int]:
         """The numbers of classes by their names.

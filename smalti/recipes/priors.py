@@ -174,8 +174,13 @@ def prior_experiment(
     return PriorExperiment(
         recipe=recipe,
         data=data,
-        model=PriorConfig(prior=prior, label_kind=label, labels=_labels(data, label) if label else (), **codes),
-        condition_dropout=condition_dropout,
+        model=PriorConfig(
+            prior=prior,
+            label_kind=label,
+            labels=_labels(data, label) if label else (),
+            condition_dropout=condition_dropout,
+            **codes,
+        ),
         optimizer=OptimizerConfig(
             learning_rate=cosine(learning_rate, 0.0, steps, warmup=warmup),
             weight_decay=weight_decay,

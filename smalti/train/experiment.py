@@ -111,13 +111,6 @@ class PriorExperiment(Training):
 
     Attributes:
         model: of the prior, with its tokenizer.
-        condition_dropout: share of the images that are shown without their condition, for classifier-free guidance.
     """
 
     model: PriorConfig
-    condition_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.condition_dropout < 1:
-            raise SmaltiError(f"condition_dropout must lie in [0, 1), not {self.condition_dropout}")

@@ -69,9 +69,8 @@ class PriorTask(Task):
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The prior's own loss; some images lose their condition, so that the prior can do without one too."""
         codes, condition = self.codes.draw(batch)
-        if condition is not None and self.experiment.condition_dropout:
-            dropped = torch.rand(len(condition)) < self.experiment.condition_dropout
-            condition[dropped] = -1
+        if condition is not None and self.experiment.model.condition_dropout:
+            condition[torch.rand(len(condition)) < self.experiment.model.condition_dropout] = -1
         given = None if condition is None else condition.to(self.device)
         total, terms = self.code_model.prior.loss(codes.to(self.device), given)
         return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)

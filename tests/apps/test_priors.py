@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from smalti import Autoencoder, Generator, SmaltiError
 from smalti.apps.cli import main
 from smalti.images import find_images
+from smalti.priors.code_model import CodeModel
 from smalti.train.log import read_metrics
 
 TRAIN = ["--steps", "4", "--batch_size", "4", "--log_every", "2"]
@@ -144,6 +146,17 @@ def test_text_is_drawn_and_kept_with_the_prior(runs, tmp_path, image_folder):
     generator.model.save_pretrained(tmp_path / "copy")
     again = Generator.from_pretrained(str(tmp_path / "copy")).draw("a disc", num=2)
     assert torch.equal(again, generator.draw("a disc", num=2))
+
+
+def test_a_prior_that_always_saw_its_condition_says_so(runs):
+    generator = Generator.from_pretrained(str(runs / "text"))
+    config = replace(generator.model.config, condition_dropout=0.0)
+    strict = Generator(CodeModel(config, generator.model.text), generator.tokenizer)
+    assert strict.draw("a disc").shape == (1, 4, 4)
+    with pytest.raises(SmaltiError, match="cannot do without a prompt; give one"):
+        strict.draw()
+    with pytest.raises(SmaltiError, match=r"guidance 2.0 needs a prior trained with condition_dropout"):
+        strict.draw("a disc", guidance=2.0)
 
 
 def test_a_prior_on_pixels_draws_and_measures_them(runs, image_folder, tmp_path, capsys):
