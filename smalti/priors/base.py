@@ -203,6 +203,7 @@ class Prior(nn.Module, ABC):
             check_shape(mask, "h w", "mask", h=height, w=width)
             known = known if known.ndim == 3 else known[None].expand(num, -1, -1)
             check_shape(known, "B h w", "known", B=num, h=height, w=width)
+            self._check_codes(known)
             plan = replace(plan, mask=mask.bool().flatten().cpu(), known=known.flatten(1).to(self.device))
         training = self.training
         self.eval()
@@ -261,18 +262,17 @@ class CausalPrior(Prior):
         return self._stepper(batch, self.conditions.check(condition, batch))
 
     def _sample(self, plan: SamplePlan) -> Tensor:
-        stepper = self._stepper(plan.num, plan.condition)
-        if plan.guidance != 1 and plan.condition is not None:
+        if plan.guidance == 1 or plan.condition is None:
+            stepper = self._stepper(plan.num, plan.condition)
+        else:
             both = torch.cat([plan.condition, torch.full_like(plan.condition, -1)])
             stepper = _Guided(self._stepper(2 * plan.num, both), plan.guidance)
         codes = plan.known.clone()
         bar = tqdm(range(self.num_codes), desc="drawing", unit="code", disable=not plan.progress, leave=False)
         previous = None
         for place in bar:
-            logits = stepper.step(previous)
-            drawn = draw(
-                plan.rules(logits), plan.generator
-            )  # even where it is not needed: the others keep their numbers
+            logits = plan.rules(stepper.step(previous))
+            drawn = draw(logits, plan.generator)  # even where a code is known: the others keep their random numbers
             previous = plan.known[:, place] if plan.mask[place] else drawn
             codes[:, place] = previous
         return codes
