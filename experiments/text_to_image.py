@@ -4,8 +4,8 @@
     smalti train transformer --tokenizer runs/demo --text en --batch_size 16 --steps 8000 --out runs/t2i
     python experiments/text_to_image.py runs/t2i --out runs/t2i
 
-Prints top-1 agreement for training captions and for held-out (test) captions, at several strengths of guidance, beside
-the classifier's own accuracy on real test images and on their reconstructions. Results: text_to_image.md.
+Prints top-1 agreement for training captions and for held-out (test) captions, at several strengths of guidance and
+temperatures, beside the classifier's own accuracy on real images and on their reconstructions. Results: text_to_image.md.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smalti import Generator
@@ -23,7 +24,8 @@ from smalti.data.batches import Epochs, Pixels, augmented
 from smalti.data.sources import open_data
 from smalti.pixels import to_float
 
-LABEL, NUM_TRAIN, GUIDANCE = "subgroup", 500, (1.0, 2.0, 3.0)
+LABEL, NUM_TRAIN = "subgroup", 500
+SETTINGS = ((1.0, 1.0), (2.0, 1.0), (1.0, 0.8), (1.5, 0.8), (1.0, 0.6))  # (guidance, sampling temperature)
 
 
 class Block(nn.Module):
@@ -53,7 +55,7 @@ def train_classifier(names: list[str], steps: int, seed: int) -> nn.Sequential:
     """On real training images only, shifted and flipped."""
     torch.manual_seed(seed)
     pixels, classes = images_of("train", names)
-    model = classifier(len(names)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = classifier(len(names)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     order, batch_size = Epochs(len(pixels), seed=seed), 64
@@ -77,13 +79,19 @@ def accuracy(model: nn.Module, images: Tensor, classes: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
-    parser.add_argument("--steps", type=int, default=1500, help="of the classifier")
+    parser.add_argument("--steps", type=int, default=1000, help="of the classifier")
+    parser.add_argument("--classifier", default="classifier.safetensors", help="made when it is not there")
     parser.add_argument("--out", default="")
     arguments = parser.parse_args()
     everything = open_data("emoji", "all")
     names = sorted(set(everything.labels[LABEL]))
     start = time.perf_counter()
-    model = train_classifier(names, arguments.steps, seed=0)
+    model = classifier(len(names)).eval()
+    if Path(arguments.classifier).exists():
+        model.load_state_dict(load_file(arguments.classifier))
+    else:
+        model = train_classifier(names, arguments.steps, seed=0)
+        save_file(model.state_dict(), arguments.classifier)
     print(f"classifier of {len(names)} subgroups: {time.perf_counter() - start:.0f} s", flush=True)
 
     generator = Generator.from_pretrained(arguments.run)
@@ -100,11 +108,14 @@ def main() -> None:
         rows = [int(source.indices[place]) for place in places]
         captions = [source.captions[row]["en"] for row in rows]
         wanted = torch.tensor([names.index(source.labels[LABEL][row]) for row in rows])
-        for guidance in GUIDANCE:
+        for guidance, temperature in SETTINGS:
             start = time.perf_counter()
             parts = [captions[at : at + 64] for at in range(0, len(captions), 64)]
-            codes = [generator.draw(part, seed=seed, guidance=guidance) for seed, part in enumerate(parts)]
-            key = f"samples, {split} captions, guidance {guidance}"
+            codes = [
+                generator.draw(part, seed=seed, guidance=guidance, temperature=temperature)
+                for seed, part in enumerate(parts)
+            ]
+            key = f"samples, {split} captions, guidance {guidance}, temperature {temperature}"
             result[key] = accuracy(model, generator.tokenizer.decode(torch.cat(codes)), wanted)
             print(f"{key}: {result[key]:.3f} ({len(captions)} in {time.perf_counter() - start:.0f} s)", flush=True)
     for name, value in result.items():

@@ -25,6 +25,7 @@ class PixelCNN(CausalPrior):
         layers: gated layers after the first.
         first_kernel: size of the first layer's window, odd.
         kernel: size of the other layers' windows, odd.
+        dropout: in training, of whole channels behind the gates.
         num_conditions: classes to condition on; 0 is none.
 
     References:
@@ -40,12 +41,14 @@ class PixelCNN(CausalPrior):
         layers: int = 8,
         first_kernel: int = 7,
         kernel: int = 3,
+        dropout: float = 0.0,
         num_conditions: int = 0,
     ):
         super().__init__(codebook_size, grid, Conditions(num_conditions))
         self.embedding = nn.Embedding(codebook_size, channels)
-        first = _GatedLayer(channels, first_kernel, strict=True, num_conditions=num_conditions)
-        rest = (_GatedLayer(channels, kernel, strict=False, num_conditions=num_conditions) for _ in range(layers))
+        options = {"dropout": dropout, "num_conditions": num_conditions}
+        first = _GatedLayer(channels, first_kernel, strict=True, **options)
+        rest = (_GatedLayer(channels, kernel, strict=False, **options) for _ in range(layers))
         self.layers = nn.ModuleList([first, *rest])
         self.hidden, self.head = nn.Linear(channels, channels), nn.Linear(channels, codebook_size)
 
@@ -67,7 +70,7 @@ class _GatedLayer(nn.Module):
     `strict` (the first layer): the windows end above row r and left of column c, and there is no residual.
     """
 
-    def __init__(self, channels: int, kernel: int, *, strict: bool, num_conditions: int):
+    def __init__(self, channels: int, kernel: int, *, strict: bool, dropout: float, num_conditions: int):
         super().__init__()
         check_kernel(kernel)
         self.strict, self.reach = strict, kernel // 2
@@ -77,14 +80,15 @@ class _GatedLayer(nn.Module):
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.mix = nn.Conv2d(channels, channels, 1)
         self.condition = ClassEmbedding(num_conditions, 2 * channels) if num_conditions else None
+        self.drop = nn.Dropout2d(dropout)
 
     def forward(self, vertical: Tensor, horizontal: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         height, width = vertical.shape[-2:]
         above = F.pad(vertical, (self.reach, self.reach, self.reach, 0))[..., : height + self.taps - 1, :]
         left = F.pad(horizontal, (self.reach, 0))[..., : width + self.taps - 1]
         from_above = self.vertical(above) + self.bias(condition)
-        mixed = self.mix(gate(self.horizontal(left) + self.link(from_above)))
-        return gate(from_above), mixed if self.strict else horizontal + mixed
+        mixed = self.mix(self.drop(gate(self.horizontal(left) + self.link(from_above))))
+        return self.drop(gate(from_above)), mixed if self.strict else horizontal + mixed
 
     def bias(self, condition: Tensor | None) -> Tensor | float:
         """What the condition adds to the vertical stack, and through the link to the horizontal one."""

@@ -18,16 +18,19 @@ from smalti.schedules import cosine
 from smalti.train.experiment import OptimizerConfig, PriorExperiment
 
 
-def pixelcnn(*, tokenizer: str, channels: int = 96, layers: int = 8, **common: Any) -> PriorExperiment:
+def pixelcnn(
+    *, tokenizer: str, channels: int = 96, layers: int = 8, dropout: float = 0.2, **common: Any
+) -> PriorExperiment:
     """Gated PixelCNN over the codes of a tokenizer.
 
     Args:
         tokenizer: the run of a trained model with a codebook, or "pixels".
         channels: of the features.
         layers: gated layers after the first.
+        dropout: of whole channels behind the gates.
         **common: see `prior_experiment`.
     """
-    prior = {"kind": "pixelcnn", "channels": channels, "layers": layers}
+    prior = {"kind": "pixelcnn", "channels": channels, "layers": layers, "dropout": dropout}
     return prior_experiment("pixelcnn", prior, tokenizer, **common)
 
 
@@ -132,14 +135,14 @@ def prior_experiment(
     warmup: int = 100,
     weight_decay: float = 0.05,
     ema_decay: float = 0.998,
-    steps: int = 2000,
+    steps: int = 800,
     batch_size: int = 32,
     seed: int = 0,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     log_every: int = 50,
-    sample_every: int = 500,
-    checkpoint_every: int = 500,
+    sample_every: int = 400,
+    checkpoint_every: int = 200,
 ) -> PriorExperiment:
     """What the priors have in common.
 
