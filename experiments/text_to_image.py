@@ -5,7 +5,7 @@
     python experiments/text_to_image.py runs/t2i --out runs/t2i
 
 Prints top-1 agreement for training captions and for held-out (test) captions, at several strengths of guidance and
-temperatures, beside the classifier's own accuracy on real images and on their reconstructions. Results: text_to_image.md.
+temperatures, beside the classifier's own accuracy on real images and reconstructions. Results: text_to_image.md.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def accuracy(model: nn.Module, images: Tensor, classes: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
-    parser.add_argument("--steps", type=int, default=1000, help="of the classifier")
+    parser.add_argument("--steps", type=int, default=1500, help="of the classifier")
     parser.add_argument("--classifier", default="classifier.safetensors", help="made when it is not there")
     parser.add_argument("--out", default="")
     arguments = parser.parse_args()
