@@ -98,9 +98,7 @@ class Generator:
                 )
         condition = self.condition(prompts)
         if condition is not None:
-            condition = (
-                condition.repeat_interleave(num, dim=0) if prompts else condition.expand(num, *condition.shape[1:])
-            )
+            condition = condition.repeat_interleave(num, dim=0)
         return self.model.prior.sample(
             num * max(1, len(prompts)),
             condition,

@@ -14,8 +14,8 @@ def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2400, 
 
     Args:
         out: the dVAE's folder; the transformer's is OUT/text_to_image. An interrupted demo goes on.
-        steps: optimiser steps of the dVAE; the default takes about five minutes on two cores.
-        prior_steps: optimiser steps of the transformer; the default takes about six minutes on two cores.
+        steps: optimiser steps of the dVAE; the default takes about four minutes on two cores.
+        prior_steps: optimiser steps of the transformer; the default takes about eight minutes on two cores.
         seed: of everything random.
     """
     from smalti.evaluate.drawings import draw_captions, picture

@@ -59,7 +59,7 @@ def _some(source: Source, generator: Generator) -> list[str]:
     config, text = generator.model.config, generator.model.text
     assert config.text is not None and text is not None
     rows = [source.captions[index].get(config.text.languages[0], "") for index in source.indices]
-    rows = [caption for caption in rows if caption.strip() and len(text.bpe.encode(caption).ids) <= text.length]
+    rows = [caption for caption in rows if text.fits(caption)]
     count = min(NUM_CAPTIONS, len(rows))
     return [rows[(2 * place + 1) * len(rows) // (2 * count)] for place in range(count)]
 

@@ -134,11 +134,6 @@ class Prefix(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=0.02)
 
-    @property
-    def length(self) -> int:
-        """Positions before the first code."""
-        return 1 + (self.conditions.length or 0)
-
     def forward(self, batch: int, condition: Tensor | None) -> Tensor:
         """(B, length, width)."""
         if self.tokens is None or self.positions is None or self.fillers is None or condition is None:

@@ -60,6 +60,13 @@ class SamplePlan:
     steps: int | None
     progress: bool
 
+    @property
+    def guided_condition(self) -> Tensor | None:
+        """The condition followed by as many empty ones, (2 B, ...); None where nothing is to be guided."""
+        if self.guidance == 1 or self.condition is None:
+            return None
+        return torch.cat([self.condition, torch.full_like(self.condition, -1)])
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -262,10 +269,10 @@ class CausalPrior(Prior):
         return self._stepper(batch, self.conditions.check(condition, batch))
 
     def _sample(self, plan: SamplePlan) -> Tensor:
-        if plan.guidance == 1 or plan.condition is None:
+        both = plan.guided_condition
+        if both is None:
             stepper = self._stepper(plan.num, plan.condition)
         else:
-            both = torch.cat([plan.condition, torch.full_like(plan.condition, -1)])
             stepper = _Guided(self._stepper(2 * plan.num, both), plan.guidance)
         codes = plan.known.clone()
         bar = tqdm(range(self.num_codes), desc="drawing", unit="code", disable=not plan.progress, leave=False)

@@ -128,14 +128,13 @@ class MaskGIT(Prior):
         codes, device = plan.known.clone(), plan.known.device
         known = plan.mask.to(device).expand_as(codes).clone()
         unknown = int((~plan.mask).sum())
-        steps = min(plan.steps or DEFAULT_STEPS, unknown)
+        steps, both = min(plan.steps or DEFAULT_STEPS, unknown), plan.guided_condition
         for step in tqdm(range(1, steps + 1), desc="drawing", unit="round", disable=not plan.progress, leave=False):
-            if plan.guidance != 1 and plan.condition is not None:
-                both = torch.cat([plan.condition, torch.full_like(plan.condition, -1)])
+            if both is None:
+                logits = self._logits(codes, known, plan.condition)
+            else:
                 given, empty = self._logits(codes.repeat(2, 1), known.repeat(2, 1), both).chunk(2)
                 logits = guided(given, empty, plan.guidance)
-            else:
-                logits = self._logits(codes, known, plan.condition)
             drawn = draw(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
             codes = torch.where(known, codes, drawn)
             hidden = min(int(unknown * math.cos(math.pi / 2 * step / steps) + 1e-6), unknown - step)

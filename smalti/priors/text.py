@@ -83,6 +83,10 @@ class TextTokenizer:
             row[: len(kept)] = torch.tensor(kept)
         return rows
 
+    def fits(self, caption: str) -> bool:
+        """Whether a caption has something to say and at most `length` tokens."""
+        return bool(caption.strip()) and len(self.bpe.encode(caption.strip()).ids) <= self.length
+
     def decode(self, tokens: Tensor) -> str:
         """The text of one row of tokens (length,)."""
         return self.bpe.decode(tokens[tokens >= 0].tolist()).strip()

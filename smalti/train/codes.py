@@ -104,7 +104,7 @@ def load_codes(
     captions = captions_of(source, config.text.languages)
     width = max(len(row) for row in captions)
     flat = [row[index % len(row)] for row in captions for index in range(width)]
-    long = sum(len(text.bpe.encode(caption).ids) > text.length for caption in {*flat})
+    long = sum(not text.fits(caption) for caption in {*flat})
     if long:
         warnings.warn(f"{long} captions are longer than {text.length} tokens and were cut", stacklevel=2)
     tokens = text(flat, cut=True).view(len(captions), width, -1)
