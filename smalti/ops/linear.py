@@ -2,35 +2,32 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from smalti.ops.native import kernels_for
 
 
-def prepared_linear(weight: Tensor, bias: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
-    """The function rows (`rows`, in) -> (`rows`, out) float32, equal to `F.linear` within rounding.
+def prepared_linear(layer: nn.Linear | nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    """The function rows (B, in) -> (B, out) of a linear layer or a 1x1 convolution with a bias, for inference.
 
-    For several rows on a CPU oneDNN packs the weights into its own blocks, so that no product copies them again. For
-    one row the matrix is kept the way round in which its product is a sum of long rows.
-
-    Args:
-        weight: (out, in).
-        bias: (out,).
-        rows: in the inputs to come; others work too, slower.
+    The native kernel packs the matrix, reads it once for all rows, and asks for its next part as it works on this one:
+    with few rows, reading is what takes the time. A row's result does not depend on the other rows.
     """
-    weight, bias = weight.detach(), bias.detach()
-    if _can_pack(weight) and rows > 1:
-        try:
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-            return lambda features: torch.ops.mkldnn._linear_pointwise(features, packed, bias, "none", [], "")
-        except (AttributeError, RuntimeError):  # a build of torch without these operators
-            pass
-    if weight.shape[0] >= weight.shape[1]:
-        transposed = weight.T.contiguous()
-        return lambda features: torch.addmm(bias, features, transposed)
-    return lambda features: F.linear(features, weight, bias)
+    assert layer.bias is not None
+    weight, bias = layer.weight.detach().flatten(1), layer.bias.detach()
+    native = kernels_for(weight, bias)
+    if native is None:
+        return lambda features: F.linear(features, weight, bias)
+    columns, depth = weight.shape
+    panels = -(-columns // native.panel)
+    packed, padded = weight.new_empty(panels, depth, native.panel), F.pad(bias, (0, panels * native.panel - columns))
+    native.pack(weight.contiguous(), columns, depth, packed)
 
+    def apply(features: Tensor) -> Tensor:
+        features = features.contiguous()
+        out = features.new_empty(len(features), columns)
+        native.linear(features, packed, padded, out, len(features), depth, columns)
+        return out
 
-def _can_pack(weight: Tensor) -> bool:
-    plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return plain and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+    return apply

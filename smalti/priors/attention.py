@@ -91,7 +91,7 @@ class SteppedBlock:
         self.block, self.heads = block, block.heads
         self.cache = Cache(block.out.weight, batch, block.heads, length, block.out.in_features // block.heads)
         layers = (block.qkv, block.out, block.up, block.down)
-        self.qkv, self.out, self.up, self.down = (prepared_linear(layer.weight, layer.bias, batch) for layer in layers)
+        self.qkv, self.out, self.up, self.down = (prepared_linear(layer) for layer in layers)
 
     def begin(self, stream: Tensor) -> Tensor:
         """The first positions (B, n, width)."""

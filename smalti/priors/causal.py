@@ -137,18 +137,6 @@ def as_rows(features: Tensor) -> Tensor:
     return features[:, :, 0].permute(2, 0, 1).contiguous()
 
 
-class SteppedLinear:
-    """A 1x1 convolution or a linear layer on single positions, (B, in) to (B, out)."""
-
-    def __init__(self, layer: nn.Conv2d | nn.Linear):
-        assert layer.bias is not None
-        self.weight, self.bias = layer.weight.detach().flatten(1).T.contiguous(), layer.bias.detach()
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Apply the layer."""
-        return torch.addmm(self.bias, features, self.weight)
-
-
 class RasterStepper(ABC):
     """Keeps count of rows and columns for the steppers of convolutional priors.
 

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smalti.ops.linear import prepared_linear
 from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, Stepper
-from smalti.priors.causal import CausalConv2d, RasterStepper, SteppedConv, SteppedLinear
+from smalti.priors.causal import CausalConv2d, RasterStepper, SteppedConv
 
 
 class MaskedPixelCNN(CausalPrior):
@@ -49,6 +50,18 @@ class MaskedPixelCNN(CausalPrior):
         self.blocks = nn.ModuleList(_Block(channels) for _ in range(layers))
         self.classes = ClassEmbedding(num_conditions, channels) if num_conditions else None
         self.hidden, self.head = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, codebook_size, 1)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """He's weights; at first every block is the identity and every code is as likely as the others."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for last in (self.head, *(block.up for block in self.blocks if isinstance(block, _Block))):
+            nn.init.zeros_(last.weight)
 
     def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
         stream = self.first(self.embedding(codes).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
@@ -81,10 +94,10 @@ class _MaskedStepper(RasterStepper):
         self.first = SteppedConv(prior.first, batch, self.width)
         blocks = [block for block in prior.blocks if isinstance(block, _Block)]
         self.blocks = [
-            (SteppedLinear(block.down), SteppedConv(block.middle, batch, self.width), SteppedLinear(block.up))
+            (prepared_linear(block.down), SteppedConv(block.middle, batch, self.width), prepared_linear(block.up))
             for block in blocks
         ]
-        self.hidden, self.head = SteppedLinear(prior.hidden), SteppedLinear(prior.head)
+        self.hidden, self.head = prepared_linear(prior.hidden), prepared_linear(prior.head)
         self.condition = prior.classes(condition) if prior.classes is not None and condition is not None else 0.0
 
     def know(self, column: int, embedded: Tensor) -> None:

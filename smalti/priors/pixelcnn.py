@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smalti.ops.linear import prepared_linear
 from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, Stepper
-from smalti.priors.causal import LeftTaps, RasterStepper, SteppedLinear, as_columns, as_rows, check_kernel
+from smalti.priors.causal import LeftTaps, RasterStepper, as_columns, as_rows, check_kernel
 
 
 class PixelCNN(CausalPrior):
@@ -109,7 +110,7 @@ class _SteppedLayer:
         channels = layer.mix.in_channels
         self.rows = layer.mix.weight.new_zeros(batch, channels, layer.taps, width + 2 * layer.reach)
         self.left = LeftTaps(layer.horizontal.weight[:, :, 0], batch, width, layer.reach)
-        self.mix = SteppedLinear(layer.mix)
+        self.mix = prepared_linear(layer.mix)
         self.from_above = self.rows
 
     def begin_row(self, above: Tensor | None) -> Tensor:
@@ -134,7 +135,7 @@ class _GatedStepper(RasterStepper):
         super().__init__(prior.embedding, prior.grid)
         layers = [layer for layer in prior.layers if isinstance(layer, _GatedLayer)]
         self.first, *self.rest = (_SteppedLayer(layer, batch, self.width, condition) for layer in layers)
-        self.hidden, self.head = SteppedLinear(prior.hidden), SteppedLinear(prior.head)
+        self.hidden, self.head = prepared_linear(prior.hidden), prepared_linear(prior.head)
 
     def know(self, column: int, embedded: Tensor) -> None:
         self.first.left.put(column, embedded)

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smalti.ops.linear import prepared_linear
 from smalti.priors.attention import Cache
 from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, Stepper
-from smalti.priors.causal import CausalConv2d, RasterStepper, SteppedConv, SteppedLinear
+from smalti.priors.causal import CausalConv2d, RasterStepper, SteppedConv
 
 
 class PixelSNAIL(CausalPrior):
@@ -127,7 +128,7 @@ class _SteppedResidual:
 
 class _SteppedAttend:
     def __init__(self, layer: _Attend, batch: int, length: int):
-        self.layer, self.qkv, self.merge = layer, SteppedLinear(layer.qkv), SteppedLinear(layer.merge)
+        self.layer, self.qkv, self.merge = layer, prepared_linear(layer.qkv), prepared_linear(layer.merge)
         weight = layer.qkv.weight
         self.cache = Cache(weight, batch, layer.heads, length, layer.key_width, layer.value_width)
 
@@ -152,7 +153,7 @@ class _SnailStepper(RasterStepper):
                 self.layers.append(_SteppedResidual(layer, batch, self.width))
             elif isinstance(layer, _Attend):
                 self.layers.append(_SteppedAttend(layer, batch, prior.num_codes))
-        self.hidden, self.head = SteppedLinear(prior.hidden), SteppedLinear(prior.head)
+        self.hidden, self.head = prepared_linear(prior.hidden), prepared_linear(prior.head)
 
     def know(self, column: int, embedded: Tensor) -> None:
         self.first.put(column, embedded)

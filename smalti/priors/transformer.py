@@ -106,7 +106,7 @@ class _TransformerStepper:
         self.prefix = prior.before_codes(batch, condition)
         length = self.prefix.shape[1] - 1 + prior.num_codes
         self.blocks = [SteppedBlock(block, batch, length) for block in prior.blocks if isinstance(block, Block)]
-        self.head = prepared_linear(prior.head.weight, prior.head.bias, batch)
+        self.head = prepared_linear(prior.head)
 
     def step(self, previous: Tensor | None) -> Tensor:
         if previous is None:

@@ -1,0 +1,5 @@
+/* Every kernel, for the instruction set that the including file names. */
+#include "vectors.h"
+#include "linear.h"
+
+int NAME(panel)(void) { return PANEL; }

@@ -1,0 +1,89 @@
+"""The native kernels of `kernels/`: loaded, chosen for this processor, and called.
+
+They are plain C without PyTorch's headers, compiled when smalti is installed. Where there was no compiler `kernels()`
+is None, and each operation takes its plain PyTorch form, which gives the same results within rounding.
+SMALTI_KERNELS=off (or avx512, avx2, portable) decides otherwise.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smalti.errors import SmaltiError
+
+LIBRARY = Path(__file__).with_name("_kernels.so")
+VARIANTS = ("avx512", "avx2", "portable")  # best first
+TYPES = {"t": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
+SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes last and is added here
+    "pack": "tiit",
+    "linear": "ttttiii",
+}
+
+
+class Kernels:
+    """The kernels for one instruction set.
+
+    Args:
+        library: the shared library.
+        variant: one of VARIANTS.
+    """
+
+    def __init__(self, library: ctypes.CDLL, variant: str):
+        self.variant = variant
+        self.panel: int = library[f"smalti_panel_{variant}"]()
+        for name, signature in SIGNATURES.items():
+            function = library[f"smalti_{name}_{variant}"]
+            function.argtypes = [*(TYPES[letter] for letter in signature), ctypes.c_int]
+            function.restype = None
+            setattr(self, name, _on_threads(function))
+
+    pack: Callable[..., None]
+    linear: Callable[..., None]
+
+
+def _on_threads(function: Callable[..., None]) -> Callable[..., None]:
+    def call(*arguments: Tensor | int | float) -> None:
+        plain = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
+        function(*plain, torch.get_num_threads())
+
+    return call
+
+
+@cache
+def load(variant: str) -> Kernels | None:
+    """The kernels of one variant, or None where they were not compiled or this processor lacks the instructions."""
+    if not LIBRARY.exists():
+        return None
+    library = ctypes.CDLL(str(LIBRARY))
+    supported = getattr(library, f"smalti_supported_{variant}", None)
+    return Kernels(library, variant) if supported is not None and supported() else None
+
+
+@cache
+def _chosen(wanted: str) -> Kernels | None:
+    if wanted in ("", "auto"):
+        return next((found for found in map(load, VARIANTS) if found is not None), None)
+    if wanted == "off":
+        return None
+    if wanted not in VARIANTS:
+        raise SmaltiError(f"SMALTI_KERNELS is {wanted!r}; it can be off, auto, {', '.join(VARIANTS)}")
+    found = load(wanted)
+    if found is None:
+        raise SmaltiError(f"SMALTI_KERNELS is {wanted!r}, which was not compiled or does not run on this processor")
+    return found
+
+
+def kernels() -> Kernels | None:
+    """The best kernels for this processor, or None."""
+    return _chosen(os.environ.get("SMALTI_KERNELS", ""))
+
+
+def kernels_for(*tensors: Tensor) -> Kernels | None:
+    """The kernels if all these tensors are float32 on the CPU, else None."""
+    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    return kernels() if plain else None
