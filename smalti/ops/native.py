@@ -21,7 +21,8 @@ VARIANTS = ("avx512", "avx2", "portable")  # best first
 TYPES = {"t": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
 SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes last and is added here
     "pack": "tiit",
-    "linear": "ttttiii",
+    "linear": "ttttiiii",
+    "attend": "ttttiiiiii",
 }
 
 
@@ -44,6 +45,7 @@ class Kernels:
 
     pack: Callable[..., None]
     linear: Callable[..., None]
+    attend: Callable[..., None]
 
 
 def _on_threads(function: Callable[..., None]) -> Callable[..., None]:

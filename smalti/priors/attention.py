@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
 from smalti.ops.linear import prepared_linear
+from smalti.ops.native import kernels_for
 from smalti.priors.base import ClassEmbedding, Conditions
 
 
@@ -33,12 +34,26 @@ class Cache:
         self.values[:, :, start : self.length] = values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Append one position (B, heads, 1, width) and let it attend to all so far; (B, heads * value_width)."""
-        keys, values = (part.flatten(0, 1) for part in self.add(keys, values))  # views: (B * heads, T, width)
-        scaled = queries.flatten(0, 1) * queries.shape[-1] ** -0.5
-        shares = torch.bmm(scaled, keys.transpose(1, 2)).softmax(-1)
-        return torch.bmm(shares, values).view(len(queries), -1)
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Append one position, and let it attend to all so far.
+
+        Shapes:
+            qkv      (B, heads * (2 * key_width + value_width))  queries, keys, values
+            returns  (B, heads * value_width)
+        """
+        (batch, heads, length, key_width), value_width = self.keys.shape, self.values.shape[3]
+        native = kernels_for(qkv, self.keys)
+        if native is not None:
+            out = qkv.new_empty(batch, heads * value_width)
+            where = (batch, heads, self.length, length, key_width, value_width)
+            native.attend(qkv.contiguous(), self.keys, self.values, out, *where)
+            self.length += 1
+            return out
+        widths = [heads * key_width, heads * key_width, heads * value_width]
+        queries, *new = (part.view(batch, heads, 1, -1) for part in qkv.split(widths, dim=1))
+        keys, values = (part.flatten(0, 1) for part in self.add(*new))  # views: (B * heads, T, width)
+        shares = torch.bmm(queries.flatten(0, 1) * key_width**-0.5, keys.transpose(1, 2)).softmax(-1)
+        return torch.bmm(shares, values).view(batch, -1)
 
 
 class Block(nn.Module):
@@ -88,10 +103,10 @@ class SteppedBlock:
     """
 
     def __init__(self, block: Block, batch: int, length: int):
-        self.block, self.heads = block, block.heads
+        self.block = block
         self.cache = Cache(block.out.weight, batch, block.heads, length, block.out.in_features // block.heads)
-        layers = (block.qkv, block.out, block.up, block.down)
-        self.qkv, self.out, self.up, self.down = (prepared_linear(layer) for layer in layers)
+        self.qkv, self.out, self.down = (prepared_linear(layer) for layer in (block.qkv, block.out, block.down))
+        self.up = prepared_linear(block.up, gelu=True)
 
     def begin(self, stream: Tensor) -> Tensor:
         """The first positions (B, n, width)."""
@@ -100,10 +115,8 @@ class SteppedBlock:
     def step(self, stream: Tensor) -> Tensor:
         """The next position (B, width)."""
         block = self.block
-        qkv = self.qkv(block.attention_norm(stream)).view(len(stream), 3, self.heads, -1)
-        mixed = self.cache.attend(qkv[:, 0, :, None], qkv[:, 1, :, None], qkv[:, 2, :, None])
-        stream = stream + self.out(mixed)
-        return stream + self.down(F.gelu(self.up(block.mlp_norm(stream)), approximate="tanh"))
+        stream = stream + self.out(self.cache.attend(self.qkv(block.attention_norm(stream))))
+        return stream + self.down(self.up(block.mlp_norm(stream)))
 
 
 class Prefix(nn.Module):

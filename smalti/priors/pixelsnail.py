@@ -136,8 +136,7 @@ class _SteppedAttend:
         """Nothing: attention knows no rows."""
 
     def at(self, column: int, stream: Tensor) -> Tensor:
-        queries, keys, values = self.layer.split(self.qkv(stream)[:, None])
-        mixed = self.cache.attend(queries, keys, values)
+        mixed = self.cache.attend(self.qkv(stream))
         return stream + F.glu(self.merge(F.elu(torch.cat([stream, mixed], dim=1))), dim=1)
 
 

@@ -26,6 +26,13 @@ def test_it_equals_the_layer_for_any_number_of_rows(variant, rows, inputs, outpu
         torch.testing.assert_close(prepared_linear(layer)(features), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_gelu_comes_after_it(variant):
+    torch.manual_seed(0)
+    layer, features = nn.Linear(20, 33), 3 * torch.randn(9, 20)
+    expected = nn.functional.gelu(layer(features), approximate="tanh")
+    torch.testing.assert_close(prepared_linear(layer, gelu=True)(features), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_a_row_does_not_depend_on_its_company(name, monkeypatch):
     monkeypatch.setenv("SMALTI_KERNELS", name)

@@ -69,9 +69,12 @@ static void tiles(const float *left, long stride, const float *panel, long depth
 
 #define DEPTH_PART 256 /* of a panel at a time: 16 or 32 KB that stay in the first-level cache for all rows */
 
-/* out (rows, columns) = left (rows, depth) x packed + bias; the bias is filled up to whole panels. */
+/* GELU with the tanh of GPT-2. */
+INLINE vec vgelu(vec x) { return 0.5f * x * (1.0f + vtanh(0.797884561f * (x + 0.044715f * x * x * x))); }
+
+/* out (rows, columns) = left (rows, depth) x packed + bias, or its GELU; the bias is filled up to whole panels. */
 void NAME(linear)(const float *left, const float *packed, const float *bias, float *out, long rows, long depth,
-                  long columns, int threads) {
+                  long columns, long gelu, int threads) {
     if (!rows) return;
     long panels = (columns + PANEL - 1) / PANEL;
     PARALLEL(num_threads(threads)) {
@@ -82,6 +85,7 @@ void NAME(linear)(const float *left, const float *packed, const float *bias, flo
             for (long r = 0; r < rows; r++) memcpy(sums[r], bias + p * PANEL, sizeof *sums);
             for (long d = 0; d < depth; d += DEPTH_PART)
                 tiles(left + d, depth, panel + d * PANEL, depth - d < DEPTH_PART ? depth - d : DEPTH_PART, sums, rows);
+            for (long r = 0; gelu && r < rows; r++) sums[r][0] = vgelu(sums[r][0]), sums[r][1] = vgelu(sums[r][1]);
             long width = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
             for (long r = 0; r < rows; r++) memcpy(out + r * columns + p * PANEL, sums[r], sizeof(float) * width);
         }

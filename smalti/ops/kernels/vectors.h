@@ -7,6 +7,7 @@
 #ifndef SMALTI_VECTORS_H
 #define SMALTI_VECTORS_H
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,5 +35,29 @@ INLINE vec splat(float value) { return value - (vec){0}; }
 INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec value) { *(vec *)to = value; }
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+
+/* e^x within 2 units in the last place; for x below -87 it is e^-87, above 88 e^88. With n the nearest whole number to
+   x / ln 2 and r the rest, e^x = 2^n (1 + r + r^2 q(r)); q is a least-squares fit at 400 Chebyshev nodes. */
+INLINE vec vexp(vec x) {
+    x = choose(x < splat(-87.0f), splat(-87.0f), x);
+    x = choose(x > splat(88.0f), splat(88.0f), x);
+    vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* adding 1.5 * 2^23 rounds to a whole number */
+    vec r = x - n * 0.693359375f - n * -2.12194440e-4f;    /* ln 2 in two parts, the first with few bits */
+    vec q = splat(1.374829955e-3f);
+    q = q * r + 8.371041559e-3f;
+    q = q * r + 4.166982788e-2f;
+    q = q * r + 1.666649730e-1f;
+    q = q * r + 4.999998613e-1f;
+    return (vec)((ivec)(q * r * r + r + 1.0f) + (__builtin_convertvector(n, ivec) << 23));
+}
+
+INLINE vec vsigmoid(vec x) { return 1.0f / (1.0f + vexp(-x)); }
+INLINE vec vtanh(vec x) { return 1.0f - 2.0f / (1.0f + vexp(2.0f * x)); }
+
+INLINE float total(vec x) {
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += x[lane];
+    return sum;
+}
 
 #endif
