@@ -6,9 +6,9 @@ from setuptools.errors import CompileError, LinkError
 
 FOLDER = "smalti/ops/kernels/"
 KERNELS = Extension(
-    "smalti.ops._kernels",
+    "smalti.ops.kernels.native",
     sources=[f"{FOLDER}kernels_{variant}.c" for variant in ("avx512", "avx2", "portable")],
-    depends=[f"{FOLDER}{name}.h" for name in ("all", "vectors", "linear", "attention")],
+    depends=[f"{FOLDER}{name}.h" for name in ("all", "vectors", "tiles", "linear", "nearest", "attention")],
     extra_compile_args=["-O3", "-std=gnu11", "-fno-math-errno"],
     optional=True,
 )

@@ -6,7 +6,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.ops.native import kernels_for
+from smalti.ops.native import Packed, kernels_for
 
 
 def prepared_linear(layer: nn.Linear | nn.Conv2d, *, gelu: bool = False) -> Callable[[Tensor], Tensor]:
@@ -23,15 +23,12 @@ def prepared_linear(layer: nn.Linear | nn.Conv2d, *, gelu: bool = False) -> Call
     if native is None:
         finish = partial(F.gelu, approximate="tanh") if gelu else lambda result: result
         return lambda features: finish(F.linear(features, weight, bias))
-    columns, depth = weight.shape
-    panels = -(-columns // native.panel)
-    packed, padded = weight.new_empty(panels, depth, native.panel), F.pad(bias, (0, panels * native.panel - columns))
-    native.pack(weight.contiguous(), columns, depth, packed)
+    packed = Packed(native, weight, bias)
 
     def apply(features: Tensor) -> Tensor:
         features = features.contiguous()
-        out = features.new_empty(len(features), columns)
-        native.linear(features, packed, padded, out, len(features), depth, columns, gelu)
+        out = features.new_empty(len(features), packed.columns)
+        native.linear(features, packed.panels, packed.bias, out, len(features), packed.depth, packed.columns, gelu)
         return out
 
     return apply

@@ -12,16 +12,18 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
 
-LIBRARY = Path(__file__).with_name("_kernels.so")
+LIBRARY = Path(__file__).with_name("kernels") / "native.so"
 VARIANTS = ("avx512", "avx2", "portable")  # best first
 TYPES = {"t": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
 SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes last and is added here
     "pack": "tiit",
     "linear": "ttttiiii",
+    "nearest": "ttttiii",
     "attend": "ttttiiiiii",
 }
 
@@ -45,6 +47,7 @@ class Kernels:
 
     pack: Callable[..., None]
     linear: Callable[..., None]
+    nearest: Callable[..., None]
     attend: Callable[..., None]
 
 
@@ -78,6 +81,24 @@ def _chosen(wanted: str) -> Kernels | None:
     if found is None:
         raise SmaltiError(f"SMALTI_KERNELS is {wanted!r}, which was not compiled or does not run on this processor")
     return found
+
+
+class Packed:
+    """A matrix (columns, depth) laid out in panels for one instruction set, with a number for each column.
+
+    Args:
+        kernels: for which.
+        matrix: (columns, depth) float32.
+        bias: (columns,) float32.
+        fill: the bias of the columns that fill up the last panel.
+    """
+
+    def __init__(self, kernels: Kernels, matrix: Tensor, bias: Tensor, fill: float = 0.0):
+        self.columns, self.depth = matrix.shape
+        panels = -(-self.columns // kernels.panel)
+        self.panels = matrix.new_empty(panels, self.depth, kernels.panel)
+        self.bias = F.pad(bias, (0, panels * kernels.panel - self.columns), value=fill)
+        kernels.pack(matrix.contiguous(), self.columns, self.depth, self.panels)
 
 
 def kernels() -> Kernels | None:

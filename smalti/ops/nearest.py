@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from smalti.ops.native import Packed, kernels_for
+
 CHUNK_ELEMENTS = 1 << 22  # at most this many scores exist at a time (16 MB), whatever N and K are
 
 
@@ -17,12 +19,25 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
         bias      (K,)    float32, optional
         result    (N,)    int64 in [0, K)
 
-    Memory is O(N + K) plus one chunk of scores; the N x K distance matrix never exists.
+    Memory is O(N + K D): the native kernel writes no score, plain PyTorch a chunk at a time; the N x K matrix never
+    exists. A feature's code does not depend on the other features of the native kernel's call.
     """
-    if bias is None:
-        bias = codebook.square().sum(1) / -2
-    rows = max(1, CHUNK_ELEMENTS // len(codebook))
-    scores = (torch.addmm(bias, chunk, codebook.T) for chunk in features.split(rows))
-    return (
-        torch.cat([chunk.argmax(1) for chunk in scores]) if len(features) else features.new_zeros(0, dtype=torch.int64)
+    features, codebook = features.detach(), codebook.detach()
+    bias = codebook.square().sum(1) / -2 if bias is None else bias.detach()
+    native = kernels_for(features, codebook, bias)
+    if native is None:
+        return nearest_code_reference(features, codebook, bias)
+    codes = torch.empty(len(features), dtype=torch.int64)
+    packed = Packed(native, codebook, bias, fill=-torch.inf)
+    native.nearest(
+        features.contiguous(), packed.panels, packed.bias, codes, len(features), packed.depth, packed.columns
     )
+    return codes
+
+
+def nearest_code_reference(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
+    """`nearest_code` in plain PyTorch, on any device."""
+    if not len(features):
+        return features.new_zeros(0, dtype=torch.int64)
+    rows = max(1, CHUNK_ELEMENTS // len(codebook))
+    return torch.cat([torch.addmm(bias, chunk, codebook.T).argmax(1) for chunk in features.split(rows)])

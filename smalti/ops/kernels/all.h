@@ -1,6 +1,8 @@
 /* Every kernel, for the instruction set that the including file names. */
 #include "vectors.h"
+#include "tiles.h"
 #include "linear.h"
+#include "nearest.h"
 #include "attention.h"
 
 int NAME(panel)(void) { return PANEL; }

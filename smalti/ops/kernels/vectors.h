@@ -11,6 +11,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if LANES > 4
+#include <immintrin.h>
+#endif
 
 #ifdef _OPENMP
 #define PARALLEL(clauses) _Pragma(SMALTI_TEXT(omp parallel clauses))
@@ -34,6 +37,17 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
 INLINE vec splat(float value) { return value - (vec){0}; }
 INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec value) { *(vec *)to = value; }
+/* The larger of each pair; `second` where one is not a number. */
+INLINE vec vmax(vec first, vec second) {
+#if LANES == 16
+    return (vec)_mm512_max_ps((__m512)first, (__m512)second);
+#elif LANES == 8
+    return (vec)_mm256_max_ps((__m256)first, (__m256)second);
+#else
+    ivec larger = first > second;
+    return (vec)((larger & (ivec)first) | (~larger & (ivec)second));
+#endif
+}
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
 
 /* e^x within 2 units in the last place; for x below -87 it is e^-87, above 88 e^88. With n the nearest whole number to

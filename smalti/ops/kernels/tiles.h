@@ -1,0 +1,56 @@
+/* The heart of every product here: a tile of some rows times a panel of packed columns, its sums in registers. */
+
+/* Rows of a tile: with two vectors a row, the sums fill the registers but for those of the two operands. */
+#if LANES == 16
+#define TILE_ROWS 12
+#elif LANES == 8
+#define TILE_ROWS 6
+#else
+#define TILE_ROWS 4
+#endif
+
+/* CALL(n) with the constant n that equals `rows`, 1 to TILE_ROWS. */
+#define TILE_CASE(n, CALL) \
+    case n: \
+        CALL(n); \
+        break;
+#if TILE_ROWS == 4
+#define MORE_CASES(CALL)
+#elif TILE_ROWS == 6
+#define MORE_CASES(CALL) TILE_CASE(5, CALL) TILE_CASE(6, CALL)
+#else
+#define MORE_CASES(CALL) \
+    TILE_CASE(5, CALL) TILE_CASE(6, CALL) TILE_CASE(7, CALL) TILE_CASE(8, CALL) TILE_CASE(9, CALL) TILE_CASE(10, CALL) \
+    TILE_CASE(11, CALL) TILE_CASE(12, CALL)
+#endif
+#define WITH_ROWS(rows, CALL) \
+    switch (rows) { TILE_CASE(1, CALL) TILE_CASE(2, CALL) TILE_CASE(3, CALL) TILE_CASE(4, CALL) MORE_CASES(CALL) }
+
+/* (columns, depth) row by row -> panels of PANEL columns, [panel][depth][PANEL], filled up with zeros. */
+void NAME(pack)(const float *matrix, long columns, long depth, float *packed, int threads) {
+    long panels = (columns + PANEL - 1) / PANEL;
+    PARALLEL(for num_threads(threads) schedule(static))
+    for (long p = 0; p < panels; p++) {
+        float *panel = packed + p * depth * PANEL;
+        long width = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
+        if (width < PANEL) memset(panel, 0, sizeof(float) * depth * PANEL);
+        for (long column = 0; column < width; column++)
+            for (long d = 0; d < depth; d++) panel[d * PANEL + column] = matrix[(p * PANEL + column) * depth + d];
+    }
+}
+
+/* sums[r] += row r of `left` times a panel; `rows` is a constant wherever this is called. Each sum is one chain of fused
+   multiply-adds in the order of depth, so a row's result does not depend on its company. Every step asks for a little of
+   what comes `ahead`, so that memory is read while sums are made. */
+INLINE void multiply(const float *left, long stride, const float *panel, long depth, vec (*sums)[2], const char *ahead,
+                     long ahead_step, int rows) {
+    for (long d = 0; d < depth; d++) {
+        __builtin_prefetch(ahead + d * ahead_step);
+        vec first = load(panel + d * PANEL), second = load(panel + d * PANEL + LANES);
+        UNROLL for (int r = 0; r < rows; r++) {
+            vec value = splat(left[r * stride + d]);
+            sums[r][0] += value * first;
+            sums[r][1] += value * second;
+        }
+    }
+}
