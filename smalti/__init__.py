@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from smalti.generator import Generator
     from smalti.images import to_pil
     from smalti.models.autoencoder import Autoencoder
-    from smalti.models.bottlenecks import GumbelSoftmax, VectorQuantizer
+    from smalti.models.bottlenecks import (
+        FSQ,
+        BinaryQuantizer,
+        Categorical,
+        ProductQuantizer,
+        ResidualQuantizer,
+        VectorQuantizer,
+    )
     from smalti.models.config import AutoencoderConfig
 
 __version__ = "0.1.0"
@@ -20,8 +27,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Autoencoder": "smalti.models.autoencoder",
     "AutoencoderConfig": "smalti.models.config",
+    "BinaryQuantizer": "smalti.models.bottlenecks",
+    "Categorical": "smalti.models.bottlenecks",
+    "FSQ": "smalti.models.bottlenecks",
     "Generator": "smalti.generator",
-    "GumbelSoftmax": "smalti.models.bottlenecks",
+    "ProductQuantizer": "smalti.models.bottlenecks",
+    "ResidualQuantizer": "smalti.models.bottlenecks",
     "SmaltiError": "smalti.errors",
     "VectorQuantizer": "smalti.models.bottlenecks",
     "open_data": "smalti.data.sources",
@@ -29,10 +40,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "FSQ",
     "Autoencoder",
     "AutoencoderConfig",
+    "BinaryQuantizer",
+    "Categorical",
     "Generator",
-    "GumbelSoftmax",
+    "ProductQuantizer",
+    "ResidualQuantizer",
     "SmaltiError",
     "VectorQuantizer",
     "open_data",

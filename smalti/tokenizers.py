@@ -62,7 +62,11 @@ class PixelTokenizer:
 
 
 class TrainedTokenizer:
-    """An autoencoder, as a prior sees it.
+    """An autoencoder, as a prior sees it: several codes at a position stand side by side.
+
+    Shapes:
+        images  (B, C, H, W)    float in [0, 1]
+        codes   (B, h, w * q)   int64 in [0, K)
 
     Args:
         model: an autoencoder with a codebook.
@@ -80,12 +84,14 @@ class TrainedTokenizer:
         return ImageShape(preprocessing.channels, preprocessing.image_size)
 
     def encode(self, images: Images) -> Tensor:
-        """The codes (B, h, w) of images."""
-        return self.model.encode(images)
+        """The codes of images."""
+        codes = self.model.encode(images)
+        return codes if codes.ndim == 3 else codes.permute(0, 2, 3, 1).flatten(2)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The images (B, C, H, W) of codes."""
-        return self.model.decode(codes)
+        """The images of codes."""
+        count = self.model.codes_bottleneck.num_codebooks
+        return self.model.decode(codes if count == 1 else codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2))
 
 
 Tokenizer = PixelTokenizer | TrainedTokenizer

@@ -116,8 +116,8 @@ class _Totals:
         self.dims = self.height = self.width = self.codes_per_image = 0
         self.seen = self.bf16_equal = self.bf16_codes = 0
         bottleneck = model.bottleneck
-        size = bottleneck.codebook_size if isinstance(bottleneck, DiscreteBottleneck) else 0
-        self.counts = torch.zeros(size, dtype=torch.int64) if size else None
+        self.discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
+        self.counts: Tensor | None = None  # (q, K)
 
     def _sum(self, **values: Tensor | None) -> None:
         for name, value in values.items():
@@ -154,10 +154,11 @@ class _Totals:
             )
         if importance_samples:
             self._sum(nll_nats=importance_sampled_nll(model, images, importance_samples))
-        if self.counts is not None and bottleneck.codes is not None:
+        if self.discrete is not None and bottleneck.codes is not None:
             self.codes_per_image = bottleneck.codes[0].numel()
-            self.counts += torch.bincount(bottleneck.codes.flatten().cpu(), minlength=len(self.counts))
-            self._compare_bf16(images, bottleneck.codes)
+            counts = self.discrete.histogram(bottleneck.codes)
+            self.counts = counts if self.counts is None else self.counts + counts
+            self._compare_bf16(self.discrete, images, bottleneck.codes)
         self.seen += len(images)
 
     def _bits(self, parameters: Tensor, images: Tensor) -> Tensor | None:
@@ -166,11 +167,11 @@ class _Totals:
         except SmaltiError:  # a Bernoulli on grey images is no likelihood of pixels
             return None
 
-    def _compare_bf16(self, images: Tensor, codes: Tensor) -> None:
-        if self.seen >= BF16_IMAGES or not isinstance(self.model.bottleneck, DiscreteBottleneck):
+    def _compare_bf16(self, bottleneck: DiscreteBottleneck, images: Tensor, codes: Tensor) -> None:
+        if self.seen >= BF16_IMAGES:
             return
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            rounded = self.model.bottleneck.encode(self.model.features(images))
+            rounded = bottleneck.encode(self.model.features(images))
         self.bf16_equal += int((rounded == codes).sum())
         self.bf16_codes += codes.numel()
 
@@ -191,7 +192,7 @@ class _Totals:
         if "nll_nats" in mean:
             result["nll_nats"] = mean["nll_nats"]
         if self.counts is not None:
-            size = (len(self.counts), self.height, self.width)
+            size = (self.counts.shape[1], self.height, self.width)
             result["nominal_bits_per_pixel"] = nominal_bits_per_pixel(self.codes_per_image, *size)
             result["bf16_equal_codes"] = self.bf16_equal / max(1, self.bf16_codes)
         return result
@@ -221,10 +222,11 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
 
 
 def count_codes(model: Autoencoder, source: Source, batch_size: int = 64) -> Tensor:
-    """How often each of the K codes occurs in a source's images, (K,)."""
+    """How often each code occurs in a source's images, (q, K)."""
     preprocessing = model.config.preprocessing
     pixels = Pixels(source, preprocessing.image_size, preprocessing.channels)
-    counts = torch.zeros(model.codes_bottleneck.codebook_size, dtype=torch.int64)
+    bottleneck = model.codes_bottleneck
+    counts = torch.zeros(bottleneck.num_codebooks, bottleneck.codebook_size, dtype=torch.int64)
     for batch in pixels.in_order(batch_size):
-        counts += torch.bincount(model.encode(to_float(batch)).flatten().cpu(), minlength=len(counts))
+        counts += bottleneck.histogram(model.encode(to_float(batch)))
     return counts

@@ -118,7 +118,7 @@ def write_page(
     Returns:
         What was written, the page first.
     """
-    counts = count_codes(model, open_data(data, evaluation["split"]))
+    counts = count_codes(model, open_data(data, evaluation["split"]))[0]  # a demo's model has one codebook
     order = counts.argsort(descending=True).tolist()
     records = read_metrics(run / "metrics.jsonl")
     pictures = {

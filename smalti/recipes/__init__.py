@@ -7,12 +7,18 @@ from smalti.recipes.autoencoders import ae, dvae, vae, vqvae
 from smalti.recipes.mnist_pixelcnn import mnist_pixelcnn
 from smalti.recipes.mnist_vae import mnist_vae
 from smalti.recipes.priors import maskgit, pixelcnn, pixelsnail, transformer
+from smalti.recipes.quantizers import bsq, fsq, lfq, pq, rvq
 
 RECIPES: dict[str, Callable[..., Any]] = {
     "ae": ae,
     "vae": vae,
     "vqvae": vqvae,
     "dvae": dvae,
+    "fsq": fsq,
+    "lfq": lfq,
+    "bsq": bsq,
+    "rvq": rvq,
+    "pq": pq,
     "mnist_vae": mnist_vae,
     "mnist_pixelcnn": mnist_pixelcnn,
     "pixelcnn": pixelcnn,

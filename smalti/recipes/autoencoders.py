@@ -13,6 +13,9 @@ from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.schedules import Schedule, constant, cosine, linear
 from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig
 
+Estimator = Literal[
+    "gumbel_softmax", "gumbel_straight_through", "straight_through", "gumbel_rao", "reinmax", "reinforce"
+]
 LikelihoodName = Literal["gaussian", "laplace", "logit_laplace", "logistic_mixture", "bernoulli"]
 
 
@@ -43,7 +46,8 @@ def vqvae(
     *,
     codebook_size: int = 512,
     code_dim: int = 16,
-    learning: Literal["ema", "gradient"] = "ema",
+    learning: Literal["ema", "gradient", "simvq"] = "ema",
+    estimator: Literal["straight_through", "rotation", "nsvq", "diveq"] = "straight_through",
     decay: float = 0.99,
     restart_below: float = 0.3,
     normalize: bool = False,
@@ -55,7 +59,8 @@ def vqvae(
     Args:
         codebook_size: K.
         code_dim: D, of a code vector.
-        learning: "ema" (moving averages) or "gradient" (codebook loss).
+        learning: "ema" (moving averages), "gradient" (codebook loss) or "simvq" (a matrix, by codebook loss).
+        estimator: how the gradient passes the nearest code vector.
         decay: of the moving averages.
         restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
         normalize: compare directions only (l2-normalised codes).
@@ -67,6 +72,7 @@ def vqvae(
         "codebook_size": codebook_size,
         "code_dim": code_dim,
         "learning": learning,
+        "estimator": estimator,
         "decay": decay,
         "restart_below": restart_below,
         "normalize": normalize,
@@ -79,7 +85,7 @@ def dvae(
     codebook_size: int = 512,
     code_dim: int = 16,
     logits: Literal["distance", "convolution"] = "distance",
-    hard: bool = False,
+    estimator: Estimator = "gumbel_softmax",
     first_temperature: float = 1.0,
     last_temperature: float = 1 / 16,
     temperature_portion: float = 0.7,
@@ -96,7 +102,7 @@ def dvae(
         codebook_size: K.
         code_dim: D, of a code vector.
         logits: "distance" to the code vectors, or DALL-E's 1x1 "convolution".
-        hard: straight-through Gumbel-Softmax instead of the soft relaxation.
+        estimator: how the gradient passes the draw of a code.
         first_temperature: of the relaxation, at the first step.
         last_temperature: of the relaxation, where the cosine ends.
         temperature_portion: the part of all steps that the cosine takes.
@@ -109,11 +115,11 @@ def dvae(
     """
     temperature = cosine(first_temperature, last_temperature, int(steps * temperature_portion))
     bottleneck = {
-        "kind": "gumbel_softmax",
+        "kind": "categorical",
         "codebook_size": codebook_size,
         "code_dim": code_dim,
         "logits": logits,
-        "hard": hard,
+        "estimator": estimator,
         "temperature": temperature,
         "sharpness": sharpness,
         "restart_below": restart_below,

@@ -16,12 +16,14 @@ class LossConfig:
     Attributes:
         beta: weight of the KL, a schedule over steps; 6.6 is DALL-E's as printed.
         commitment_weight: of the term whose gradient reaches the encoder.
-        codebook_weight: of the term whose gradient reaches the codebook (gradient-learnt codebooks only).
+        codebook_weight: of the term whose gradient reaches the codebook (where averages do not teach it).
+        entropy_weight: of the entropies of LFQ and BSQ.
     """
 
     beta: Schedule = Schedule(end=1.0)
     commitment_weight: float = 0.25
     codebook_weight: float = 1.0
+    entropy_weight: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,14 @@
 """The one loss of the whole family.
 
-    total = (distortion + beta * kl) / num_dims + commitment_weight * commitment + codebook_weight * codebook
+    total = (distortion + beta * kl) / num_dims
+            + commitment_weight * commitment + codebook_weight * codebook + entropy_weight * entropy
 
 `distortion` = -log p(x|z) and `kl` are nats per image: sums over an image, means over the batch. num_dims = C*H*W, so
 the first part is nats per dimension and DALL-E's beta = 6.6 is 6.6 here (they divide by 256*256*3 too). The penalties
-are means over B, h, w, D. Nothing depends on the batch size.
+are means over B, h, w (and D). Nothing depends on the batch size.
+
+REINFORCE adds to the gradient what no path carries: (distortion - baseline) times the gradient of ln q(draw), where an
+image's baseline is the mean distortion of the other images of the batch, which leaves the gradient unbiased.
 """
 
 from typing import NamedTuple
@@ -33,13 +37,31 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, ste
         step: for beta's schedule.
     """
     parameters, bottleneck = model(images)
-    distortion = model.likelihood.nll(parameters, images).mean()
+    per_image = model.likelihood.nll(parameters, images)
+    distortion = per_image.mean()
     kl = bottleneck.kl.mean()
-    weights = {"commitment": config.commitment_weight, "codebook": config.codebook_weight}
+    weights = {
+        "commitment": config.commitment_weight,
+        "codebook": config.codebook_weight,
+        "entropy": config.entropy_weight,
+    }
 
     total = (distortion + config.beta(step) * kl) / images[0].numel()
     for name, penalty in bottleneck.penalties.items():
         total = total + weights[name] * penalty
+    if bottleneck.log_prob is not None:
+        score = score_function_loss(per_image, bottleneck.log_prob) / images[0].numel()
+        total = total + score - score.detach()
 
     parts = {"distortion_nats": distortion, "kl_nats": kl, **bottleneck.penalties, "loss": total}
     return Loss(total=total, terms={name: part.detach() for name, part in parts.items()}, codes=bottleneck.codes)
+
+
+def score_function_loss(distortion: Tensor, log_prob: Tensor) -> Tensor:
+    """A scalar whose gradient is REINFORCE's, for the mean over a batch of distortions (B,) of draws of ln q (B,).
+
+    Williams 1992; the baseline is that of Mnih and Rezende, arXiv:1602.06725, across the batch.
+    """
+    others = max(1, len(distortion) - 1)
+    baseline = (distortion.sum() - distortion) / others
+    return ((distortion - baseline).detach() * log_prob).mean()

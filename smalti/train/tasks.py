@@ -80,8 +80,9 @@ class AutoencoderTask(Task):
         self.shown = self._some_images(size, channels)
         self.autoencoder = Autoencoder(experiment.model).to(device).train()
         bottleneck = self.autoencoder.bottleneck
-        self.usage = CodeUsage(bottleneck.codebook_size) if isinstance(bottleneck, DiscreteBottleneck) else None
-        self.codes: list[Tensor] = []
+        discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
+        self.usage = CodeUsage(discrete.codebook_size, discrete.num_codebooks) if discrete else None
+        self.counted: list[Tensor] = []
         self.restarted = 0.0
 
     @property
@@ -116,14 +117,14 @@ class AutoencoderTask(Task):
             images = binarize(images)
         loss = autoencoder_loss(self.autoencoder, images, self.experiment.loss, step)
         if loss.codes is not None:
-            self.codes.append(loss.codes)
+            self.counted.append(self.autoencoder.codes_bottleneck.histogram(loss.codes))
         return loss
 
     def after_step(self) -> str | None:
         """Update the codebook; count the codes."""
         self.restarted += self.autoencoder.bottleneck.update().get("restarted", 0.0)
-        alarms = [self.usage.observe(codes) for codes in self.codes] if self.usage else []
-        self.codes.clear()
+        alarms = [self.usage.observe(counts) for counts in self.counted] if self.usage else []
+        self.counted.clear()
         return next((alarm for alarm in alarms if alarm), None)
 
     def report(self) -> dict[str, float]:

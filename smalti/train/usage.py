@@ -14,33 +14,34 @@ ADVICE = (
 
 
 def usage(counts: Tensor) -> float:
-    """Fraction of the K codes (K,) that were used at least once."""
+    """Fraction of the codes that were used at least once, of counts (K,) or, for q codebooks, (q, K)."""
     return (counts > 0).float().mean().item()
 
 
 def perplexity(counts: Tensor) -> float:
-    """exp of the entropy of the histogram (K,) of codes: K when all are used alike."""
-    share = counts.double() / counts.sum().clamp(min=1)
-    return torch.special.entr(share).sum().exp().item()
+    """exp of the entropy of the histogram (K,): K when all codes are used alike; for (q, K) of the mean entropy."""
+    share = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)
+    return torch.special.entr(share).sum(-1).mean().exp().item()
 
 
 class CodeUsage:
-    """Counts codes over a window of 32 K codes and says once when their usage has collapsed.
+    """Counts codes over a window of 32 codes for each that there is, and says once when their usage has collapsed.
 
     Args:
         codebook_size: K.
+        num_codebooks: q.
     """
 
-    def __init__(self, codebook_size: int):
-        self.window = WINDOW_CODES_PER_ENTRY * codebook_size
-        self.counts = torch.zeros(codebook_size, dtype=torch.int64)
+    def __init__(self, codebook_size: int, num_codebooks: int = 1):
+        self.window = WINDOW_CODES_PER_ENTRY * codebook_size * num_codebooks
+        self.counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
         self.latest = torch.full((2,), NONE_YET, dtype=torch.float64)  # usage and perplexity of the last full window
         self.armed = torch.ones((), dtype=torch.bool)
         self.windows = torch.zeros((), dtype=torch.int64)
 
-    def observe(self, codes: Tensor) -> str | None:
-        """Count codes of any shape; returns the alarm's text when a window ends with too few in use."""
-        self.counts += torch.bincount(codes.flatten().cpu(), minlength=len(self.counts))
+    def observe(self, counts: Tensor) -> str | None:
+        """Add counts (q, K); returns the alarm's text when a window ends with too few codes in use."""
+        self.counts += counts
         if self.counts.sum() < self.window:
             return None
         self.latest = torch.tensor([usage(self.counts), perplexity(self.counts)], dtype=torch.float64)
@@ -52,7 +53,7 @@ class CodeUsage:
         if used >= ALARM_BELOW or not self.armed or self.windows <= GRACE_WINDOWS:
             return None
         self.armed.fill_(False)
-        share = f"{used:.0%} of {len(self.counts)} codes in use over the last {self.window:,} codes"
+        share = f"{used:.0%} of {self.counts.numel()} codes in use over the last {self.window:,} codes"
         return f"codebook collapse: {share}; {ADVICE}"
 
     def report(self) -> dict[str, float]:

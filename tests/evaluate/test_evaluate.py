@@ -15,7 +15,7 @@ SYSTEMS = {
     "ae": {"kind": "identity", "channels": 4},
     "vae": {"kind": "gaussian", "channels": 4},
     "vqvae": {"kind": "vector_quantizer", "codebook_size": 16, "code_dim": 4},
-    "dvae": {"kind": "gumbel_softmax", "codebook_size": 16, "code_dim": 4},
+    "dvae": {"kind": "categorical", "codebook_size": 16, "code_dim": 4},
 }
 
 

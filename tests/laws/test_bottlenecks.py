@@ -1,29 +1,43 @@
 """Laws that every bottleneck obeys; a member that is not in MEMBERS fails the last test."""
 
 import copy
-import math
 
 import pytest
 import torch
 
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
+from smalti.models.bottlenecks.codebook import Codebook
+from smalti.models.bottlenecks.estimators import CATEGORICAL, NEAREST
 from smalti.schedules import cosine
 
 K, D, SIDE = 24, 6, 4
 
+CODEBOOK = {"codebook_size": K, "code_dim": D}
+BY_GRADIENT = {"kind": "vector_quantizer", "learning": "gradient", **CODEBOOK}
 MEMBERS = {
     "identity": {"kind": "identity", "channels": D},
     "gaussian": {"kind": "gaussian", "channels": D},
-    "vq ema": {"kind": "vector_quantizer", "codebook_size": K, "code_dim": D},
-    "vq gradient": {"kind": "vector_quantizer", "codebook_size": K, "code_dim": D, "learning": "gradient"},
-    "vq normalized": {"kind": "vector_quantizer", "codebook_size": K, "code_dim": D, "normalize": True},
-    "gumbel distance": {"kind": "gumbel_softmax", "codebook_size": K, "code_dim": D},
-    "gumbel hard": {"kind": "gumbel_softmax", "codebook_size": K, "code_dim": D, "hard": True},
-    "gumbel convolution": {
-        "kind": "gumbel_softmax", "codebook_size": K, "code_dim": D, "logits": "convolution", "in_channels": 10,
-    },
-}  # fmt: skip
+    "vq ema": {"kind": "vector_quantizer", **CODEBOOK},
+    "vq gradient": BY_GRADIENT,
+    "vq normalized": {"kind": "vector_quantizer", "normalize": True, **CODEBOOK},
+    "vq simvq": {"kind": "vector_quantizer", "learning": "simvq", **CODEBOOK},
+    "vq rotation": {"kind": "vector_quantizer", "estimator": "rotation", **CODEBOOK},
+    "vq nsvq": {"estimator": "nsvq", **BY_GRADIENT},
+    "vq diveq": {"estimator": "diveq", **BY_GRADIENT},
+    "residual": {"kind": "residual_quantizer", "num_codebooks": 3, **CODEBOOK},
+    "residual dropout": {"kind": "residual_quantizer", "num_codebooks": 2, "drop": 0.5, **CODEBOOK},
+    "product": {"kind": "product_quantizer", "num_codebooks": 2, **CODEBOOK},
+    "fsq": {"kind": "fsq", "levels": (2, 2, 3, 2)},
+    "fsq odd": {"kind": "fsq", "levels": (5, 5, 7, 3)},
+    "lfq": {"kind": "binary_quantizer", "bits": 9},
+    "bsq": {"kind": "binary_quantizer", "bits": 5, "spherical": True},
+    "dvae distance": {"kind": "categorical", **CODEBOOK},
+    "dvae convolution": {"kind": "categorical", "logits": "convolution", "in_channels": 10, **CODEBOOK},
+    "dvae one-hot": {"kind": "categorical", "logits": "features", "codebook_size": K, "code_dim": 0},
+    "dvae learned prior": {"kind": "categorical", "prior_grid": (SIDE, SIDE), **CODEBOOK},
+    **{f"dvae {name}": {"kind": "categorical", "estimator": name, **CODEBOOK} for name in CATEGORICAL},
+}
 DISCRETE = [name for name, spec in MEMBERS.items() if issubclass(BOTTLENECKS[spec["kind"]], DiscreteBottleneck)]
 
 
@@ -63,7 +77,7 @@ def test_output_has_the_stated_shapes_and_types(bottleneck, training):
     if isinstance(bottleneck, DiscreteBottleneck):
         assert out.codes.shape == (3, *bottleneck.grid_shape(SIDE, SIDE))
         assert out.codes.dtype == torch.int64
-        assert out.codes.min() >= 0 and out.codes.max() < K
+        assert out.codes.min() >= 0 and out.codes.max() < bottleneck.codebook_size
     else:
         assert out.codes is None
 
@@ -109,7 +123,8 @@ def test_two_images_together_equal_two_alone(bottleneck):
 
 def test_gradient_reaches_the_features(bottleneck):
     inputs = features(bottleneck, 2).requires_grad_()
-    bottleneck.train()(inputs).latents.square().sum().backward()
+    out = bottleneck.train()(inputs)
+    (out.latents.square().sum() if out.log_prob is None else out.log_prob.sum()).backward()
     assert inputs.grad is not None and inputs.grad.abs().sum() > 0
 
 
@@ -136,7 +151,7 @@ def same_kind(name, bottleneck):
     other = make(name, trained=False)
     ours = {key: value.shape for key, value in bottleneck.state_dict().items()}
     theirs = {key: value.shape for key, value in other.state_dict().items()}
-    flags = ("hard", "normalize")
+    flags = ("estimator", "normalize", "drop", "spherical", "by_distance", "codebook_size")
     return (
         type(other) is type(bottleneck)
         and ours == theirs
@@ -200,45 +215,60 @@ def test_encode_in_training_mode_draws_no_noise_and_keeps_no_statistics(discrete
 
 
 def test_every_code_decodes_and_encodes_to_something_in_range(discrete):
-    codes = torch.arange(K).view(1, 4, K // 4)
-    assert discrete.decode(codes).shape == (1, discrete.out_channels, 4, K // 4)
+    size = discrete.codebook_size
+    codes = torch.arange(size).view(1, 1, 1, size).expand(1, discrete.num_codebooks, 1, size)
+    codes = codes.reshape(1, *discrete.grid_shape(1, size))
+    latents = discrete.decode(codes)
+    assert latents.shape == (1, discrete.out_channels, 1, size)
+    if discrete.num_codebooks == 1:
+        assert len(latents[0, :, 0].T.unique(dim=0)) == size
 
 
-@pytest.mark.parametrize(
-    ("codes", "message"),
-    [
-        (torch.full((1, 2, 2), K), rf"\[0, {K}\).*\[{K}, {K}\]"),
-        (torch.full((1, 2, 2), -1), r"\[-1, -1\]"),
-        (torch.zeros(2, 2, dtype=torch.int64), r"\(B, h, w\), not \(2, 2\)"),
-        (torch.zeros(1, 2, 2), "integers, not torch.float32"),
-    ],
-)
-def test_bad_codes_are_one_line_errors(discrete, codes, message):
-    with pytest.raises(SmaltiError, match=message) as error:
-        discrete.decode(codes)
-    assert "\n" not in str(error.value)
+def test_bad_codes_are_one_line_errors(discrete):
+    size, shape = discrete.codebook_size, (1, *discrete.grid_shape(2, 2))
+    for codes, message in [
+        (torch.full(shape, size), rf"\[0, {size}\).*\[{size}, {size}\]"),
+        (torch.full(shape, -1), r"\[-1, -1\]"),
+        (torch.zeros(2, 2, dtype=torch.int64), r"\(B,.* h, w\), not \(2, 2\)"),
+        (torch.zeros(shape), "integers, not torch.float32"),
+    ]:
+        with pytest.raises(SmaltiError, match=message) as error:
+            discrete.decode(codes)
+        assert "\n" not in str(error.value)
+
+
+def test_histogram_counts_each_codebook(discrete):
+    codes = discrete.encode(features(discrete, 3))
+    counts = discrete.histogram(codes)
+    assert counts.shape == (discrete.num_codebooks, discrete.codebook_size)
+    assert (counts.sum(1) == 3 * SIDE * SIDE).all()
+    first = codes if discrete.num_codebooks == 1 else codes[:, 0]
+    assert torch.equal(counts[0], torch.bincount(first.flatten(), minlength=discrete.codebook_size))
 
 
 def test_codebook_is_learnt(discrete):
     """Every member moves its codebook, by gradient or by averages (a peer's never got a gradient)."""
-    inputs = features(discrete, 8, seed=9)
-    out = discrete.train()(inputs)
-    parameters = dict(discrete.named_parameters())
-    if "codebook.vectors" in parameters:
-        (out.latents.square().mean() + sum(out.penalties.values())).backward()
-        assert parameters["codebook.vectors"].grad.abs().sum() > 0
-    else:
-        before = discrete.codebook.vectors.clone()
-        discrete.update()
-        assert not torch.equal(before, discrete.codebook.vectors)
+    out = discrete.train()(features(discrete, 8, seed=9).requires_grad_())
+    codebooks = [module for module in discrete.modules() if isinstance(module, Codebook)]
+    before = [codebook.vectors.clone() for codebook in codebooks]
+    out.latents.square().mean().add(sum(out.penalties.values())).backward()
+    discrete.update()
+    for codebook, old in zip(codebooks, before, strict=True):
+        learned = list(codebook.parameters())
+        assert all(parameter.grad.abs().sum() > 0 for parameter in learned)
+        assert learned or not torch.equal(old, codebook.vectors)
 
 
 def test_kl_is_at_most_the_uniform_rate(discrete):
-    assert (discrete.eval()(features(discrete, 4)).kl <= SIDE * SIDE * math.log(K) + 1e-3).all()
+    kl = discrete.eval()(features(discrete, 4)).kl
+    assert (kl <= discrete.uniform_kl(features(discrete, 4)) + 1e-3).all()
 
 
 def test_every_public_member_is_under_the_laws():
     assert {spec["kind"] for spec in MEMBERS.values()} == set(BOTTLENECKS)
+    estimators = {(spec["kind"], spec["estimator"]) for spec in MEMBERS.values() if "estimator" in spec}
+    wanted = {("categorical", name) for name in CATEGORICAL} | {("vector_quantizer", name) for name in NEAREST}
+    assert estimators | {("vector_quantizer", "straight_through")} == wanted
     known = set(all_subclasses(next(iter(BOTTLENECKS.values())).__mro__[1]))
     assert set(BOTTLENECKS.values()) == {cls for cls in known if not cls.__abstractmethods__}
 
@@ -249,7 +279,7 @@ def all_subclasses(cls):
 
 def test_temperature_does_not_compound():
     schedule = cosine(1.0, 1 / 16, 100)
-    bottleneck = BOTTLENECKS["gumbel_softmax"](codebook_size=4, code_dim=2, temperature=schedule)
+    bottleneck = BOTTLENECKS["categorical"](codebook_size=4, code_dim=2, temperature=schedule)
     for step in (0, 50, 50, 50, 100):
         assert bottleneck.anneal(step)["temperature"] == schedule(step)
     assert bottleneck.temperature.item() == pytest.approx(1 / 16)

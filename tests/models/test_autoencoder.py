@@ -17,7 +17,7 @@ SYSTEMS = {
     "ae": {"kind": "identity", "channels": 8},
     "vae": {"kind": "gaussian", "channels": 8},
     "vqvae": {"kind": "vector_quantizer", "codebook_size": 32, "code_dim": 8},
-    "dvae": {"kind": "gumbel_softmax", "codebook_size": 32, "code_dim": 8},
+    "dvae": {"kind": "categorical", "codebook_size": 32, "code_dim": 8},
 }
 
 
@@ -47,7 +47,7 @@ def test_forward_backward_for_every_system_and_likelihood(system, likelihood):
 def test_any_size_comes_back_exactly(model, size):
     images = torch.rand(2, 3, *size)
     assert model.reconstruct(images).shape == images.shape
-    if isinstance(SYSTEMS, dict) and model.config.bottleneck["kind"] in ("vector_quantizer", "gumbel_softmax"):
+    if isinstance(SYSTEMS, dict) and model.config.bottleneck["kind"] in ("vector_quantizer", "categorical"):
         codes = model.encode(images)
         assert codes.shape == (2, -(-size[0] // 4), -(-size[1] // 4))
         assert torch.equal(model.decode(codes, size), model.reconstruct(images))
@@ -174,7 +174,7 @@ def test_truncated_foreign_and_mismatched_weights_are_named(tmp_path):
     ("old", "new", "message"),
     [
         ('"width"', '"widht"', "unknown key 'widht'; did you mean 'width'"),
-        ('"gumbel_softmax"', '"gumbel_softmacks"', "unknown kind 'gumbel_softmacks'; did you mean 'gumbel_softmax'"),
+        ('"categorical"', '"categorycal"', "unknown kind 'categorycal'; did you mean 'categorical'"),
         ('"likelihood"', '"likelyhood"', "unknown key 'likelyhood'; did you mean 'likelihood'"),
         ('"format": 1', '"format": 7', "format 7.*update smalti"),
         ('"autoencoder"', '"prior"', "does not describe a smalti autoencoder"),

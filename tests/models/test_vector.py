@@ -152,7 +152,7 @@ def test_fewer_vectors_than_codes_still_initialise():
     ("options", "message"),
     [
         ({"codebook_size": 1}, "at least 2, not 1"),
-        ({"learning": "magic"}, "'ema' or 'gradient', not 'magic'"),
+        ({"learning": "magic"}, "'ema', 'gradient' or 'simvq', not 'magic'"),
         ({"decay": 1.0}, "not 1.0"),
         ({"restart_below": -1.0}, "not .* -1.0"),
     ],

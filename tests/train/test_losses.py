@@ -12,7 +12,7 @@ SYSTEMS = {
     "ae": {"kind": "identity", "channels": 4},
     "vae": {"kind": "gaussian", "channels": 4},
     "vqvae": {"kind": "vector_quantizer", "codebook_size": 16, "code_dim": 4, "learning": "gradient"},
-    "dvae": {"kind": "gumbel_softmax", "codebook_size": 16, "code_dim": 4},
+    "dvae": {"kind": "categorical", "codebook_size": 16, "code_dim": 4},
 }
 
 
@@ -75,14 +75,14 @@ def test_usage_and_perplexity_by_hand():
 
 def test_alarm_waits_out_the_start(monkeypatch):
     monkeypatch.setattr("smalti.train.usage.GRACE_WINDOWS", 3)
-    watch, few = CodeUsage(4), torch.zeros(128, dtype=torch.int64)
+    watch, few = CodeUsage(4), torch.tensor([[128, 0, 0, 0]])
     assert [watch.observe(few) is None for _ in range(4)] == [True, True, True, False]
 
 
 def test_alarm_rings_once_per_fall_and_advises(monkeypatch):
     monkeypatch.setattr("smalti.train.usage.GRACE_WINDOWS", 0)
     watch = CodeUsage(4)  # a window of 128 codes
-    few, all_codes = torch.zeros(64, dtype=torch.int64), torch.arange(64) % 4
+    few, all_codes = torch.tensor([[64, 0, 0, 0]]), torch.tensor([[16, 16, 16, 16]])
     assert watch.observe(few) is None  # half a window
     assert watch.report() == {}
     alarm = watch.observe(few)
@@ -97,7 +97,7 @@ def test_window_does_not_depend_on_the_batch_size():
     codes = torch.randint(0, 8, (512,), generator=torch.Generator().manual_seed(0))
     whole, parts = CodeUsage(8), CodeUsage(8)
     for part in codes.split(256):
-        whole.observe(part)
+        whole.observe(torch.bincount(part, minlength=8)[None])
     for part in codes.split(16):
-        parts.observe(part)
+        parts.observe(torch.bincount(part, minlength=8)[None])
     assert whole.report() == parts.report()

@@ -5,29 +5,41 @@ from smalti.models.bottlenecks.base import (
     BottleneckOutput,
     DiscreteBottleneck,
     PosteriorSample,
-    straight_through,
 )
+from smalti.models.bottlenecks.binary import BinaryQuantizer
+from smalti.models.bottlenecks.categorical import Categorical
+from smalti.models.bottlenecks.estimators import straight_through
+from smalti.models.bottlenecks.fsq import FSQ
 from smalti.models.bottlenecks.gaussian import Gaussian
-from smalti.models.bottlenecks.gumbel import GumbelSoftmax
 from smalti.models.bottlenecks.identity import Identity
+from smalti.models.bottlenecks.product import ProductQuantizer
+from smalti.models.bottlenecks.residual import ResidualQuantizer
 from smalti.models.bottlenecks.vector import VectorQuantizer
 
 BOTTLENECKS: dict[str, type[Bottleneck]] = {
     "identity": Identity,
     "gaussian": Gaussian,
     "vector_quantizer": VectorQuantizer,
-    "gumbel_softmax": GumbelSoftmax,
+    "residual_quantizer": ResidualQuantizer,
+    "product_quantizer": ProductQuantizer,
+    "fsq": FSQ,
+    "binary_quantizer": BinaryQuantizer,
+    "categorical": Categorical,
 }
 
 __all__ = [
     "BOTTLENECKS",
+    "FSQ",
+    "BinaryQuantizer",
     "Bottleneck",
     "BottleneckOutput",
+    "Categorical",
     "DiscreteBottleneck",
     "Gaussian",
-    "GumbelSoftmax",
     "Identity",
     "PosteriorSample",
+    "ProductQuantizer",
+    "ResidualQuantizer",
     "VectorQuantizer",
     "straight_through",
 ]

@@ -1,5 +1,6 @@
 """The interface of all bottlenecks. A class is abstract (these two) or final (the members)."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ class BottleneckOutput(NamedTuple):
     codes: Tensor | None  # (B, *grid) int64 in [0, K); None when continuous
     kl: Tensor  # (B,) nats per image, KL(q(z|x) || p(z))
     penalties: dict[str, Tensor]  # scalars, UNWEIGHTED, e.g. {"commitment": ..., "codebook": ...}
+    log_prob: Tensor | None = None  # (B,) nats, ln q(drawn codes | x) with gradient: only for REINFORCE
 
 
 class PosteriorSample(NamedTuple):
@@ -24,11 +26,6 @@ class PosteriorSample(NamedTuple):
 
     latents: Tensor  # (B, D, h, w)
     log_ratio: Tensor  # (B,) nats per image, log p(z) - log q(z|x)
-
-
-def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """The value of `hard` with the gradient of `soft`: the estimator of Bengio et al., arXiv:1308.3432."""
-    return hard.detach() + (soft - soft.detach())
 
 
 def flatten_grid(features: Tensor) -> Tensor:
@@ -107,13 +104,26 @@ class DiscreteBottleneck(Bottleneck):
 
     Attributes:
         codebook_size: K.
+        num_codebooks: q, codes at each grid position; where it is more than 1 the codes are (B, q, h, w).
     """
 
     codebook_size: int
+    num_codebooks: int = 1
+    code_axes: str = "B h w"
 
     def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
         """The shape of one image's codes for an h x w grid of features."""
         return (h, w)
+
+    def histogram(self, codes: Tensor) -> Tensor:
+        """How often each code occurs in codes (B, *grid), for each codebook: (q, K) int64 on the CPU."""
+        each = codes.cpu().view(len(codes), self.num_codebooks, -1).transpose(0, 1).flatten(1)
+        return torch.stack([torch.bincount(part, minlength=self.codebook_size) for part in each])
+
+    def uniform_kl(self, features: Tensor) -> Tensor:
+        """KL of one certain code at each position to the uniform distribution: h*w*q*ln K nats, (B,)."""
+        positions = features.shape[2] * features.shape[3] * self.num_codebooks
+        return features.new_full((len(features),), positions * math.log(self.codebook_size))
 
     def encode(self, features: Tensor) -> Tensor:
         """The codes (B, *grid) int64 of features (B, in_channels, h, w); deterministic, in every mode."""
@@ -127,7 +137,7 @@ class DiscreteBottleneck(Bottleneck):
         Raises:
             SmaltiError: no integers, another number of axes, or a code outside [0, K).
         """
-        check_shape(codes, " ".join(["B", *"hwqt"[: len(self.grid_shape(1, 1))]]), "codes")
+        check_shape(codes, self.code_axes, "codes")
         if codes.is_floating_point() or codes.dtype == torch.bool:
             raise SmaltiError(f"codes must be integers, not {codes.dtype}")
         if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
@@ -142,3 +152,10 @@ class DiscreteBottleneck(Bottleneck):
 
     @abstractmethod
     def _decode(self, codes: Tensor) -> Tensor: ...
+
+
+class CertainBottleneck(DiscreteBottleneck):
+    """A discrete bottleneck whose posterior is one certain code for each feature; a member encodes and decodes."""
+
+    def _sample(self, features: Tensor) -> PosteriorSample:
+        return PosteriorSample(latents=self._decode(self._encode(features)), log_ratio=-self.uniform_kl(features))

@@ -9,7 +9,9 @@ from smalti.errors import SmaltiError
 from smalti.ops.nearest import nearest_code
 
 KMEANS_ITERATIONS = 10
+JITTER = 0.1  # of repeated draws, in standard deviations of the vectors: equal code vectors could never part
 EPSILON = 1e-8
+Learning = Literal["ema", "gradient", "simvq"]
 
 
 class Codebook(nn.Module):
@@ -23,36 +25,45 @@ class Codebook(nn.Module):
     Args:
         size: K, at least 2.
         dim: D.
-        learning: "ema" (a buffer: the moving average of the vectors assigned to a code) or "gradient" (a parameter).
+        learning: "ema" (a buffer: the moving average of the vectors assigned to a code), "gradient" (a parameter), or
+            "simvq": fixed vectors times a learned D x D matrix, so that every step moves all codes (arXiv:2411.02038).
         decay: of the moving averages, per optimiser step.
         restart_below: a code whose share falls below this fraction of 1/K becomes a random recent vector; 0 is never.
     """
 
-    vectors: Tensor  # (K, D)
+    table: Tensor  # (K, D), what is stored: the vectors, or what the matrix makes them of
     share: Tensor  # (K,) moving average of the fraction of vectors assigned to each code
     sums: Tensor  # (K, D) moving average of (sum of assigned vectors) / (number of vectors)
     ready: Tensor  # (), whether the first values have been taken from data
 
-    def __init__(
-        self, size: int, dim: int, *, learning: Literal["ema", "gradient"], decay: float, restart_below: float
-    ):
+    def __init__(self, size: int, dim: int, *, learning: Learning, decay: float, restart_below: float):
         super().__init__()
         if size < 2:
             raise SmaltiError(f"codebook_size must be at least 2, not {size}")
-        if learning not in ("ema", "gradient"):
-            raise SmaltiError(f"learning must be 'ema' or 'gradient', not {learning!r}")
+        if learning not in ("ema", "gradient", "simvq"):
+            raise SmaltiError(f"learning must be 'ema', 'gradient' or 'simvq', not {learning!r}")
         if not 0 <= decay < 1 or not 0 <= restart_below < 1:
             raise SmaltiError(f"decay and restart_below must lie in [0, 1), not {decay} and {restart_below}")
         self.learning, self.decay, self.restart_below = learning, decay, restart_below
         vectors = torch.randn(size, dim) / dim**0.5
-        if learning == "ema":
-            self.register_buffer("vectors", vectors)
+        if learning == "gradient":
+            self.table = nn.Parameter(vectors)
         else:
-            self.vectors = nn.Parameter(vectors)
+            self.register_buffer("table", vectors)
+        self.matrix = nn.Parameter(torch.eye(dim)) if learning == "simvq" else None
         self.register_buffer("share", torch.full((size,), 1 / size))
         self.register_buffer("sums", vectors / size)
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
         self._forget()
+
+    @property
+    def vectors(self) -> Tensor:
+        """The code vectors (K, D), with their gradient."""
+        return self.table if self.matrix is None else self.table @ self.matrix
+
+    def _set(self, vectors: Tensor) -> None:
+        """Make the code vectors these (K, D)."""
+        self.table.copy_(vectors if self.matrix is None else torch.linalg.solve(self.matrix, vectors, left=False))
 
     def _forget(self) -> None:
         self._counted: list[Tensor] = []
@@ -65,21 +76,21 @@ class Codebook(nn.Module):
         """Run k-means on (N, D) vectors for the first values of the codes, unless that has been done."""
         if self.ready:
             return
-        size = len(self.vectors)
+        size = len(self.table)
         means = _draw(vectors, size)
         for _ in range(KMEANS_ITERATIONS):
             codes = nearest_code(vectors, means)
             counts = torch.bincount(codes, minlength=size).to(vectors)
             sums = torch.zeros_like(means).index_add_(0, codes, vectors)
             means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], _draw(vectors, size))
-        self.vectors.copy_(means)
+        self._set(means)
         self.sums.copy_(means / size)
         self.ready.fill_(True)
 
     @torch.no_grad()
     def observe(self, vectors: Tensor, codes: Tensor) -> None:
         """Collect the assignment of (N, D) vectors to (N,) codes for the next update."""
-        self._counted.append(torch.bincount(codes, minlength=len(self.vectors)))
+        self._counted.append(torch.bincount(codes, minlength=len(self.table)))
         if self.learning == "ema":
             self._summed.append(torch.zeros_like(self.sums).index_add_(0, codes, vectors))
         self._seen += len(codes)
@@ -94,23 +105,25 @@ class Codebook(nn.Module):
         self.share.lerp_(torch.stack(self._counted).sum(0).to(self.share) / self._seen, weight)
         if self.learning == "ema":
             self.sums.lerp_(torch.stack(self._summed).sum(0) / self._seen, weight)
-            self.vectors.copy_(self.sums / self.share.clamp(min=EPSILON)[:, None])
+            self._set(self.sums / self.share.clamp(min=EPSILON)[:, None])
         restarted = self._restart(self._recent) if self.restart_below else 0.0
         self._forget()
         return {"restarted": restarted}
 
     def _restart(self, recent: Tensor) -> float:
-        size = len(self.vectors)
+        size = len(self.table)
         dead = self.share < self.restart_below / size
         fresh = _draw(recent, size)
-        self.vectors.copy_(torch.where(dead[:, None], fresh, self.vectors))
+        self._set(torch.where(dead[:, None], fresh, self.vectors))
         self.sums.copy_(torch.where(dead[:, None], fresh / size, self.sums))
         self.share.masked_fill_(dead, 1 / size)
         return float(dead.sum())
 
 
 def _draw(vectors: Tensor, num: int) -> Tensor:
-    """Pick `num` of (N, D) vectors at random: without repetition where N allows it."""
+    """Pick `num` of (N, D) vectors at random: without repetition where N allows it, else with a little noise."""
     count = len(vectors)
-    order = torch.randperm(count, device=vectors.device)
-    return vectors[order.repeat(-(-num // count))[:num]]
+    chosen = vectors[torch.randperm(count, device=vectors.device).repeat(-(-num // count))[:num]]
+    if num > count:
+        chosen[count:] += JITTER * vectors.std(0, correction=0) * torch.randn_like(chosen[count:])
+    return chosen

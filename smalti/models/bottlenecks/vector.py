@@ -1,20 +1,17 @@
 """The bottleneck of a VQ-VAE."""
 
-import math
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
+from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import (
     BottleneckOutput,
-    DiscreteBottleneck,
-    PosteriorSample,
+    CertainBottleneck,
     flatten_grid,
-    straight_through,
     unflatten_grid,
 )
-from smalti.models.bottlenecks.codebook import Codebook
+from smalti.models.bottlenecks.codebook import Codebook, Learning
+from smalti.models.bottlenecks.estimators import NEAREST
 from smalti.ops.nearest import nearest_code
 
 
@@ -28,7 +25,7 @@ def commitment_loss(features: Tensor, quantized: Tensor) -> Tensor:
     return F.mse_loss(features, quantized.detach())
 
 
-class VectorQuantizer(DiscreteBottleneck):
+class VectorQuantizer(CertainBottleneck):
     """Nearest-neighbour codebook: the bottleneck of a VQ-VAE [1].
 
     Replaces every feature vector by the nearest of K code vectors (Euclidean, [1] eq. 1-2) and copies the decoder's
@@ -36,7 +33,7 @@ class VectorQuantizer(DiscreteBottleneck):
 
     Shapes:
         features  (B, D, h, w)  any range; computed in float32
-        latents   (B, D, h, w)  float32; d latents / d features = identity
+        latents   (B, D, h, w)  float32; d latents / d features = identity for "straight_through"
         codes     (B, h, w)     int64 in [0, K)
 
     Loss terms, unweighted:
@@ -48,7 +45,9 @@ class VectorQuantizer(DiscreteBottleneck):
     Args:
         codebook_size: K, at least 2.
         code_dim: D; 8 to 16 keeps usage high.
-        learning: "ema" or "gradient".
+        learning: "ema", "gradient" or "simvq", see `Codebook`.
+        estimator: how the gradient passes: "straight_through" [1], "rotation", "nsvq" or "diveq", see
+            `smalti.models.bottlenecks.estimators`.
         decay: of the moving averages, per optimiser step.
         restart_below: restart a code whose share falls below this fraction of 1/K; 0 is never.
         normalize: compare directions: features and code vectors are scaled to length 1 (ViT-VQGAN, arXiv:2110.04627).
@@ -71,13 +70,16 @@ class VectorQuantizer(DiscreteBottleneck):
         *,
         codebook_size: int,
         code_dim: int,
-        learning: Literal["ema", "gradient"] = "ema",
+        learning: Learning = "ema",
+        estimator: str = "straight_through",
         decay: float = 0.99,
         restart_below: float = 0.1,
         normalize: bool = False,
     ):
         super().__init__()
-        self.codebook_size = codebook_size
+        if estimator not in NEAREST:
+            raise SmaltiError(f"estimator must be one of {', '.join(NEAREST)}, not {estimator!r}")
+        self.codebook_size, self.estimator = codebook_size, estimator
         self.in_channels = self.out_channels = code_dim
         self.normalize = normalize
         self.codebook = Codebook(codebook_size, code_dim, learning=learning, decay=decay, restart_below=restart_below)
@@ -94,22 +96,21 @@ class VectorQuantizer(DiscreteBottleneck):
         codes = nearest_code(flat, self._vectors().detach())
         if self.training:
             self.codebook.observe(flat, codes)
-        quantized = unflatten_grid(F.embedding(codes, self._vectors()), features)
+        flat_quantized = F.embedding(codes, self._vectors())
+        quantized = unflatten_grid(flat_quantized, features)
         penalties = {"commitment": commitment_loss(features, quantized)}
-        if self.codebook.learning == "gradient":
+        if self.codebook.learning != "ema":
             penalties["codebook"] = codebook_loss(features, quantized)
+        latents = quantized
+        if self.training:
+            latents = unflatten_grid(NEAREST[self.estimator](flatten_grid(features), flat_quantized), features)
         batch, _, height, width = features.shape
         return BottleneckOutput(
-            latents=straight_through(quantized, features) if self.training else quantized,
+            latents=latents,
             codes=codes.view(batch, height, width),
-            kl=features.new_full((batch,), height * width * math.log(self.codebook_size)),
+            kl=self.uniform_kl(features),
             penalties=penalties,
         )
-
-    def _sample(self, features: Tensor) -> PosteriorSample:
-        codes = self._encode(features)
-        log_ratio = features.new_full((len(codes),), -codes[0].numel() * math.log(self.codebook_size))
-        return PosteriorSample(latents=self._decode(codes), log_ratio=log_ratio)
 
     def _encode(self, features: Tensor) -> Tensor:
         features = F.normalize(features, dim=1) if self.normalize else features

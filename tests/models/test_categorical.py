@@ -5,13 +5,13 @@ import torch
 
 import reference
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks import Gaussian, GumbelSoftmax
-from smalti.models.bottlenecks.gumbel import gumbel_noise
+from smalti.models.bottlenecks import Categorical, Gaussian
+from smalti.models.bottlenecks.estimators import gumbel_noise
 from smalti.schedules import constant
 
 
 def make(**options):
-    return GumbelSoftmax(**{"codebook_size": 6, "code_dim": 3, **options})
+    return Categorical(**{"codebook_size": 6, "code_dim": 3, **options})
 
 
 def test_noise_is_standard_gumbel():
@@ -58,7 +58,7 @@ def test_cold_training_latents_are_code_vectors():
 
 
 def test_hard_training_latents_are_exactly_code_vectors_and_carry_a_gradient():
-    bottleneck = make(hard=True, temperature=constant(1.0)).train()
+    bottleneck = make(estimator="gumbel_straight_through", temperature=constant(1.0)).train()
     features = torch.randn(4, 3, 2, 2, requires_grad=True)
     latents = bottleneck(features).latents
     flat = latents.detach().permute(0, 2, 3, 1).reshape(-1, 3)
@@ -101,7 +101,7 @@ def test_gaussian_kl_equals_the_numpy_reference():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"logits": "cosine"}, "'distance' or 'convolution', not 'cosine'"),
+        ({"logits": "cosine"}, "'distance', 'convolution' or 'features', not 'cosine'"),
         ({"in_channels": 5}, "in_channels = code_dim = 3, not 5"),
         ({"temperature": constant(0.0)}, "stay positive; it ends at 0.0"),
         ({"temperature": {"kind": "constant", "ned": 1.0}}, "unknown key 'ned'; did you mean 'end'"),

@@ -1,0 +1,208 @@
+"""The bottleneck of the dVAE, with a choice of gradient estimators."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.configs import from_dict
+from smalti.errors import SmaltiError
+from smalti.models.bottlenecks.base import (
+    BottleneckOutput,
+    DiscreteBottleneck,
+    PosteriorSample,
+    flatten_grid,
+    unflatten_grid,
+)
+from smalti.models.bottlenecks.codebook import Codebook
+from smalti.models.bottlenecks.estimators import CATEGORICAL, gumbel_noise
+from smalti.ops.nearest import nearest_code
+from smalti.schedules import Schedule
+
+
+class Categorical(DiscreteBottleneck):
+    """Categorical posterior over K codes: with Gumbel-Softmax [1, 2] in training, the bottleneck of a dVAE [3].
+
+    In training mode the latents are weights @ codebook, where the weights (one number a code) come from the estimator;
+    with "gumbel_softmax" they are softmax((logits + Gumbel noise) / temperature), used as they are in the forward and
+    the backward pass, as DALL-E's authors do. The others draw a code and differ in the backward pass, see
+    `smalti.models.bottlenecks.estimators`. In eval mode the code is the arg max of the logits, without noise.
+
+    Shapes:
+        features  (B, in_channels, h, w)  computed in float32
+        latents   (B, D, h, w)            float32
+        codes     (B, h, w)               int64 in [0, K); in training mode too the arg max of the logits
+        kl        (B,)                    nats per image, sum over h, w of KL(q || p) with q = softmax(logits): the
+                                          plain categorical at every temperature, as in [3]; gradient reaches the logits
+
+    Args:
+        codebook_size: K, at least 2.
+        code_dim: D; 0 makes the latents one-hot, D = K, with nothing to learn.
+        logits: "distance": -exp(log_scale) |feature - code|^2, so that in_channels is D, the codebook starts from
+            k-means on the first batch and dead codes restart; "convolution": a 1x1 convolution, as in [3]; "features":
+            the features are the logits, in_channels = K.
+        in_channels: channels of the features; only for "convolution".
+        estimator: "gumbel_softmax", "gumbel_straight_through", "straight_through", "gumbel_rao", "reinmax" or
+            "reinforce".
+        temperature: of the relaxation, a schedule over optimiser steps.
+        sharpness: for "distance", the first value of exp(log_scale) times the mean squared distance to the nearest
+            code: the margin in nats by which a feature prefers its code at the start.
+        prior_grid: (h, w): p has a learned distribution for each position of this grid; by default p is uniform.
+        decay: of the moving average of the codes' shares.
+        restart_below: restart a code whose share falls below this fraction of 1/K; 0 is never. Only for "distance".
+
+    Differs from [3]: distance logits, k-means and restart are the defaults; `logits="convolution"` is theirs.
+
+    References:
+        [1] Jang, Gu, Poole. Categorical Reparameterization with Gumbel-Softmax. 2016. arXiv:1611.01144
+        [2] Maddison, Mnih, Teh. The Concrete Distribution. 2016. arXiv:1611.00712
+        [3] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, section 2.1 and appendix A.2
+
+    Example:
+        >>> bottleneck = Categorical(codebook_size=512, code_dim=16).eval()
+        >>> bottleneck(torch.randn(2, 16, 8, 8)).codes.shape
+        torch.Size([2, 8, 8])
+    """
+
+    temperature: Tensor
+    identity: Tensor
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        code_dim: int,
+        logits: Literal["distance", "convolution", "features"] = "distance",
+        in_channels: int | None = None,
+        estimator: str = "gumbel_softmax",
+        temperature: Schedule | Mapping[str, Any] | None = None,
+        sharpness: float = 2.0,
+        prior_grid: tuple[int, int] | None = None,
+        decay: float = 0.99,
+        restart_below: float = 0.1,
+    ):
+        super().__init__()
+        if codebook_size < 2:
+            raise SmaltiError(f"codebook_size must be at least 2, not {codebook_size}")
+        if estimator not in CATEGORICAL:
+            raise SmaltiError(f"estimator must be one of {', '.join(CATEGORICAL)}, not {estimator!r}")
+        self.codebook_size, self.out_channels = codebook_size, code_dim or codebook_size
+        self.in_channels = _in_channels(logits, codebook_size, code_dim, in_channels)
+        self.by_distance, self.sharpness, self.estimator = logits == "distance", sharpness, estimator
+        if isinstance(temperature, Mapping):
+            temperature = from_dict(Schedule, temperature, "temperature")
+        self.schedule = temperature or Schedule(end=1.0)
+        if min(self.schedule(0), self.schedule.end) <= 0:
+            raise SmaltiError(f"the temperature must stay positive; it ends at {self.schedule.end}")
+        self.register_buffer("temperature", torch.tensor(self.schedule(0)), persistent=True)
+        self.codebook = None
+        if code_dim:
+            restart_below = restart_below if self.by_distance else 0.0
+            self.codebook = Codebook(
+                codebook_size, code_dim, learning="gradient", decay=decay, restart_below=restart_below
+            )
+        else:
+            self.register_buffer("identity", torch.eye(codebook_size), persistent=False)
+        self.log_scale = nn.Parameter(torch.zeros(())) if self.by_distance else None
+        self.to_logits = nn.Conv2d(self.in_channels, codebook_size, 1) if logits == "convolution" else None
+        self.prior_logits = nn.Parameter(torch.zeros(*prior_grid, codebook_size)) if prior_grid else None
+
+    @property
+    def vectors(self) -> Tensor:
+        """What each code stands for in the latents, (K, D)."""
+        return self.identity if self.codebook is None else self.codebook.vectors
+
+    def anneal(self, step: int) -> dict[str, float]:
+        """Set the temperature for optimiser step `step`."""
+        temperature = self.schedule(step)
+        self.temperature.fill_(temperature)
+        return {"temperature": temperature}
+
+    def update(self) -> dict[str, float]:
+        """Restart dead codes; see `Codebook.update`."""
+        return {} if self.codebook is None else self.codebook.update()
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """Unnormalised log q(code | x), (N, K)."""
+        if self.log_scale is not None:
+            flat, vectors = flatten_grid(features), self.vectors
+            # |f - c|^2 without |f|^2, which is the same for all codes and so without effect on the softmax
+            return self.log_scale.exp() * torch.addmm(-vectors.square().sum(1), flat, vectors.T, alpha=2)
+        return flatten_grid(features if self.to_logits is None else self.to_logits(features))
+
+    def _log_prior(self, batch: int, height: int, width: int) -> Tensor:
+        """ln p(code), (N, K), or its one value when p is uniform."""
+        if self.prior_logits is None:
+            return self.temperature.new_tensor(-math.log(self.codebook_size))
+        if self.prior_logits.shape[:2] != (height, width):
+            grid = "x".join(map(str, self.prior_logits.shape[:2]))
+            raise SmaltiError(f"the learned prior is for a {grid} grid, not {height}x{width}; use images of that size")
+        return self.prior_logits.log_softmax(2).flatten(0, 1).repeat(batch, 1)
+
+    @torch.no_grad()
+    def _initialize(self, features: Tensor) -> None:
+        if self.log_scale is not None and self.codebook is not None and not self.codebook.ready:
+            flat = flatten_grid(features)
+            self.codebook.initialize(flat)
+            nearest = self.vectors[nearest_code(flat, self.vectors)]
+            error = (flat - nearest).square().sum(1).mean().clamp(min=1e-12)
+            self.log_scale.copy_((self.sharpness / error).log())
+
+    def _forward(self, features: Tensor) -> BottleneckOutput:
+        batch, _, height, width = features.shape
+        if self.training:
+            self._initialize(features)
+        logits = self._logits(features)
+        log_q = logits.log_softmax(1)
+        kl = (log_q.exp() * (log_q - self._log_prior(batch, height, width))).sum(1)
+        codes = logits.detach().argmax(1)
+        log_prob = None
+        if self.training:
+            if self.codebook is not None:
+                self.codebook.observe(flatten_grid(features.detach()), codes)
+            weights = CATEGORICAL[self.estimator](logits, self.temperature)
+            latents = weights @ self.vectors
+            if self.estimator == "reinforce":
+                log_prob = (weights * log_q).view(batch, -1).sum(1)
+        else:
+            latents = F.embedding(codes, self.vectors)
+        return BottleneckOutput(
+            latents=unflatten_grid(latents, features),
+            codes=codes.view(batch, height, width),
+            kl=kl.view(batch, -1).sum(1),
+            penalties={},
+            log_prob=log_prob,
+        )
+
+    def _sample(self, features: Tensor) -> PosteriorSample:
+        batch, _, height, width = features.shape
+        logits = self._logits(features)
+        codes = (logits + gumbel_noise(logits)).argmax(1)
+        log_ratio = (self._log_prior(batch, height, width) - logits.log_softmax(1)).gather(1, codes[:, None])
+        return PosteriorSample(
+            latents=self._decode(codes.view(batch, height, width)), log_ratio=log_ratio.view(batch, -1).sum(1)
+        )
+
+    def _encode(self, features: Tensor) -> Tensor:
+        batch, _, height, width = features.shape
+        return self._logits(features).argmax(1).view(batch, height, width)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.vectors).permute(0, 3, 1, 2)
+
+
+def _in_channels(logits: str, codebook_size: int, code_dim: int, in_channels: int | None) -> int:
+    """Channels of the features that these logits need."""
+    if logits == "convolution":
+        return in_channels or code_dim or codebook_size
+    if logits not in ("distance", "features"):
+        raise SmaltiError(f"logits must be 'distance', 'convolution' or 'features', not {logits!r}")
+    if logits == "distance" and not code_dim:
+        raise SmaltiError("distance logits need a code_dim; one-hot latents (code_dim 0) take logits 'features'")
+    needed, what = (code_dim, "code_dim") if logits == "distance" else (codebook_size, "codebook_size")
+    if in_channels not in (None, needed):
+        raise SmaltiError(f"{logits} logits need in_channels = {what} = {needed}, not {in_channels}")
+    return needed

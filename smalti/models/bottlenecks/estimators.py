@@ -1,0 +1,152 @@
+"""How a gradient gets through what has none: estimators for drawn codes and for nearest code vectors.
+
+Every function returns what goes forward, with a backward pass that is the estimator. "sg" is stop-gradient.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TINY = torch.finfo(torch.float32).tiny
+RAO_SAMPLES = 16  # of the conditional Gumbel noise, for Gumbel-Rao
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """The value of `hard` with the gradient of `soft`: the estimator of Bengio et al., arXiv:1308.3432."""
+    return hard.detach() + (soft - soft.detach())
+
+
+# ------------------------------------------------------------------ drawn codes: logits (N, K) to weights (N, K)
+
+
+def gumbel_noise(like: Tensor) -> Tensor:
+    """Standard Gumbel noise, -ln(-ln u) with u uniform in (0, 1), of the shape of `like`."""
+    return torch.rand_like(like).clamp_(min=TINY).log_().neg_().clamp_(min=TINY).log_().neg_()
+
+
+def draw_one_hot(logits: Tensor) -> Tensor:
+    """One draw from softmax(logits) for each row, as a one-hot (N, K) without gradient."""
+    return one_hot((logits.detach() + gumbel_noise(logits)).argmax(1), logits)
+
+
+def one_hot(codes: Tensor, logits: Tensor) -> Tensor:
+    """Codes (N,) as rows of the identity, of the type of `logits` (N, K)."""
+    return F.one_hot(codes, logits.shape[1]).to(logits)
+
+
+def gumbel_softmax(logits: Tensor, temperature: Tensor) -> Tensor:
+    """softmax((logits + Gumbel noise) / temperature), the same forward and backward: arXiv:1611.01144, eq. 2.
+
+    The gradient is that of the relaxed objective, exactly; the bias is the distance between the two objectives.
+    """
+    return ((logits + gumbel_noise(logits)) / temperature).softmax(1)
+
+
+def gumbel_straight_through(logits: Tensor, temperature: Tensor) -> Tensor:
+    """A one-hot draw forward, the Gumbel-Softmax of the same noise backward: arXiv:1611.01144, section 2.2."""
+    noisy = logits + gumbel_noise(logits)
+    return straight_through(one_hot(noisy.argmax(1), logits), (noisy / temperature).softmax(1))
+
+
+def plain_straight_through(logits: Tensor, temperature: Tensor) -> Tensor:
+    """A one-hot draw forward, softmax(logits / temperature) backward: first order in the Taylor sense of ReinMax."""
+    return straight_through(draw_one_hot(logits), (logits / temperature).softmax(1))
+
+
+def gumbel_rao(logits: Tensor, temperature: Tensor) -> Tensor:
+    """As `gumbel_straight_through`, its backward pass averaged over noise that gives the same draw: arXiv:2010.04838.
+
+    Same mean, less variance. The noise given the draw is made of exponentials E: with Z = sum of exp(logits), the
+    perturbed logit of the drawn code d is ln Z - ln E_d, that of another is -ln(E_k / exp(logit_k) + E_d / Z).
+    """
+    drawn = draw_one_hot(logits)
+    fixed = logits.detach()
+    log_e = torch.rand(RAO_SAMPLES, *logits.shape, device=logits.device).clamp_(min=TINY).log_().neg_()
+    log_e = log_e.clamp_(min=TINY).log_()
+    log_top = (log_e * drawn).sum(2, keepdim=True) - fixed.logsumexp(1, keepdim=True)
+    others = -torch.logaddexp(log_e - fixed, log_top)
+    noise = torch.where(drawn.bool(), -log_top, others) - fixed
+    soft = ((logits + noise) / temperature).softmax(2).mean(0)
+    return straight_through(drawn, soft)
+
+
+def reinmax(logits: Tensor, temperature: Tensor) -> Tensor:
+    """A one-hot draw D forward; backward Heun's method, second order in the Taylor sense: arXiv:2304.08612, alg. 2.
+
+    With p = softmax(logits) and q = (D + softmax(logits / temperature)) / 2 the gradient is that of 2 q' - p / 2,
+    q' being a softmax whose value is q.
+    """
+    drawn = draw_one_hot(logits)
+    probabilities = logits.softmax(1)
+    middle = (drawn + (logits.detach() / temperature).softmax(1)) / 2
+    shifted = (logits - logits.detach() + middle.log()).softmax(1)
+    return straight_through(drawn, 2 * shifted - probabilities / 2)
+
+
+def score_function(logits: Tensor, temperature: Tensor) -> Tensor:
+    """A one-hot draw without gradient: REINFORCE gets it from the loss, times the gradient of ln q(draw)."""
+    return draw_one_hot(logits)
+
+
+CATEGORICAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gumbel_softmax": gumbel_softmax,
+    "gumbel_straight_through": gumbel_straight_through,
+    "straight_through": plain_straight_through,
+    "gumbel_rao": gumbel_rao,
+    "reinmax": reinmax,
+    "reinforce": score_function,
+}
+
+
+# ------------------------------------------------------------------ nearest code vectors: (N, D) and (N, D) to (N, D)
+
+
+def rotate(features: Tensor, quantized: Tensor) -> Tensor:
+    """The code vectors, backward through the rotation and scaling that takes each feature there: arXiv:2410.06424.
+
+    With unit vectors e, q and r = (e + q) / |e + q| that map is |q| / |e| (I - 2 r r^T + 2 q e^T), held constant.
+    """
+    length = features.detach().norm(dim=1, keepdim=True).clamp(min=1e-6)
+    wanted = quantized.detach().norm(dim=1, keepdim=True).clamp(min=1e-6)
+    e, q = features.detach() / length, quantized.detach() / wanted
+    r = F.normalize(e + q, dim=1)
+    reflected = features - 2 * r * (r * features).sum(1, keepdim=True) + 2 * q * (e * features).sum(1, keepdim=True)
+    return straight_through(quantized, wanted / length * reflected)
+
+
+def substitute_noise(features: Tensor, quantized: Tensor) -> Tensor:
+    """The features moved in a random direction as far as their code vectors are: NSVQ, Vali and Baeckstroem 2022.
+
+    The distance carries a gradient to the encoder, and to a codebook learnt by gradient: no other loss is needed.
+    """
+    direction = F.normalize(torch.randn_like(features), dim=1)
+    return features + _distance(features, quantized) * direction
+
+
+def diveq(features: Tensor, quantized: Tensor, deviation: float = 0.03) -> Tensor:
+    """As `substitute_noise`, but in the direction of the code vectors, a little disturbed: DiVeQ, Vali et al. 2025.
+
+    `deviation` is that of the disturbance, relative to the distance.
+    """
+    distance = _distance(features, quantized)
+    noise = deviation * distance * torch.randn_like(features) / features.shape[1] ** 0.5
+    return features + distance * F.normalize((quantized - features + noise).detach(), dim=1)
+
+
+def _distance(features: Tensor, quantized: Tensor) -> Tensor:
+    return (quantized - features).square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()
+
+
+def copy_gradient(features: Tensor, quantized: Tensor) -> Tensor:
+    """The code vectors, their gradient copied to the features: arXiv:1711.00937, eq. 2."""
+    return straight_through(quantized, features)
+
+
+NEAREST: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "straight_through": copy_gradient,
+    "rotation": rotate,
+    "nsvq": substitute_noise,
+    "diveq": diveq,
+}

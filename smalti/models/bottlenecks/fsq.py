@@ -1,0 +1,84 @@
+"""Finite scalar quantization: no codebook, nothing that could collapse."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from smalti.errors import SmaltiError
+from smalti.models.bottlenecks.base import BottleneckOutput, CertainBottleneck
+from smalti.models.bottlenecks.estimators import straight_through
+
+
+class FSQ(CertainBottleneck):
+    """Every channel is squeezed by tanh and rounded to a few levels; the code is the number that they spell [1].
+
+    Shapes:
+        features  (B, D, h, w)  any range; D = number of levels given
+        latents   (B, D, h, w)  float32 in [-1, 1]; the gradient passes the rounding and is that of tanh
+        codes     (B, h, w)     int64 in [0, K), K the product of the levels
+
+    Loss terms: none but kl, (B,) nats per image, h*w*ln K: constant.
+
+    Args:
+        levels: of each channel, at least 2 each; 5 or more are advised. [8, 8, 8] is 512 codes, [8, 5, 5, 5] 1,000,
+            [8, 8, 8, 6, 5] 15,360.
+
+    Differs from [1]: the values of an even number of levels are symmetric around 0 too, so that tanh needs no shift.
+
+    References:
+        [1] Mentzer et al. Finite Scalar Quantization: VQ-VAE Made Simple. 2023. arXiv:2309.15505
+
+    Example:
+        >>> FSQ(levels=(8, 5, 5, 5))(torch.randn(2, 4, 8, 8)).codes.max() < 1000
+        tensor(True)
+    """
+
+    levels: Tensor
+    place_values: Tensor
+
+    def __init__(self, *, levels: tuple[int, ...]):
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise SmaltiError(f"levels must be one or more numbers of at least 2, not {tuple(levels)}")
+        self.codebook_size = math.prod(levels)
+        self.in_channels = self.out_channels = len(levels)
+        counts = torch.tensor(tuple(levels))
+        self.register_buffer("levels", counts, persistent=False)
+        self.register_buffer("place_values", counts.cumprod(0) // counts, persistent=False)
+
+    def _column(self, values: Tensor) -> Tensor:
+        return values.view(1, -1, 1, 1)
+
+    def _bounded(self, features: Tensor) -> Tensor:
+        """The features where rounding gives one of L whole numbers, from -(L // 2) upwards."""
+        return features.tanh() * self._half - self._offset
+
+    def _scaled(self, whole: Tensor) -> Tensor:
+        """Whole numbers as L evenly spaced values in [-1, 1]."""
+        return (whole + self._offset) / self._half
+
+    @property
+    def _half(self) -> Tensor:
+        return (self._column(self.levels) - 1) / 2
+
+    @property
+    def _offset(self) -> Tensor:
+        return 0.5 * (self._column(self.levels) % 2 == 0)
+
+    def _spell(self, whole: Tensor) -> Tensor:
+        digits = whole.long() + self._column(self.levels // 2)
+        return (digits * self._column(self.place_values)).sum(1)
+
+    def _forward(self, features: Tensor) -> BottleneckOutput:
+        bounded = self._bounded(features)
+        whole = bounded.round()
+        latents = self._scaled(straight_through(whole, bounded) if self.training else whole)
+        return BottleneckOutput(latents=latents, codes=self._spell(whole), kl=self.uniform_kl(features), penalties={})
+
+    def _encode(self, features: Tensor) -> Tensor:
+        return self._spell(self._bounded(features).round())
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        digits = codes[:, None] // self._column(self.place_values) % self._column(self.levels)
+        return self._scaled((digits - self._column(self.levels // 2)).float())

@@ -1,0 +1,58 @@
+"""Product quantization: the channels in groups, each with its own codebook."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smalti.errors import SmaltiError
+from smalti.models.bottlenecks.base import BottleneckOutput
+from smalti.models.bottlenecks.several import SeveralQuantizers, mean_penalties
+
+
+class ProductQuantizer(SeveralQuantizers):
+    """q vector quantizers side by side, each for D / q channels: K^q combinations from q K code vectors [1].
+
+    Shapes:
+        features  (B, D, h, w)
+        latents   (B, D, h, w)
+        codes     (B, q, h, w)  int64 in [0, K)
+
+    Loss terms, unweighted: those of `VectorQuantizer`, means over the groups. kl is h*w*q*ln K.
+
+    Args:
+        num_codebooks: q.
+        codebook_size: K, of each.
+        code_dim: D, of all together, a multiple of q.
+        **options: of every `VectorQuantizer`: learning, estimator, decay, restart_below, normalize.
+
+    References:
+        [1] Jegou, Douze, Schmid. Product Quantization for Nearest Neighbor Search. 2011. IEEE TPAMI 33(1)
+
+    Example:
+        >>> ProductQuantizer(num_codebooks=2, codebook_size=64, code_dim=8)(torch.randn(2, 8, 4, 4)).codes.shape
+        torch.Size([2, 2, 4, 4])
+    """
+
+    def __init__(self, *, num_codebooks: int, codebook_size: int, code_dim: int, **options: Any):
+        if num_codebooks and code_dim % num_codebooks:
+            raise SmaltiError(f"code_dim must be a multiple of num_codebooks, not {code_dim} and {num_codebooks}")
+        super().__init__(num_codebooks, codebook_size, code_dim // max(1, num_codebooks), **options)
+        self.in_channels = self.out_channels = code_dim
+
+    def _forward(self, features: Tensor) -> BottleneckOutput:
+        pairs = zip(self.members, features.chunk(self.num_codebooks, dim=1), strict=True)
+        outputs = [quantizer(part) for quantizer, part in pairs]
+        latents = torch.cat([output.latents for output in outputs], dim=1)
+        codes = torch.stack([output.codes for output in outputs], dim=1)
+        return BottleneckOutput(latents, codes, self.uniform_kl(features), mean_penalties(outputs))
+
+    def _encode(self, features: Tensor) -> Tensor:
+        pairs = zip(self.members, features.chunk(self.num_codebooks, dim=1), strict=True)
+        return torch.stack([quantizer.encode(part) for quantizer, part in pairs], dim=1)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        if codes.shape[1] != self.num_codebooks:
+            raise SmaltiError(f"this model has {self.num_codebooks} codes at each position, not {codes.shape[1]}")
+        pairs = zip(self.members, codes.unbind(1), strict=True)
+        return torch.cat([quantizer._decode(part) for quantizer, part in pairs], dim=1)

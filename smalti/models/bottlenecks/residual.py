@@ -1,0 +1,82 @@
+"""Residual vector quantization: each codebook describes what the ones before it left over."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smalti.errors import SmaltiError
+from smalti.models.bottlenecks.base import BottleneckOutput
+from smalti.models.bottlenecks.estimators import straight_through
+from smalti.models.bottlenecks.several import SeveralQuantizers, mean_penalties
+
+
+class ResidualQuantizer(SeveralQuantizers):
+    """q vector quantizers in a row; the latents are the sum of their code vectors [1].
+
+    Shapes:
+        features  (B, D, h, w)
+        latents   (B, D, h, w)     straight-through
+        codes     (B, q, h, w)     int64 in [0, K); `decode` takes the first few of them too: (B, n, h, w) with n <= q
+
+    Loss terms, unweighted: those of `VectorQuantizer`, means over the codebooks; the residual carries no gradient from
+    one codebook to the next. kl is h*w*q*ln K.
+
+    Args:
+        num_codebooks: q.
+        codebook_size: K, of each.
+        code_dim: D.
+        drop: quantizer dropout [1, section III-C]: the share of training images that get only the first n codes, n
+            uniform in 1 to q - 1, so that a prefix of the codes decodes well.
+        **options: of every `VectorQuantizer`: learning, estimator, decay, restart_below, normalize.
+
+    References:
+        [1] Zeghidour et al. SoundStream: An End-to-End Neural Audio Codec. 2021. arXiv:2107.03312
+
+    Example:
+        >>> ResidualQuantizer(num_codebooks=4, codebook_size=256, code_dim=8)(torch.randn(2, 8, 4, 4)).codes.shape
+        torch.Size([2, 4, 4, 4])
+    """
+
+    def __init__(self, *, num_codebooks: int, codebook_size: int, code_dim: int, drop: float = 0.0, **options: Any):
+        if not 0 <= drop <= 1:
+            raise SmaltiError(f"drop must lie in [0, 1], not {drop}")
+        super().__init__(num_codebooks, codebook_size, code_dim, **options)
+        self.drop = drop
+        self.in_channels = self.out_channels = code_dim
+
+    def _forward(self, features: Tensor) -> BottleneckOutput:
+        kept, latents, residual, outputs = self._kept(features), torch.zeros_like(features), features, []
+        for index, quantizer in enumerate(self.members):
+            output = quantizer(residual)
+            outputs.append(output)
+            latents = latents + torch.where(kept > index, output.latents, 0.0)
+            residual = residual - output.latents.detach()
+        if self.training:
+            latents = straight_through(latents, features)
+        codes = torch.stack([output.codes for output in outputs], dim=1)
+        return BottleneckOutput(latents, codes, self.uniform_kl(features), mean_penalties(outputs))
+
+    def _kept(self, features: Tensor) -> Tensor:
+        """How many codebooks each image gets, (B, 1, 1, 1)."""
+        batch, count = len(features), self.num_codebooks
+        if not self.training or not self.drop or count == 1:
+            return torch.full((batch, 1, 1, 1), count, device=features.device)
+        fewer = torch.randint(1, count, (batch, 1, 1, 1), device=features.device)
+        return torch.where(torch.rand(batch, 1, 1, 1, device=features.device) < self.drop, fewer, count)
+
+    def _encode(self, features: Tensor) -> Tensor:
+        codes = []
+        for quantizer in self.members:
+            codes.append(quantizer.encode(features))
+            features = features - quantizer._decode(codes[-1])
+        return torch.stack(codes, dim=1)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        if not 1 <= codes.shape[1] <= self.num_codebooks:
+            raise SmaltiError(f"this model has {self.num_codebooks} codes at each position, not {codes.shape[1]}")
+        parts = zip(self.members, codes.unbind(1), strict=False)
+        first, *more = (quantizer._decode(part) for quantizer, part in parts)
+        for latents in more:
+            first = first + latents
+        return first

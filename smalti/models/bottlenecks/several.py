@@ -1,0 +1,55 @@
+"""Several codebooks at each grid position: what residual and product quantizers share."""
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from smalti.errors import SmaltiError
+from smalti.models.bottlenecks.base import BottleneckOutput, CertainBottleneck
+from smalti.models.bottlenecks.vector import VectorQuantizer
+
+
+class SeveralQuantizers(CertainBottleneck):
+    """q vector quantizers, whose codes stand beside each other: (B, q, h, w).
+
+    Args:
+        num_codebooks: q, at least 1.
+        codebook_size: K, of each.
+        code_dim: D, of each.
+        **options: of every `VectorQuantizer`.
+    """
+
+    code_axes = "B q h w"
+
+    def __init__(self, num_codebooks: int, codebook_size: int, code_dim: int, **options: object):
+        super().__init__()
+        if num_codebooks < 1:
+            raise SmaltiError(f"num_codebooks must be at least 1, not {num_codebooks}")
+        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
+        self.quantizers = nn.ModuleList(
+            VectorQuantizer(codebook_size=codebook_size, code_dim=code_dim, **options)  # pyright: ignore[reportArgumentType]
+            for _ in range(num_codebooks)
+        )
+
+    def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
+        """(q, h, w)."""
+        return (self.num_codebooks, h, w)
+
+    @property
+    def members(self) -> list[VectorQuantizer]:
+        """The quantizers, in order."""
+        return [quantizer for quantizer in self.quantizers if isinstance(quantizer, VectorQuantizer)]
+
+    def update(self) -> dict[str, float]:
+        """Move all codebooks; see `Codebook.update`."""
+        reports = [quantizer.update() for quantizer in self.members]
+        return {name: sum(report[name] for report in reports) for name in reports[0]}
+
+    @abstractmethod
+    def _decode(self, codes: Tensor) -> Tensor: ...
+
+
+def mean_penalties(outputs: list[BottleneckOutput]) -> dict[str, Tensor]:
+    """The mean of each penalty over the codebooks."""
+    names = outputs[0].penalties
+    return {name: sum(output.penalties[name] for output in outputs) / len(outputs) for name in names}  # pyright: ignore[reportReturnType]
