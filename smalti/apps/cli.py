@@ -17,6 +17,7 @@ import smalti
 from smalti.apps import verbs
 from smalti.apps.demo import demo
 from smalti.apps.draw import sample
+from smalti.apps.lab import estimators
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
@@ -24,6 +25,7 @@ from smalti.recipes import RECIPES
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "evaluate": verbs.evaluate,
+    "estimators": estimators,
     "reconstruct": verbs.reconstruct,
     "encode": verbs.encode,
     "decode": verbs.decode,

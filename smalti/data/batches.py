@@ -19,6 +19,7 @@ from smalti.images import BadImage, fit
 Augment = Literal["none", "flip", "flip_shift"]
 MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is held in memory
 FEWEST_IMAGES = 2
+BINARY_SEED = 0  # of fixed binarisation
 SHIFT = 16  # images are shifted by at most 1/16 of their size
 
 
@@ -29,6 +30,7 @@ class Pixels:
         source: where the images come from.
         size: S; images are cut to their centre square and resized.
         channels: C; by default the source's.
+        fixed_binary: every value becomes 0 or 255, drawn once as a Bernoulli: always the same for the same image.
         memory_bytes: hold them in memory when they take at most so much.
         progress: show a bar while loading.
 
@@ -42,10 +44,12 @@ class Pixels:
         size: int,
         channels: int | None = None,
         *,
+        fixed_binary: bool = False,
         memory_bytes: int = MEMORY_BYTES,
         progress: bool = False,
     ):
         self.source, self.size, self.channels = source, size, channels or source.channels
+        self.fixed_binary = fixed_binary
         self.bad: list[str] = []
         self.memory: np.ndarray | None = None
         if len(source) * size * size * self.channels <= memory_bytes:
@@ -72,7 +76,11 @@ class Pixels:
         return pixels[:count]
 
     def _read(self, index: int) -> np.ndarray:
-        return fit(self.source.read(index, self.channels), self.size)
+        pixels = fit(self.source.read(index, self.channels), self.size)
+        if not self.fixed_binary:
+            return pixels
+        uniform = np.random.default_rng([BINARY_SEED, int(self.source.indices[index])]).random(pixels.shape)
+        return np.where(uniform * 255 < pixels, np.uint8(255), np.uint8(0))
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images by number, uint8 (B, S, S, C); when streaming, a bad image is replaced by the next good one."""

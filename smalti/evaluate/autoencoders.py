@@ -67,7 +67,7 @@ def evaluate(
     """
     source = open_data(data, split)
     preprocessing = model.config.preprocessing
-    pixels = Pixels(source, preprocessing.image_size, preprocessing.channels, progress=progress)
+    pixels = _pixels(model, source, progress=progress)
     if importance_samples and not model.bottleneck.has_prior:
         raise SmaltiError(
             "an autoencoder (identity bottleneck) has no p(z), so no likelihood; leave --importance_samples out"
@@ -92,6 +92,13 @@ def evaluate(
         "smalti": smalti.__version__,
         "metrics": totals.metrics(),
     }
+
+
+def _pixels(model: Autoencoder, source: Source, *, progress: bool = False) -> Pixels:
+    """A source's images as the model takes them."""
+    wanted = model.config.preprocessing
+    fixed = wanted.binarize == "fixed"
+    return Pixels(source, wanted.image_size, wanted.channels, fixed_binary=fixed, progress=progress)
 
 
 def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool) -> Iterator[Tensor]:
@@ -223,8 +230,7 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
 
 def count_codes(model: Autoencoder, source: Source, batch_size: int = 64) -> Tensor:
     """How often each code occurs in a source's images, (q, K)."""
-    preprocessing = model.config.preprocessing
-    pixels = Pixels(source, preprocessing.image_size, preprocessing.channels)
+    pixels = _pixels(model, source)
     bottleneck = model.codes_bottleneck
     counts = torch.zeros(bottleneck.num_codebooks, bottleneck.codebook_size, dtype=torch.int64)
     for batch in pixels.in_order(batch_size):

@@ -13,12 +13,13 @@ class Preprocessing:
     Attributes:
         image_size: H and W in training and evaluation: the centre square, resized.
         channels: C, 3 for RGB or 1 for grey.
-        binarize: "none", or "dynamic": every value is drawn anew as a Bernoulli each time it is seen (MNIST).
+        binarize: "none"; "dynamic": every value is drawn anew as a Bernoulli each time it is seen (MNIST); or "fixed":
+            drawn once.
     """
 
     image_size: int = 32
     channels: int = 3
-    binarize: Literal["none", "dynamic"] = "none"
+    binarize: Literal["none", "dynamic", "fixed"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,6 +155,69 @@ class ResidualNetworks(Networks):
         )
 
 
+class StridedNetworks(Networks):
+    """Strided 4x4 convolutions, then residual blocks at the coarsest resolution: those of the VQ-VAE's authors [1].
+
+    ReLU, 3x3 to `middle` channels, ReLU, 1x1 back is a residual block; the decoder mirrors all of it with transposed
+    convolutions. PyTorch's default initialisation.
+
+    Args:
+        stride: pixels per grid position, a power of two.
+        width: channels at the coarsest resolution; half of them before it.
+        depth: residual blocks.
+        middle: channels inside a residual block.
+
+    References:
+        [1] van den Oord, Vinyals, Kavukcuoglu. Neural Discrete Representation Learning. 2017. arXiv:1711.00937;
+            the sizes are those of the authors' example on CIFAR-10 (google-deepmind/sonnet, vqvae_example.ipynb)
+    """
+
+    def __init__(self, *, stride: int = 4, width: int = 128, depth: int = 2, middle: int = 32):
+        if stride < 2 or stride & (stride - 1) or width < 2 or depth < 0 or middle < 1:
+            raise SmaltiError(
+                f"need a stride that is a power of two, width >= 2, depth >= 0 and middle >= 1, not stride={stride}, "
+                f"width={width}, depth={depth}, middle={middle}"
+            )
+        self.stride, self.width, self.depth, self.middle = stride, width, depth, middle
+        self.halvings = stride.bit_length() - 1
+
+    def _residual(self) -> list[nn.Module]:
+        return [*(_PlainBlock(self.width, self.middle) for _ in range(self.depth)), nn.ReLU()]
+
+    def encoder(self, image_channels: int, features: int) -> nn.Module:
+        """Images to features."""
+        widths = [image_channels, *[self.width // 2] * (self.halvings - 1), self.width]
+        down = [
+            module
+            for before, after in itertools.pairwise(widths)
+            for module in (nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU())
+        ]
+        last = nn.Conv2d(self.width, self.width, 3, padding=1)
+        return nn.Sequential(*down, last, *self._residual(), nn.Conv2d(self.width, features, 1))
+
+    def decoder(self, latents: int, parameters: int) -> nn.Module:
+        """Latents to the likelihood's parameters."""
+        widths = [self.width, *[self.width // 2] * (self.halvings - 1), parameters]
+        up = [
+            module
+            for before, after in itertools.pairwise(widths)
+            for module in (nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU())
+        ]
+        return nn.Sequential(nn.Conv2d(latents, self.width, 3, padding=1), *self._residual(), *up[:-1])
+
+
+class _PlainBlock(nn.Module):
+    """inputs + 1x1(ReLU(3x3(ReLU(inputs))))."""
+
+    def __init__(self, channels: int, middle: int):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(channels, middle, 3, padding=1), nn.Conv2d(middle, channels, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, channels, h, w) to the same."""
+        return inputs + self.outer(F.relu(self.inner(F.relu(inputs))))
+
+
 class MlpNetworks(Networks):
     """Fully connected layers, for studies on small images such as MNIST.
 
@@ -163,6 +226,8 @@ class MlpNetworks(Networks):
         hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
         grid: (h, w) of the features; (1, 1) is one vector, (1, 20) is 20 variables.
         activation: "tanh" or "relu".
+        start: first weights: "xavier" with zero biases, or "small": PyTorch's own, those of published categorical VAEs;
+            with larger ones their logits saturate in the first steps and stay there.
     """
 
     def __init__(
@@ -172,19 +237,24 @@ class MlpNetworks(Networks):
         hidden: tuple[int, ...] = (200, 200),
         grid: tuple[int, int] = (1, 1),
         activation: Literal["tanh", "relu"] = "tanh",
+        start: Literal["xavier", "small"] = "xavier",
     ):
         activations = {"tanh": nn.Tanh, "relu": nn.ReLU}
         if activation not in activations:
             raise SmaltiError(f"activation must be 'tanh' or 'relu', not {activation!r}")
+        if start not in ("xavier", "small"):
+            raise SmaltiError(f"start must be 'xavier' or 'small', not {start!r}")
         self.stride = self.fixed_size = image_size
+        self.start = start
         self.hidden, self.grid, self.activation = tuple(hidden), tuple(grid), activations[activation]
 
     def _layers(self, widths: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(itertools.pairwise(widths)):
             linear = nn.Linear(before, after)
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            if self.start == "xavier":
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
             layers += [self.activation()] * (index > 0) + [linear]
         return layers
 
@@ -201,4 +271,4 @@ class MlpNetworks(Networks):
         return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, self.stride, self.stride)))
 
 
-NETWORKS: dict[str, type[Networks]] = {"residual": ResidualNetworks, "mlp": MlpNetworks}
+NETWORKS: dict[str, type[Networks]] = {"residual": ResidualNetworks, "strided": StridedNetworks, "mlp": MlpNetworks}

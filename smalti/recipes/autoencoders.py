@@ -50,6 +50,7 @@ def vqvae(
     estimator: Literal["straight_through", "rotation", "nsvq", "diveq"] = "straight_through",
     decay: float = 0.99,
     restart_below: float = 0.3,
+    start: Literal["kmeans", "random"] = "kmeans",
     normalize: bool = False,
     commitment_weight: float = 0.25,
     **common: Any,
@@ -63,6 +64,7 @@ def vqvae(
         estimator: how the gradient passes the nearest code vector.
         decay: of the moving averages.
         restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
+        start: first values of the codebook: k-means of the first batch, or random.
         normalize: compare directions only (l2-normalised codes).
         commitment_weight: of the term that keeps features near their code.
         **common: see `experiment`.
@@ -75,6 +77,7 @@ def vqvae(
         "estimator": estimator,
         "decay": decay,
         "restart_below": restart_below,
+        "start": start,
         "normalize": normalize,
     }
     return experiment("vqvae", bottleneck, LossConfig(commitment_weight=commitment_weight), **common)

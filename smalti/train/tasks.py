@@ -76,7 +76,9 @@ class AutoencoderTask(Task):
         self.experiment, self.device = experiment, device
         preprocessing = experiment.model.preprocessing
         size, channels = preprocessing.image_size, preprocessing.channels
-        self.pixels = Pixels(open_data(experiment.data, "train"), size, channels, progress=progress)
+        self.fixed = preprocessing.binarize == "fixed"
+        source = open_data(experiment.data, "train")
+        self.pixels = Pixels(source, size, channels, fixed_binary=self.fixed, progress=progress)
         self.shown = self._some_images(size, channels)
         self.autoencoder = Autoencoder(experiment.model).to(device).train()
         bottleneck = self.autoencoder.bottleneck
@@ -96,7 +98,7 @@ class AutoencoderTask(Task):
             source = open_data(self.experiment.data, "validation")
         except SmaltiError:
             source = open_data(self.experiment.data, "train")
-        pixels = Pixels(source, size, channels, memory_bytes=0)
+        pixels = Pixels(source, size, channels, fixed_binary=self.fixed, memory_bytes=0)
         return to_float(pixels.evenly(NUM_SAMPLES))
 
     def batches(self, start: int) -> Iterator[Tensor]:

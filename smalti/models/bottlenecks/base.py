@@ -79,8 +79,20 @@ class Bottleneck(nn.Module, ABC):
         with fp32_island(features):
             return self._sample(features.float())
 
+    def draw(self, num: int, h: int, w: int) -> Tensor:
+        """Latents (num, D, h, w) drawn from p(z), from torch's global generator.
+
+        Raises:
+            SmaltiError: the bottleneck has no prior.
+        """
+        with torch.no_grad():
+            return self._draw(num, h, w)
+
     @abstractmethod
     def _forward(self, features: Tensor) -> BottleneckOutput: ...
+
+    @abstractmethod
+    def _draw(self, num: int, h: int, w: int) -> Tensor: ...
 
     @abstractmethod
     def _sample(self, features: Tensor) -> PosteriorSample: ...
@@ -146,6 +158,9 @@ class DiscreteBottleneck(Bottleneck):
                 f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]: is this their model?"
             )
         return self._decode(codes.long())
+
+    def _draw(self, num: int, h: int, w: int) -> Tensor:
+        return self.decode(torch.randint(0, self.codebook_size, (num, *self.grid_shape(h, w))))
 
     @abstractmethod
     def _encode(self, features: Tensor) -> Tensor: ...

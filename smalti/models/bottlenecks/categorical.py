@@ -186,6 +186,12 @@ class Categorical(DiscreteBottleneck):
             latents=self._decode(codes.view(batch, height, width)), log_ratio=log_ratio.view(batch, -1).sum(1)
         )
 
+    def _draw(self, num: int, h: int, w: int) -> Tensor:
+        if self.prior_logits is None:
+            return super()._draw(num, h, w)
+        codes = self._log_prior(num, h, w)
+        return self._decode((codes + gumbel_noise(codes)).argmax(1).view(num, h, w))
+
     def _encode(self, features: Tensor) -> Tensor:
         batch, _, height, width = features.shape
         return self._logits(features).argmax(1).view(batch, height, width)

@@ -29,6 +29,7 @@ class Codebook(nn.Module):
             "simvq": fixed vectors times a learned D x D matrix, so that every step moves all codes (arXiv:2411.02038).
         decay: of the moving averages, per optimiser step.
         restart_below: a code whose share falls below this fraction of 1/K becomes a random recent vector; 0 is never.
+        start: "kmeans" of the first batch, or "random": uniform in (-1/K, 1/K), as in many implementations.
     """
 
     table: Tensor  # (K, D), what is stored: the vectors, or what the matrix makes them of
@@ -36,7 +37,16 @@ class Codebook(nn.Module):
     sums: Tensor  # (K, D) moving average of (sum of assigned vectors) / (number of vectors)
     ready: Tensor  # (), whether the first values have been taken from data
 
-    def __init__(self, size: int, dim: int, *, learning: Learning, decay: float, restart_below: float):
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        *,
+        learning: Learning,
+        decay: float,
+        restart_below: float,
+        start: Literal["kmeans", "random"] = "kmeans",
+    ):
         super().__init__()
         if size < 2:
             raise SmaltiError(f"codebook_size must be at least 2, not {size}")
@@ -45,7 +55,9 @@ class Codebook(nn.Module):
         if not 0 <= decay < 1 or not 0 <= restart_below < 1:
             raise SmaltiError(f"decay and restart_below must lie in [0, 1), not {decay} and {restart_below}")
         self.learning, self.decay, self.restart_below = learning, decay, restart_below
-        vectors = torch.randn(size, dim) / dim**0.5
+        if start not in ("kmeans", "random"):
+            raise SmaltiError(f"start must be 'kmeans' or 'random', not {start!r}")
+        vectors = torch.randn(size, dim) / dim**0.5 if start == "kmeans" else (2 * torch.rand(size, dim) - 1) / size
         if learning == "gradient":
             self.table = nn.Parameter(vectors)
         else:
@@ -53,7 +65,7 @@ class Codebook(nn.Module):
         self.matrix = nn.Parameter(torch.eye(dim)) if learning == "simvq" else None
         self.register_buffer("share", torch.full((size,), 1 / size))
         self.register_buffer("sums", vectors / size)
-        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("ready", torch.tensor(start == "random"))
         self._forget()
 
     @property

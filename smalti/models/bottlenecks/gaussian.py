@@ -45,3 +45,6 @@ class Gaussian(Bottleneck):
         log_prior = -(latents.square() + math.log(2 * math.pi)) / 2
         log_posterior = -(noise.square() + math.log(2 * math.pi) + log_variance) / 2
         return PosteriorSample(latents=latents, log_ratio=(log_prior - log_posterior).flatten(1).sum(1))
+
+    def _draw(self, num: int, h: int, w: int) -> Tensor:
+        return torch.randn(num, self.out_channels, h, w)

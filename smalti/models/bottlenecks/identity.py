@@ -5,6 +5,8 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import Bottleneck, BottleneckOutput, PosteriorSample
 
+NO_PRIOR = "an autoencoder (identity bottleneck) has no p(z): there is no ELBO; use gaussian or a discrete one"
+
 
 class Identity(Bottleneck):
     """Latents are the features: a point mass without a prior, so an AE [1] has a rate of 0 and no ELBO.
@@ -30,6 +32,7 @@ class Identity(Bottleneck):
         return BottleneckOutput(latents=features, codes=None, kl=features.new_zeros(len(features)), penalties={})
 
     def _sample(self, features: Tensor) -> PosteriorSample:
-        raise SmaltiError(
-            "an autoencoder (identity bottleneck) has no p(z): there is no ELBO; use gaussian or a discrete one"
-        )
+        raise SmaltiError(NO_PRIOR)
+
+    def _draw(self, num: int, h: int, w: int) -> Tensor:
+        raise SmaltiError(NO_PRIOR)

@@ -1,5 +1,7 @@
 """The bottleneck of a VQ-VAE."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -50,6 +52,7 @@ class VectorQuantizer(CertainBottleneck):
             `smalti.models.bottlenecks.estimators`.
         decay: of the moving averages, per optimiser step.
         restart_below: restart a code whose share falls below this fraction of 1/K; 0 is never.
+        start: "kmeans" or "random", see `Codebook`.
         normalize: compare directions: features and code vectors are scaled to length 1 (ViT-VQGAN, arXiv:2110.04627).
 
     Differs from [1]: the codebook starts from k-means on the first batch, dead codes restart, moving averages are the
@@ -75,6 +78,7 @@ class VectorQuantizer(CertainBottleneck):
         decay: float = 0.99,
         restart_below: float = 0.1,
         normalize: bool = False,
+        start: Literal["kmeans", "random"] = "kmeans",
     ):
         super().__init__()
         if estimator not in NEAREST:
@@ -82,7 +86,9 @@ class VectorQuantizer(CertainBottleneck):
         self.codebook_size, self.estimator = codebook_size, estimator
         self.in_channels = self.out_channels = code_dim
         self.normalize = normalize
-        self.codebook = Codebook(codebook_size, code_dim, learning=learning, decay=decay, restart_below=restart_below)
+        self.codebook = Codebook(
+            codebook_size, code_dim, learning=learning, decay=decay, restart_below=restart_below, start=start
+        )
 
     def _vectors(self) -> Tensor:
         """The code vectors as they are compared and decoded, (K, D)."""

@@ -1,0 +1,91 @@
+"""Charts as SVG text, with matplotlib."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from smalti.errors import SmaltiError
+
+INK, ACCENT = "#222222", "#c2410c"
+COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#a21caf", "#b45309", "#0f766e", "#475569", "#be123c", "#4d7c0f", "#6d28d9")
+FEW = 12
+Curve = Sequence[tuple[float, float]]
+
+
+def figure(draw: Callable[[Any], None], width: float = 7.2, height: float = 2.6) -> str:
+    """An SVG drawn by `draw(axes)`, sizes in inches.
+
+    Raises:
+        SmaltiError: matplotlib is not installed.
+    """
+    return panels([draw], width, height)
+
+
+def panels(draws: Sequence[Callable[[Any], None]], width: float = 7.2, height: float = 2.6) -> str:
+    """As `figure`, several side by side."""
+    try:
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SmaltiError("the charts need matplotlib: pip install 'smalti[metrics]'") from error
+    sheet = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(sheet)
+    for axes, draw in zip(sheet.subplots(1, len(draws), squeeze=False)[0], draws, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+    file = io.StringIO()
+    sheet.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def usage_chart(counts: Tensor) -> str:
+    """How often each code of counts (K,) is used, most frequent first, against the uniform share."""
+    share = (counts.double() / counts.sum()).sort(descending=True).values * len(counts)
+
+    def draw(axes: Any) -> None:
+        axes.bar(range(len(share)), share.tolist(), width=1.0, color=ACCENT)
+        axes.axhline(1.0, color=INK, linewidth=0.8)
+        axes.set_xlim(-0.5, len(share) - 0.5)
+        axes.set_xlabel("code, most frequent first")
+        axes.set_ylabel("times uniform")
+        axes.set_yscale("symlog", linthresh=1.0)
+
+    return figure(draw)
+
+
+def learning_chart(records: Sequence[Mapping[str, float]], name: str, label: str) -> str:
+    """One term of metrics.jsonl over the steps."""
+    return figure(curves({"": curve_of(records, name)}, "step", label))
+
+
+def curve_of(records: Sequence[Mapping[str, float]], name: str) -> Curve:
+    """(step, value) of one term of metrics.jsonl."""
+    return [(record["step"], record[name]) for record in records if name in record]
+
+
+def curves(
+    named: Mapping[str, Curve], x: str, y: str, *, log_x: bool = False, log_y: bool = False, legend: bool = True
+) -> Callable[[Any], None]:
+    """What `figure` and `panels` take: lines with their names, points where there are few; empty ones left out."""
+
+    def draw(axes: Any) -> None:
+        for colour, (name, curve) in zip(COLOURS * 9, named.items(), strict=False):
+            if curve:
+                style = {
+                    "color": colour,
+                    "linewidth": 1.5,
+                    "marker": "o" if len(curve) < FEW else None,
+                    "markersize": 4,
+                }
+                axes.plot(*zip(*curve, strict=True), label=name, **style)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.set_xscale("log" if log_x else "linear")
+        axes.set_yscale("log" if log_y else "linear")
+        if legend and any(named):
+            axes.legend(frameon=False, fontsize=7)
+
+    return draw
