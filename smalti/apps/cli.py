@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
 from smalti.apps import verbs
+from smalti.apps.compare import compare
 from smalti.apps.demo import demo
 from smalti.apps.draw import sample
 from smalti.apps.lab import estimators
@@ -25,6 +26,7 @@ from smalti.recipes import RECIPES
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "evaluate": verbs.evaluate,
+    "compare": compare,
     "estimators": estimators,
     "reconstruct": verbs.reconstruct,
     "encode": verbs.encode,

@@ -7,13 +7,13 @@ from smalti.apps.verbs import say, train
 from smalti.errors import SmaltiError
 from smalti.files import write_json, write_text
 
-EXPLANATION = """Each curve is one estimator of the gradient of the expected distortion in the logits of a categorical model,
-held against the exact gradient, which is a sum over all latent states. Bias is the distance of the mean of many
-draws from the exact gradient, deviation the spread of one draw, both in units of the exact gradient's length. A
-high temperature makes the gradient of Gumbel-Softmax smooth and wrong, a low one right and noisy. Gumbel-Rao
-has the bias of straight-through Gumbel-Softmax and less noise. ReinMax is right to second order at temperature
-1. REINFORCE has no bias: what is seen is the error of a finite mean. Its baseline here is the mean over other
-draws for the same image; in training it is the mean over other images, which leaves more noise."""
+EXPLANATION = """Each curve is one estimator of the gradient of the expected distortion in the logits of a
+categorical model, held against the exact gradient, which is a sum over all latent states. Bias is the distance of
+the mean of many draws from the exact gradient, deviation the spread of one draw, both in units of the exact
+gradient's length. A high temperature makes the gradient of Gumbel-Softmax smooth and wrong, a low one right and
+noisy. Gumbel-Rao has the bias of straight-through Gumbel-Softmax and less noise. ReinMax is right to second order
+at temperature 1. REINFORCE has no bias: what is seen is the error of a finite mean. Its baseline here is the mean
+over other draws for the same image; in training it is the mean over other images, which leaves more noise."""
 
 
 def estimators(

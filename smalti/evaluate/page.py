@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from smalti.evaluate import html
 from smalti.evaluate.autoencoders import count_codes
 from smalti.evaluate.card import format_number
 from smalti.evaluate.charts import learning_chart, usage_chart
+from smalti.evaluate.comparison import codebook_tiles
 from smalti.evaluate.drawings import Drawn
 from smalti.files import atomic_path, write_text
 from smalti.models.autoencoder import Autoencoder
@@ -22,22 +22,6 @@ from smalti.pixels import to_float
 from smalti.train.log import read_metrics
 
 SHOWN_IMAGES, COLUMNS = 64, 16
-TILE_GRID = 3  # a code is shown as the middle of a 3x3 grid of itself
-
-
-def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, zoom: int = 6) -> Image.Image:
-    """Every code as a tile: what the decoder draws for a grid of that code alone, its middle stride x stride pixels.
-
-    Args:
-        model: with a codebook.
-        order: the codes in the order in which to show them.
-        columns: tiles in a row.
-        zoom: size of a pixel.
-    """
-    codes = torch.as_tensor(order).view(-1, 1, 1).expand(-1, TILE_GRID, TILE_GRID)
-    images = torch.cat([model.decode(part).cpu() for part in codes.split(256)])
-    start, size = (TILE_GRID // 2) * model.stride, model.stride
-    return grid(images[:, :, start : start + size, start : start + size], columns, zoom, "#cccccc")
 
 
 def reconstructions(model: Autoencoder, data: str, split: str = "test") -> Image.Image:

@@ -98,8 +98,7 @@ def rvq(
         "codebook_size": codebook_size,
         "code_dim": code_dim,
         "drop": drop,
-        "learning": learning,
-        "restart_below": restart_below,
+        "quantizer": {"learning": learning, "restart_below": restart_below},
     }
     return experiment("rvq", bottleneck, LossConfig(commitment_weight=commitment_weight), **common)
 
@@ -130,7 +129,6 @@ def pq(
         "num_codebooks": num_codebooks,
         "codebook_size": codebook_size,
         "code_dim": code_dim,
-        "learning": learning,
-        "restart_below": restart_below,
+        "quantizer": {"learning": learning, "restart_below": restart_below},
     }
     return experiment("pq", bottleneck, LossConfig(commitment_weight=commitment_weight), **common)

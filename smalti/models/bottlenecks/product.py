@@ -1,5 +1,6 @@
 """Product quantization: the channels in groups, each with its own codebook."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class ProductQuantizer(SeveralQuantizers):
         num_codebooks: q.
         codebook_size: K, of each.
         code_dim: D, of all together, a multiple of q.
-        **options: of every `VectorQuantizer`: learning, estimator, decay, restart_below, normalize.
+        quantizer: other options of every `VectorQuantizer`: learning, estimator, decay, ...
 
     References:
         [1] Jegou, Douze, Schmid. Product Quantization for Nearest Neighbor Search. 2011. IEEE TPAMI 33(1)
@@ -34,10 +35,12 @@ class ProductQuantizer(SeveralQuantizers):
         torch.Size([2, 2, 4, 4])
     """
 
-    def __init__(self, *, num_codebooks: int, codebook_size: int, code_dim: int, **options: Any):
+    def __init__(
+        self, *, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any] | None = None
+    ):
         if num_codebooks and code_dim % num_codebooks:
             raise SmaltiError(f"code_dim must be a multiple of num_codebooks, not {code_dim} and {num_codebooks}")
-        super().__init__(num_codebooks, codebook_size, code_dim // max(1, num_codebooks), **options)
+        super().__init__(num_codebooks, codebook_size, code_dim // max(1, num_codebooks), quantizer or {})
         self.in_channels = self.out_channels = code_dim
 
     def _forward(self, features: Tensor) -> BottleneckOutput:

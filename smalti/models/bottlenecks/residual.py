@@ -1,5 +1,6 @@
 """Residual vector quantization: each codebook describes what the ones before it left over."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class ResidualQuantizer(SeveralQuantizers):
         code_dim: D.
         drop: quantizer dropout [1, section III-C]: the share of training images that get only the first n codes, n
             uniform in 1 to q - 1, so that a prefix of the codes decodes well.
-        **options: of every `VectorQuantizer`: learning, estimator, decay, restart_below, normalize.
+        quantizer: other options of every `VectorQuantizer`: learning, estimator, decay, ...
 
     References:
         [1] Zeghidour et al. SoundStream: An End-to-End Neural Audio Codec. 2021. arXiv:2107.03312
@@ -38,10 +39,18 @@ class ResidualQuantizer(SeveralQuantizers):
         torch.Size([2, 4, 4, 4])
     """
 
-    def __init__(self, *, num_codebooks: int, codebook_size: int, code_dim: int, drop: float = 0.0, **options: Any):
+    def __init__(
+        self,
+        *,
+        num_codebooks: int,
+        codebook_size: int,
+        code_dim: int,
+        drop: float = 0.0,
+        quantizer: Mapping[str, Any] | None = None,
+    ):
         if not 0 <= drop <= 1:
             raise SmaltiError(f"drop must lie in [0, 1], not {drop}")
-        super().__init__(num_codebooks, codebook_size, code_dim, **options)
+        super().__init__(num_codebooks, codebook_size, code_dim, quantizer or {})
         self.drop = drop
         self.in_channels = self.out_channels = code_dim
 

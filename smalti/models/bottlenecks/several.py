@@ -1,9 +1,12 @@
 """Several codebooks at each grid position: what residual and product quantizers share."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from smalti.configs import build
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput, CertainBottleneck
 from smalti.models.bottlenecks.vector import VectorQuantizer
@@ -16,20 +19,19 @@ class SeveralQuantizers(CertainBottleneck):
         num_codebooks: q, at least 1.
         codebook_size: K, of each.
         code_dim: D, of each.
-        **options: of every `VectorQuantizer`.
+        quantizer: other options of every `VectorQuantizer`.
     """
 
     code_axes = "B q h w"
 
-    def __init__(self, num_codebooks: int, codebook_size: int, code_dim: int, **options: object):
+    def __init__(self, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any]):
         super().__init__()
         if num_codebooks < 1:
             raise SmaltiError(f"num_codebooks must be at least 1, not {num_codebooks}")
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
-        self.quantizers = nn.ModuleList(
-            VectorQuantizer(codebook_size=codebook_size, code_dim=code_dim, **options)  # pyright: ignore[reportArgumentType]
-            for _ in range(num_codebooks)
-        )
+        spec = {"kind": "vector_quantizer", **quantizer, "codebook_size": codebook_size, "code_dim": code_dim}
+        kinds = {"vector_quantizer": VectorQuantizer}
+        self.quantizers = nn.ModuleList(build(kinds, spec, "quantizer") for _ in range(num_codebooks))
 
     def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
         """(q, h, w)."""

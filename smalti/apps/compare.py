@@ -1,0 +1,175 @@
+"""The verb `compare`: chosen systems, trained alike and measured side by side."""
+
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smalti.apps.verbs import evaluate, say, train
+from smalti.configs import nearest
+from smalti.errors import SmaltiError
+from smalti.files import read_json, write_json, write_text
+from smalti.recipes import ae, bsq, dvae, fsq, lfq, pq, rvq, vae, vqvae
+from smalti.train.experiment import Experiment
+
+SYSTEMS: dict[str, Callable[..., Experiment]] = {
+    "ae": ae,
+    "vae": vae,
+    "vqvae": vqvae,
+    "dvae": dvae,
+    "fsq": fsq,
+    "lfq": lfq,
+    "bsq": bsq,
+    "rvq": rvq,
+    "pq": pq,
+}
+SHOWN = 16
+
+
+def compare(
+    *,
+    data: str,
+    out: str,
+    systems: str = "ae,vae,vqvae,dvae",
+    codebook_size: int = 512,
+    image_size: int = 32,
+    stride: int = 4,
+    width: int = 64,
+    steps: int = 800,
+    batch_size: int = 32,
+    seeds: int = 1,
+    split: str = "test",
+) -> dict[str, Any]:
+    """Train systems alike, at the same rate where they are discrete, and write one report; re-running goes on.
+
+    Args:
+        data: emoji, a folder of images or of idx files, or *.parquet.
+        out: the folder for report.html, comparison.json and the runs.
+        systems: names from ae, vae, vqvae, dvae, fsq, lfq, bsq, rvq, pq, separated by commas.
+        codebook_size: K of the discrete ones, a power of two; those with several codebooks share its bits among them.
+        image_size: height and width, pixels.
+        stride: pixels per grid position.
+        width: channels of the networks at the finest resolution.
+        steps: optimiser steps of each.
+        batch_size: images per batch.
+        seeds: how often each is trained.
+        split: what is measured: test, validation or train.
+    """
+    from smalti.evaluate.comparison import gradient_noise, latent_pictures, rate_distortion, some_images
+    from smalti.evaluate.report import System, as_html, as_json
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.models.bottlenecks import DiscreteBottleneck
+    from smalti.train.log import read_metrics
+
+    chosen = _chosen(systems)
+    if codebook_size < 4 or codebook_size & (codebook_size - 1):
+        raise SmaltiError(f"codebook_size must be a power of two, at least 4, not {codebook_size}")
+    if seeds < 1:
+        raise SmaltiError(f"seeds must be at least 1, not {seeds}")
+    common = {"image_size": image_size, "stride": stride, "width": width, "steps": steps, "batch_size": batch_size}
+    measured: list[System] = []
+    for name in chosen:
+        models, evaluations, costs, records = [], [], [], []
+        options = {"data": data, "log_every": max(1, steps // 40), **rate(name, codebook_size), **common}
+        experiments = [SYSTEMS[name](seed=seed, **options) for seed in range(seeds)]
+        for seed, experiment in enumerate(experiments):
+            run = Path(out) / "runs" / f"{name}-{seed}"
+            say(f"{name}, seed {seed}: {steps} steps into {run}")
+            costs.append(_train(experiment, run))
+            evaluations.append(_evaluate(run, data, split))
+            models.append(Autoencoder.from_pretrained(run))
+            records.append(read_metrics(run / "metrics.jsonl"))
+        model, bottleneck = models[0], models[0].bottleneck
+        images = some_images(model, data, split, 64)
+        discrete = isinstance(bottleneck, DiscreteBottleneck)
+        grid = bottleneck.grid_shape(image_size // stride, image_size // stride) if discrete else ()
+        measured.append(
+            System(
+                name=name,
+                models=models,
+                evaluations=evaluations,
+                records=records[0],
+                noise=gradient_noise(model, images[:32], experiments[0].loss, steps),
+                points=rate_distortion(model, evaluations[0]["metrics"], images),
+                pictures=list(latent_pictures(model, images)),
+                images_per_second=statistics.median(record["images_per_second"] for record in records[0]),
+                peak_bytes=costs[0],
+                bits_per_image=math.prod(grid) * math.log2(bottleneck.codebook_size) if discrete else None,
+            )
+        )
+    settings = {**common, "seeds": seeds, "codebook_size": codebook_size}
+    report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
+    shown = some_images(measured[0].models[0], data, split, SHOWN)
+    write_json(numbers, as_json(measured, {"data": data, "split": split, **settings}))
+    write_text(report, as_html(measured, settings, shown))
+    psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
+    return {"written": [str(report), str(numbers)], **psnr}
+
+
+def rate(name: str, codebook_size: int) -> dict[str, Any]:
+    """The options that make a recipe spend log2 K bits at each grid position; K a power of two."""
+    bits = codebook_size.bit_length() - 1
+    match name:
+        case "ae" | "vae":
+            return {}
+        case "fsq":
+            fours = -bits % 3 if bits > 1 else 0  # 3 bits are a channel of 8 levels, 2 bits one of 4
+            return {"levels": (8,) * ((bits - 2 * fours) // 3) + (4,) * fours}
+        case "lfq" | "bsq":
+            return {"bits": bits}
+        case "rvq" | "pq":
+            count = next(count for count in (3, 2, 1) if bits % count == 0)
+            more = {"code_dim": 12 if count == 3 else 16} if name == "pq" else {}
+            return {"num_codebooks": count, "codebook_size": 2 ** (bits // count), **more}
+        case _:
+            return {"codebook_size": codebook_size}
+
+
+def _chosen(systems: str) -> list[str]:
+    names = [name.strip() for name in systems.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise SmaltiError(f"systems must be different names separated by commas, not {systems!r}")
+    for name in names:
+        if name not in SYSTEMS:
+            raise SmaltiError(f"unknown system {name!r}; {nearest(name, SYSTEMS)}")
+    return names
+
+
+def _train(experiment: Experiment, run: Path) -> int | None:
+    """Train or go on; returns the peak of memory of the whole training, kept beside it, if it can be measured."""
+    kept = run / "cost.json"
+    fresh = not (run / "metrics.jsonl").exists()
+    resettable = fresh and _reset_peak()
+    train(experiment, run)
+    if resettable:
+        write_json(kept, {"peak_bytes": _peak()})
+    return read_json(kept)["peak_bytes"] if kept.exists() else None
+
+
+def _evaluate(run: Path, data: str, split: str) -> dict[str, Any]:
+    """The evaluation kept in the run, if it is of this model, data and split; else a new one."""
+    from smalti.models.autoencoder import Autoencoder
+
+    kept = run / "evaluation.json"
+    if kept.exists():
+        found = read_json(kept)
+        wanted = (Autoencoder.from_pretrained(run).source_hash, data, split)
+        if (found["model_hash"], found["data"], found["split"]) == wanted:
+            return found
+    return evaluate(str(run), data, split=split)  # pyright: ignore[reportArgumentType]
+
+
+def _reset_peak() -> bool:
+    """Start measuring the process's peak of memory anew; Linux only."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    """Peak of the process's memory since `_reset_peak`, bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

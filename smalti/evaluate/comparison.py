@@ -1,0 +1,154 @@
+"""What `smalti compare` measures beside the evaluation: the noise of gradients, and pictures of the latents."""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from smalti.data.batches import Pixels
+from smalti.data.sources import open_data
+from smalti.evaluate.metrics import mse, psnr_db
+from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.bottlenecks import DiscreteBottleneck, ResidualQuantizer
+from smalti.pictures import grid
+from smalti.pixels import to_float
+from smalti.train.experiment import LossConfig
+from smalti.train.losses import autoencoder_loss
+
+GRADIENT_IMAGES, GRADIENT_REPEATS = 32, 8
+SHOWN, DRAWN, STEPS = 16, 16, 8
+EDITS = 7
+ZOOM = 2
+TILE_GRID = 3  # a code is shown as the middle of a 3x3 grid of itself
+MOST_TILES = 2048
+
+
+class GradientNoise(NamedTuple):
+    """How much the encoder's gradient varies between passes over the same images, by the noise of the bottleneck."""
+
+    relative_deviation: float  # root of the summed variances / length of the mean
+    cosine: float  # between two passes
+
+
+def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig, step: int) -> GradientNoise:
+    """Repeat the training loss of the same images and compare the encoder's gradients."""
+    trained = copy.deepcopy(model).train()  # a copy, since training mode collects statistics
+    parameters = list(trained.encoder.parameters())
+    gradients = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(GRADIENT_REPEATS):
+            total = autoencoder_loss(trained, images, loss, step).total
+            parts = torch.autograd.grad(total, parameters)
+            gradients.append(torch.cat([part.flatten() for part in parts]))
+    stacked = torch.stack(gradients)
+    mean = stacked.mean(0)
+    cosines = [
+        F.cosine_similarity(first, second, dim=0)
+        for index, first in enumerate(gradients)
+        for second in gradients[:index]
+    ]
+    deviation = stacked.var(0).sum().sqrt() / mean.norm().clamp(min=1e-12)
+    return GradientNoise(deviation.item(), torch.stack(cosines).mean().item())
+
+
+def some_images(model: Autoencoder, data: str, split: str, count: int) -> Tensor:
+    """Images (count, C, H, W), evenly from a split, as the model takes them."""
+    wanted = model.config.preprocessing
+    source = open_data(data, split)  # pyright: ignore[reportArgumentType]
+    pixels = Pixels(source, wanted.image_size, wanted.channels, fixed_binary=wanted.binarize == "fixed", memory_bytes=0)
+    return to_float(pixels.evenly(count))
+
+
+def rate_distortion(model: Autoencoder, metrics: dict[str, Any], images: Tensor) -> list[tuple[float, float]]:
+    """(bits per pixel, PSNR in dB) of a model; a residual quantizer has a point for each number of its codebooks."""
+    bottleneck, pixels = model.bottleneck, images[0, 0].numel()
+    if not isinstance(bottleneck, DiscreteBottleneck):
+        rate = metrics.get("rate_nats")
+        return [] if rate is None else [(rate / math.log(2) / pixels, metrics["psnr_db"])]
+    if not isinstance(bottleneck, ResidualQuantizer):
+        return [(metrics["nominal_bits_per_pixel"], metrics["psnr_db"])]
+    codes, points = model.encode(images), []
+    for count in range(1, bottleneck.num_codebooks + 1):
+        errors = mse(images, model.decode(codes[:, :count]).cpu())
+        bits = codes[0, :count].numel() * math.log2(bottleneck.codebook_size) / pixels
+        points.append((bits, psnr_db(errors.clamp(min=1e-10)).mean().item()))
+    return points
+
+
+def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.Image, str]]:
+    """Pictures of what the latents are, each with its caption.
+
+    Args:
+        model: of any kind.
+        images: (B, C, H, W), at least two.
+    """
+    with using(model), torch.random.fork_rng():
+        torch.manual_seed(0)
+        latents = model.bottleneck(model.features(images)).latents
+        height, width = latents.shape[2:]
+        if model.bottleneck.has_prior:
+            drawn, caption = model.bottleneck.draw(DRAWN, height, width), "Drawn from p(z)"
+        else:
+            mean, deviation = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
+            drawn = mean + deviation * torch.randn(DRAWN, *latents.shape[1:])
+            caption = "There is no p(z). Noise with the mean and deviation of real latents decodes to this: nothing"
+            caption += " taught the decoder what lies between them"
+        yield grid(_images(model, drawn), 8, ZOOM), caption
+        if isinstance(model.bottleneck, DiscreteBottleneck):
+            yield from _code_pictures(model, model.bottleneck, images)
+        else:
+            ways = torch.linspace(0, 1, STEPS).view(-1, 1, 1, 1)
+            rows = [
+                (1 - ways) * latents[index] + ways * latents[index + 1]
+                for index in range(0, min(8, len(latents) - 1), 2)
+            ]
+            yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "From one image to another on a straight line"
+
+
+def _images(model: Autoencoder, latents: Tensor) -> Tensor:
+    return model.likelihood.mean(model.decoder(latents)).cpu()
+
+
+def _code_pictures(
+    model: Autoencoder, bottleneck: DiscreteBottleneck, images: Tensor
+) -> Iterator[tuple[Image.Image, str]]:
+    codes = model.encode(images[:8])
+    first = codes if codes.ndim == 3 else codes[:, 0]
+    colours = torch.rand(bottleneck.codebook_size, 3, generator=torch.Generator().manual_seed(1))
+    maps = F.interpolate(colours[first].permute(0, 3, 1, 2), size=images.shape[-2:], mode="nearest")
+    shown = images[:8] if images.shape[1] == 3 else images[:8].expand(-1, 3, -1, -1)
+    which = "The codes" if codes.ndim == 3 else "The first codebook's codes"
+    yield grid(torch.cat([shown, maps]), 8, ZOOM), f"{which} of images, each code in a colour of its own"
+    frequent = first.flatten().bincount(minlength=bottleneck.codebook_size).argsort(descending=True)[:EDITS]
+    rows = []
+    for row in codes[:4]:
+        edited = row.repeat(len(frequent) + 1, *[1] * row.ndim)
+        place = edited if row.ndim == 2 else edited[:, 0]
+        place[1:, place.shape[1] // 2, place.shape[2] // 2] = frequent
+        rows.append(model.decode(edited).cpu())
+    caption = "The reconstruction, then the same with one code in the middle replaced by each of the most frequent"
+    yield grid(torch.cat(rows), len(frequent) + 1, ZOOM), caption
+    if codes.ndim == 3 and bottleneck.codebook_size <= MOST_TILES:
+        order = bottleneck.histogram(model.encode(images))[0].argsort(descending=True).tolist()
+        yield codebook_tiles(model, order, zoom=4), "What each code draws, surrounded by itself; most frequent first"
+
+
+def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, zoom: int = 6) -> Image.Image:
+    """Every code as a tile: what the decoder draws for a grid of that code alone, its middle stride x stride pixels.
+
+    Args:
+        model: with a codebook.
+        order: the codes in the order in which to show them.
+        columns: tiles in a row.
+        zoom: size of a pixel.
+    """
+    codes = torch.as_tensor(order).view(-1, 1, 1).expand(-1, TILE_GRID, TILE_GRID)
+    images = torch.cat([model.decode(part).cpu() for part in codes.split(256)])
+    start, size = (TILE_GRID // 2) * model.stride, model.stride
+    return grid(images[:, :, start : start + size, start : start + size], columns, zoom, "#cccccc")

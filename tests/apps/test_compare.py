@@ -1,0 +1,140 @@
+"""`smalti compare` and `smalti estimators`, in process."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from smalti.apps.cli import main
+from smalti.apps.compare import SYSTEMS, rate
+from smalti.evaluate.report import System, flag_rates
+from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
+
+SMALL = ["--image_size", "16", "--width", "8", "--steps", "3", "--batch_size", "4", "--codebook_size", "64"]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, image_folder):
+    out = tmp_path_factory.mktemp("compare")
+    command = ["compare", "--data", str(image_folder), "--out", str(out), "--systems", ",".join(SYSTEMS), *SMALL]
+    assert main(command) == 0
+    return out, command
+
+
+def test_every_system_is_measured_at_the_same_rate(compared):
+    found = json.loads((compared[0] / "comparison.json").read_text())
+    assert set(found["systems"]) == set(SYSTEMS)
+    assert found["unequal_rates"] == []
+    for name, system in found["systems"].items():
+        assert system["bits_per_image"] == (None if name in ("ae", "vae") else 4 * 4 * 6)
+        assert system["seeds"][0]["psnr_db"] > 0
+        assert system["gradient_noise"]["cosine"] <= 1.0001
+    assert found["systems"]["ae"]["gradient_noise"]["relative_deviation"] == pytest.approx(0, abs=1e-5)
+    assert found["systems"]["vae"]["gradient_noise"]["relative_deviation"] > 0
+    assert len(found["systems"]["rvq"]["rate_distortion"]) == 3
+
+
+def test_the_report_holds_everything_itself(compared):
+    page = (compared[0] / "report.html").read_text()
+    links = re.findall(r'(?:src|href)="([^"]{0,20})', page)
+    assert links and all(link.startswith(("data:", "#")) for link in links)
+    assert page.index("<h2>Distortion</h2>") < page.index("<h2>Use of the codes</h2>")
+    assert all(name in page for name in SYSTEMS)
+
+
+def test_it_goes_on_where_it_stopped(compared):
+    out, command = compared
+    before = (out / "comparison.json").read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/evaluation.json")}
+    assert main(command) == 0
+    assert json.loads((out / "comparison.json").read_text())["systems"] == json.loads(before)["systems"]
+    assert stamps == {path: path.stat().st_mtime_ns for path in out.glob("runs/*/evaluation.json")}
+
+
+def test_unequal_rates_are_flagged():
+    def system(name, bits):
+        return System(name, [], [], [], None, [], [], 0.0, None, bits)  # pyright: ignore[reportArgumentType]
+
+    assert flag_rates([system("ae", None), system("vqvae", 576.0), system("fsq", 576.0)]) == []
+    assert "fsq spends 600 bits an image, vqvae 576" in flag_rates([system("vqvae", 576.0), system("fsq", 600.0)])[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"ae", "vae"}))
+@pytest.mark.parametrize("bits", range(2, 13))
+def test_rates_are_those_of_the_codebook_size(name, bits):
+    spec = dict(SYSTEMS[name](**rate(name, 2**bits)).model.bottleneck)
+    bottleneck = BOTTLENECKS[spec.pop("kind")](**spec)
+    assert isinstance(bottleneck, DiscreteBottleneck)
+    assert bottleneck.codebook_size**bottleneck.num_codebooks == 2**bits
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--systems", "vqvae,gan"], "unknown system 'gan'"),
+        (["--systems", "ae,ae"], "different names separated by commas, not 'ae,ae'"),
+        (["--codebook_size", "500"], "power of two, at least 4, not 500"),
+        (["--seeds", "0"], "seeds must be at least 1, not 0"),
+    ],
+)
+def test_bad_options_are_one_line_errors(capsys, tmp_path, option, message):
+    assert main(["compare", "--data", "emoji", "--out", str(tmp_path / "new"), *option]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_lab_draws_its_page(tmp_path, image_folder, capsys):
+    run = tmp_path / "run"
+    options = ["--steps", "3", "--variables", "2", "--classes", "3", "--batch_size", "4"]
+    assert main(["train", "emoji_categorical", "--data", str(image_folder), "--out", str(run), *options]) == 0
+    command = ["estimators", "--run", str(run), "--data", str(image_folder), "--out", str(tmp_path / "lab")]
+    assert main([*command, "--num_images", "2", "--draws", "64"]) == 0
+    results = json.loads((tmp_path / "lab" / "estimators.json").read_text())["results"]
+    assert {one["estimator"] for one in results} >= {"gumbel_softmax", "reinmax", "reinforce"}
+    assert "<svg" in (tmp_path / "lab" / "estimators.html").read_text()
+    capsys.readouterr()
+    assert main([*command, "--draws", "1"]) == 1
+    assert "draws must be at least 2, not 1" in capsys.readouterr().err
+
+
+def test_the_lab_refuses_other_models_and_too_many_states(tmp_path, image_folder, capsys):
+    small = ["--steps", "2", "--batch_size", "4", "--data", str(image_folder)]
+    assert main(["train", "ae", "--out", str(tmp_path / "ae"), "--image_size", "16", "--width", "8", *small]) == 0
+    many = ["--variables", "9", "--classes", "8"]
+    assert main(["train", "emoji_categorical", "--out", str(tmp_path / "many"), *many, *small]) == 0
+    for name, message in (("ae", "needs a categorical bottleneck, not 'identity'"), ("many", "8^9 latent states")):
+        capsys.readouterr()
+        out = str(tmp_path / "lab")
+        assert main(["estimators", "--run", str(tmp_path / name), "--data", str(image_folder), "--out", out]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_the_exact_gradient_is_that_of_the_expectation():
+    """Against finite differences of the enumerated expectation."""
+    from smalti.evaluate.estimators import exact_gradient
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.recipes import emoji_categorical
+
+    torch.manual_seed(0)
+    model = Autoencoder(emoji_categorical(variables=2, classes=3).model).eval()
+    image = torch.rand(1, 1, 16, 16)
+    features = model.features(image).detach()
+    logits = torch.randn(2, 3)
+    gradient = exact_gradient(model, image, features, logits)
+
+    def expectation(logits):
+        total = 0.0
+        for first in range(3):
+            for second in range(3):
+                latents = torch.zeros(1, 3, 1, 2)
+                latents[0, first, 0, 0] = latents[0, second, 0, 1] = 1
+                nll = model.likelihood.nll(model.decoder(latents), image).double().item()
+                total += nll * (logits.double().softmax(1)[0, first] * logits.double().softmax(1)[1, second]).item()
+        return total
+
+    for place in ((0, 0), (0, 2), (1, 1)):
+        step = torch.zeros(2, 3)
+        step[place] = 1e-2
+        difference = (expectation(logits + step) - expectation(logits - step)) / 2e-2
+        assert gradient[place].item() == pytest.approx(difference, rel=1e-2, abs=1e-2)
