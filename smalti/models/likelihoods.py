@@ -51,11 +51,15 @@ class Likelihood(nn.Module, ABC):
         with fp32_island(parameters):
             return -self._log_mass(parameters.double(), images.double()).flatten(1).sum(1) / math.log(2)
 
-    def mean(self, parameters: Tensor) -> Tensor:
-        """The reconstruction that a viewer sees, (B, C, H, W) float32 in [0, 1]."""
+    def mean(self, parameters: Tensor, *, clamp: bool = True) -> Tensor:
+        """The reconstruction that a viewer sees, (B, C, H, W) float32 in [0, 1].
+
+        Without `clamp` some values lie outside, and all have a gradient.
+        """
         check_shape(parameters, "B P H W", "parameters", P=self.num_parameters)
         with fp32_island(parameters):
-            return self._mean(parameters.float()).clamp(0, 1)
+            mean = self._mean(parameters.float())
+            return mean.clamp(0, 1) if clamp else mean
 
     def _check(self, parameters: Tensor, images: Tensor) -> None:
         check_shape(images, "B C H W", "images", C=self.channels)

