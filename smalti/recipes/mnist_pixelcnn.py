@@ -5,7 +5,8 @@
 
 DIR holds MNIST's four idx files. Published: 81.45 nats after 457 epochs (this network in
 EugenHotaj/pytorch-generative); 81.30 (arXiv:1601.06759). Measured here: experiments/mnist_pixelcnn.md.
-For so few epochs the batch and the learning rate are not the published ones (256; 1e-3, times 0.999977 a step).
+For so few epochs neither the batch and the learning rate (256; 1e-3, times 0.999977 a step) nor the first weights are
+the published ones.
 """
 
 from typing import Literal
