@@ -51,7 +51,7 @@ class PerceptualDistance(nn.Module):
     """Mean squared distance of features scaled to length 1, averaged over positions, summed over stages.
 
     The form of LPIPS (arXiv:1801.03924, eq. 1) with all channels weighted alike; with another network than its VGG it
-    is no LPIPS and must not be called so. Gradient reaches both images; the network is frozen and in eval mode for ever.
+    is no LPIPS and must not be called so. Gradient reaches both images; the network is frozen, always in eval mode.
 
     Args:
         features: a feature network.

@@ -25,6 +25,9 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "linear": "ttttiiii",
     "nearest": "ttttiii",
     "attend": "ttttiiiiii",
+    "gumbel": "ttttttiiifii",
+    "gumbel_backward": "ttttttiiifii",
+    "gumbel_noise": "tiii",
 }
 
 
@@ -49,6 +52,9 @@ class Kernels:
     linear: Callable[..., None]
     nearest: Callable[..., None]
     attend: Callable[..., None]
+    gumbel: Callable[..., None]
+    gumbel_backward: Callable[..., None]
+    gumbel_noise: Callable[..., None]
 
 
 def _on_threads(function: Callable[..., None]) -> Callable[..., None]:

@@ -7,6 +7,7 @@ import reference
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import Categorical, Gaussian
 from smalti.models.bottlenecks.estimators import gumbel_noise
+from smalti.ops.gumbel import gumbel_noise_of
 from smalti.schedules import constant
 
 
@@ -75,7 +76,8 @@ def test_soft_latents_equal_the_formula_for_the_same_noise():
     latents = bottleneck(features).latents
     torch.manual_seed(5)
     logits = bottleneck._logits(features)
-    weights = torch.softmax((logits - torch.log(-torch.log(torch.rand_like(logits)))) / 0.7, 1)
+    noise = gumbel_noise_of(*logits.shape, int(torch.randint(1 << 62, ())), logits.detach())
+    weights = torch.softmax((logits + noise) / 0.7, 1)
     torch.testing.assert_close(latents.permute(0, 2, 3, 1).reshape(-1, 3), weights @ bottleneck.codebook.vectors)
 
 

@@ -19,8 +19,11 @@ from smalti.models.bottlenecks.base import (
 )
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, gumbel_noise
+from smalti.ops.gumbel import gumbel_latents
 from smalti.ops.nearest import nearest_code
 from smalti.schedules import Schedule
+
+FUSED = {"gumbel_softmax": False, "gumbel_straight_through": True}  # those that are one operation: whether it is hard
 
 
 class Categorical(DiscreteBottleneck):
@@ -155,20 +158,23 @@ class Categorical(DiscreteBottleneck):
         batch, _, height, width = features.shape
         if self.training:
             self._initialize(features)
-        logits = self._logits(features)
-        log_q = logits.log_softmax(1)
-        kl = (log_q.exp() * (log_q - self._log_prior(batch, height, width))).sum(1)
-        codes = logits.detach().argmax(1)
-        log_prob = None
-        if self.training:
-            if self.codebook is not None:
-                self.codebook.observe(flatten_grid(features.detach()), codes)
-            weights = CATEGORICAL[self.estimator](logits, self.temperature)
-            latents = weights @ self.vectors
-            if self.estimator == "reinforce":
-                log_prob = (weights * log_q).view(batch, -1).sum(1)
+        logits, log_prob = self._logits(features), None
+        if self.training and self.prior_logits is None and self.estimator in FUSED:
+            hard, seed = FUSED[self.estimator], int(torch.randint(1 << 62, ()))
+            latents, kl, codes = gumbel_latents(logits, self.vectors, self.temperature.item(), hard=hard, seed=seed)
         else:
-            latents = F.embedding(codes, self.vectors)
+            log_q = logits.log_softmax(1)
+            kl = (log_q.exp() * (log_q - self._log_prior(batch, height, width))).sum(1)
+            if self.training:
+                codes = logits.detach().argmax(1)
+                weights = CATEGORICAL[self.estimator](logits, self.temperature)
+                latents = weights @ self.vectors
+                log_prob = (weights * log_q).view(batch, -1).sum(1) if self.estimator == "reinforce" else None
+            else:
+                codes = self._encode(features).flatten()
+                latents = F.embedding(codes, self.vectors)
+        if self.training and self.codebook is not None:
+            self.codebook.observe(flatten_grid(features.detach()), codes)
         return BottleneckOutput(
             latents=unflatten_grid(latents, features),
             codes=codes.view(batch, height, width),
@@ -193,8 +199,16 @@ class Categorical(DiscreteBottleneck):
         return self._decode((codes + gumbel_noise(codes)).argmax(1).view(num, h, w))
 
     def _encode(self, features: Tensor) -> Tensor:
+        """The arg max of the logits, which are not written where they are products."""
         batch, _, height, width = features.shape
-        return self._logits(features).argmax(1).view(batch, height, width)
+        flat = flatten_grid(features)
+        if self.log_scale is not None:
+            codes = nearest_code(flat, self.vectors)
+        elif self.to_logits is not None:
+            codes = nearest_code(flat, self.to_logits.weight.flatten(1), self.to_logits.bias)
+        else:
+            codes = flat.argmax(1)
+        return codes.view(batch, height, width)
 
     def _decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.vectors).permute(0, 3, 1, 2)

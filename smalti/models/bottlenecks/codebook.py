@@ -29,7 +29,7 @@ class Codebook(nn.Module):
             "simvq": fixed vectors times a learned D x D matrix, so that every step moves all codes (arXiv:2411.02038).
         decay: of the moving averages, per optimiser step.
         restart_below: a code whose share falls below this fraction of 1/K becomes a random recent vector; 0 is never.
-        start: "kmeans" of the first batch, or "random": uniform in (-1/K, 1/K), as in many implementations.
+        start: "kmeans" of the first batch, or "random": uniform with variance 1/D, as in the authors' code (Sonnet).
     """
 
     table: Tensor  # (K, D), what is stored: the vectors, or what the matrix makes them of
@@ -57,7 +57,7 @@ class Codebook(nn.Module):
         self.learning, self.decay, self.restart_below = learning, decay, restart_below
         if start not in ("kmeans", "random"):
             raise SmaltiError(f"start must be 'kmeans' or 'random', not {start!r}")
-        vectors = torch.randn(size, dim) / dim**0.5 if start == "kmeans" else (2 * torch.rand(size, dim) - 1) / size
+        vectors = (2 * torch.rand(size, dim) - 1) * (3 / dim) ** 0.5
         if learning == "gradient":
             self.table = nn.Parameter(vectors)
         else:

@@ -4,5 +4,6 @@
 #include "linear.h"
 #include "nearest.h"
 #include "attention.h"
+#include "gumbel.h"
 
 int NAME(panel)(void) { return PANEL; }

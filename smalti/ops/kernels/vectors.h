@@ -31,6 +31,7 @@
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #define PANEL (2 * LANES) /* columns of a packed matrix that are worked on together: two vectors */
 
@@ -65,8 +66,32 @@ INLINE vec vexp(vec x) {
     return (vec)((ivec)(q * r * r + r + 1.0f) + (__builtin_convertvector(n, ivec) << 23));
 }
 
+/* ln x for positive normal x, within 2 units in the last place. With x = 2^n m, m within a factor sqrt 2 of 1, and t = m - 1
+   it is n ln 2 + t + t^2 q(t); q is a least-squares fit at 2000 Chebyshev nodes. */
+INLINE vec vlog(vec x) {
+    ivec bits = (ivec)x;
+    ivec n = (bits - 0x3f3504f3) >> 23; /* 0x3f3504f3 is sqrt(1/2) */
+    vec t = (vec)(bits - (n << 23)) - 1.0f;
+    vec q = splat(8.649196304e-2f);
+    q = q * t - 1.438149908e-1f;
+    q = q * t + 1.498124834e-1f;
+    q = q * t - 1.656325363e-1f;
+    q = q * t + 1.995525839e-1f;
+    q = q * t - 2.500192088e-1f;
+    q = q * t + 3.333412996e-1f;
+    q = q * t - 4.999999027e-1f;
+    vec whole = __builtin_convertvector(n, vec);
+    return whole * 0.693359375f + (t + (q * t * t + whole * -2.12194440e-4f));
+}
+
 INLINE vec vsigmoid(vec x) { return 1.0f / (1.0f + vexp(-x)); }
 INLINE vec vtanh(vec x) { return 1.0f - 2.0f / (1.0f + vexp(2.0f * x)); }
+
+INLINE float largest(vec x) {
+    float highest = x[0];
+    for (int lane = 1; lane < LANES; lane++) highest = x[lane] > highest ? x[lane] : highest;
+    return highest;
+}
 
 INLINE float total(vec x) {
     float sum = 0;
