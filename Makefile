@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test check lint types format clean peers bench-sampling
+.PHONY: demo test check lint types format clean peers bench
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, draw
 	$(BIN)/smalti demo --out runs/demo
@@ -34,16 +34,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-bench-sampling: $(PEERS)/.installed  ## the samplers beside the naive ones and the peers; about 20 minutes
-	PYTHONPATH=.:benchmarks $(PEERS)/bin/python benchmarks/sampling.py
+bench: bench-lookup bench-gumbel bench-sampling  ## everything that is measured beside the peers; about 40 minutes
+
+bench-%: $(PEERS)/.installed  ## one of benchmarks/: lookup, gumbel, sampling
+	PYTHONPATH=.:benchmarks $(PEERS)/bin/python benchmarks/$*.py
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 
 $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 numpy
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 numpy setuptools
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt transformers safetensors pillow tqdm
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
+	$(PEERS)/bin/python setup.py --quiet build_ext --inplace
 	touch $@
 
 clean:

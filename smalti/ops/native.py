@@ -28,6 +28,7 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "gumbel": "ttttttiiifii",
     "gumbel_backward": "ttttttiiifii",
     "gumbel_noise": "tiii",
+    "peak": "ti",
 }
 
 
@@ -42,6 +43,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, variant: str):
         self.variant = variant
         self.panel: int = library[f"smalti_panel_{variant}"]()
+        self.peak_flops: int = library[f"smalti_peak_flops_{variant}"]()  # of one iteration of `peak` on one thread
         for name, signature in SIGNATURES.items():
             function = library[f"smalti_{name}_{variant}"]
             function.argtypes = [*(TYPES[letter] for letter in signature), ctypes.c_int]
@@ -55,6 +57,7 @@ class Kernels:
     gumbel: Callable[..., None]
     gumbel_backward: Callable[..., None]
     gumbel_noise: Callable[..., None]
+    peak: Callable[..., None]
 
 
 def _on_threads(function: Callable[..., None]) -> Callable[..., None]:

@@ -5,5 +5,6 @@
 #include "nearest.h"
 #include "attention.h"
 #include "gumbel.h"
+#include "peak.h"
 
 int NAME(panel)(void) { return PANEL; }
