@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,10 @@ from smalti.apps.verbs import evaluate, say, train
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.files import read_json, write_json, write_text
-from smalti.recipes import ae, bsq, dvae, fsq, lfq, pq, rvq, vae, vqvae
+from smalti.recipes import RECIPES
 from smalti.train.experiment import Experiment
 
-SYSTEMS: dict[str, Callable[..., Experiment]] = {
-    "ae": ae,
-    "vae": vae,
-    "vqvae": vqvae,
-    "dvae": dvae,
-    "fsq": fsq,
-    "lfq": lfq,
-    "bsq": bsq,
-    "rvq": rvq,
-    "pq": pq,
-}
+SYSTEMS = {name: RECIPES[name] for name in ("ae", "vae", "vqvae", "dvae", "fsq", "lfq", "bsq", "rvq", "pq")}
 SHOWN = 16
 
 
