@@ -245,3 +245,15 @@ def test_augmentation_keeps_the_source_untouched_and_the_size():
         assert result.shape == pixels.shape and np.array_equal(pixels, before)
         result[:] = 0
         assert np.array_equal(pixels, before)
+
+
+def test_fixed_binarisation_is_a_draw_that_never_changes(image_folder):
+    source = open_data(image_folder, "train")
+    grey, binary = Pixels(source, 16, 1), Pixels(source, 16, 1, fixed_binary=True)
+    streamed = Pixels(source, 16, 1, fixed_binary=True, memory_bytes=0)
+    everything = range(len(source))
+    drawn = binary.gather(everything)
+    assert set(np.unique(drawn)) <= {0, 255}
+    assert np.array_equal(drawn, streamed.gather(everything))
+    assert abs(drawn.mean() - grey.gather(everything).mean()) < 3
+    assert (drawn[grey.gather(everything) == 0] == 0).all() and (drawn[grey.gather(everything) == 255] == 255).all()

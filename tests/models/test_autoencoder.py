@@ -10,7 +10,7 @@ from smalti.errors import SmaltiError
 from smalti.images import to_pil
 from smalti.models.autoencoder import Autoencoder, map_by_size
 from smalti.models.config import AutoencoderConfig, Preprocessing
-from smalti.models.networks import NETWORKS, ResidualNetworks
+from smalti.models.networks import NETWORKS, ResidualNetworks, StridedNetworks
 
 NETWORKS_SPEC = {"kind": "residual", "width": 16, "depth": 1, "patch": 2, "convolutions": 2}
 SYSTEMS = {
@@ -283,3 +283,25 @@ def test_mlp_with_a_grid_has_several_variables():
 def test_to_pil_gives_pictures():
     colour, grey = to_pil(torch.rand(1, 3, 4, 6))[0], to_pil(torch.rand(1, 4, 6))[0]
     assert (colour.size, colour.mode, grey.mode) == ((6, 4), "RGB", "L")
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_strided_networks_mirror_each_other(stride):
+    networks = StridedNetworks(stride=stride, width=8, depth=1, middle=4)
+    features = networks.encoder(3, 5)(torch.rand(2, 3, 16, 16))
+    assert features.shape == (2, 5, 16 // stride, 16 // stride)
+    assert networks.decoder(5, 6)(features).shape == (2, 6, 16, 16)
+
+
+def test_strided_networks_have_the_size_of_the_authors():
+    """Sonnet's example: 128 hidden channels, two residual blocks of 32, 64 features."""
+    networks = StridedNetworks()
+    count = sum(parameter.numel() for parameter in networks.encoder(3, 64).parameters())
+    down = (3 * 64 + 64 * 128) * 16 + 64 + 128
+    blocks = 2 * (128 * 32 * 9 + 32 + 32 * 128 + 128)
+    assert count == down + 128 * 128 * 9 + 128 + blocks + 128 * 64 + 64
+
+
+def test_bad_strided_networks_are_refused():
+    with pytest.raises(SmaltiError, match="stride that is a power of two.*stride=6"):
+        StridedNetworks(stride=6)

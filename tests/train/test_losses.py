@@ -5,7 +5,7 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.schedules import constant, linear
 from smalti.train.experiment import LossConfig
-from smalti.train.losses import autoencoder_loss
+from smalti.train.losses import autoencoder_loss, score_function_loss
 from smalti.train.usage import CodeUsage, perplexity, usage
 
 SYSTEMS = {
@@ -101,3 +101,21 @@ def test_window_does_not_depend_on_the_batch_size():
     for part in codes.split(16):
         parts.observe(torch.bincount(part, minlength=8)[None])
     assert whole.report() == parts.report()
+
+
+def test_reinforce_adds_nothing_to_the_value_and_its_score_to_the_gradient():
+    torch.manual_seed(0)
+    bottleneck = {"kind": "categorical", "codebook_size": 6, "code_dim": 3, "estimator": "reinforce"}
+    networks = {"kind": "residual", "width": 8, "depth": 1, "convolutions": 2}
+    model = Autoencoder(AutoencoderConfig(networks=networks, bottleneck=bottleneck)).train()
+    images, config = torch.rand(3, 3, 8, 8), LossConfig(beta=constant(0.0))
+    loss = autoencoder_loss(model, images, config, 0)
+    assert loss.total.item() == pytest.approx(loss.terms["distortion_nats"].item() / 192, rel=1e-5)
+    loss.total.backward()
+    assert model.encoder[0].weight.grad.abs().sum() > 0  # by no other way than the score
+
+
+def test_score_function_loss_by_hand():
+    distortion, log_prob = torch.tensor([3.0, 1.0, 2.0]), torch.zeros(3, requires_grad=True)
+    score_function_loss(distortion, log_prob).backward()
+    torch.testing.assert_close(log_prob.grad, torch.tensor([3 - 1.5, 1 - 2.5, 2 - 2.0]) / 3)
