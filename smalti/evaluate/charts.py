@@ -85,7 +85,7 @@ def curves(
         axes.set_ylabel(y)
         axes.set_xscale("log" if log_x else "linear")
         axes.set_yscale("log" if log_y else "linear")
-        if legend and any(named):
+        if legend and any(name and curve for name, curve in named.items()):
             axes.legend(frameon=False, fontsize=7)
 
     return draw

@@ -22,7 +22,7 @@ from smalti.train.losses import autoencoder_loss
 
 GRADIENT_IMAGES, GRADIENT_REPEATS = 32, 8
 SHOWN, DRAWN, STEPS = 16, 16, 8
-EDITS = 7
+EDITS, EDITED_AMONG = 7, 64  # codes to put in, from among so many of the most frequent
 ZOOM = 2
 TILE_GRID = 3  # a code is shown as the middle of a 3x3 grid of itself
 MOST_TILES = 2048
@@ -125,15 +125,16 @@ def _code_pictures(
     shown = images[:8] if images.shape[1] == 3 else images[:8].expand(-1, 3, -1, -1)
     which = "The codes" if codes.ndim == 3 else "The first codebook's codes"
     yield grid(torch.cat([shown, maps]), 8, ZOOM), f"{which} of images, each code in a colour of its own"
-    frequent = first.flatten().bincount(minlength=bottleneck.codebook_size).argsort(descending=True)[:EDITS]
+    used = bottleneck.histogram(model.encode(images))[0].argsort(descending=True)
+    chosen = used[torch.linspace(0, min(len(used), EDITED_AMONG) - 1, EDITS).long().unique()]
     rows = []
     for row in codes[:4]:
-        edited = row.repeat(len(frequent) + 1, *[1] * row.ndim)
+        edited = row.repeat(len(chosen) + 1, *[1] * row.ndim)
         place = edited if row.ndim == 2 else edited[:, 0]
-        place[1:, place.shape[1] // 2, place.shape[2] // 2] = frequent
+        place[1:, place.shape[1] // 2, place.shape[2] // 2] = chosen
         rows.append(model.decode(edited).cpu())
-    caption = "The reconstruction, then the same with one code in the middle replaced by each of the most frequent"
-    yield grid(torch.cat(rows), len(frequent) + 1, ZOOM), caption
+    caption = "The reconstruction, then the same with one code in the middle replaced by some of the frequent ones"
+    yield grid(torch.cat(rows), len(chosen) + 1, ZOOM), caption
     if codes.ndim == 3 and bottleneck.codebook_size <= MOST_TILES:
         order = bottleneck.histogram(model.encode(images))[0].argsort(descending=True).tolist()
         yield codebook_tiles(model, order, zoom=4), "What each code draws, surrounded by itself; most frequent first"

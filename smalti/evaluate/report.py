@@ -174,14 +174,14 @@ def _reconstructions(systems: Sequence[System], images: Tensor) -> str:
 
 
 def _charts(systems: Sequence[System]) -> str:
-    points = {system.name: system.points for system in systems if system.points}
+    points = {system.name: system.points for system in systems}  # all of them: a system has one colour everywhere
     learning = {system.name: curve_of(system.records, "distortion_nats") for system in systems}
     usage = {system.name: curve_of(system.records, "usage") for system in systems}
     return panels(
         [
             curves(points, "bits per pixel", "PSNR, dB"),
             curves(learning, "step", "distortion in training, nats"),
-            curves({name: curve for name, curve in usage.items() if curve}, "step", "usage in training"),
+            curves(usage, "step", "usage in training"),
         ],
         12.0,
         3.4,
