@@ -1,5 +1,7 @@
 """A discriminator that judges patches, for adversarial training of a decoder."""
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -29,7 +31,7 @@ class PatchDiscriminator(nn.Module):
         widths = [channels, *(width * 2**index for index in range(layers))]
         convolutions = [
             spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         ]
         middle = spectral_norm(nn.Conv2d(widths[-1], 2 * widths[-1], 3, padding=1))
         self.convolutions = nn.ModuleList([*convolutions, middle])
