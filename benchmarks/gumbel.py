@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from common import compare, save
-from lookup import peak_bytes
+from lookup import extra_bytes
 from torch import Tensor
 
 from smalti.ops.gumbel import gumbel_latents, gumbel_noise_of
@@ -66,7 +66,7 @@ def one(batch: int, size: int, side: int, dim: int, hard: bool, rounds: int) -> 
 
         return run
 
-    memory = {"smalti": peak_bytes(ours), "F.gumbel_softmax + einsum": peak_bytes(peer)}
+    memory = {"smalti": extra_bytes(ours), "F.gumbel_softmax + einsum": extra_bytes(peer)}
     name = f"{'straight-through' if hard else 'soft'}, {batch} x {size} x {side} x {side}, D {dim}"
     sides = {"smalti": timed(ours), "F.gumbel_softmax + einsum": timed(peer)}
     result = compare(name, sides, "smalti", rounds, "vectors/s")

@@ -16,6 +16,7 @@ import torch
 from common import compare, save
 from torch import Tensor
 
+from smalti.evaluate.memory import peak_bytes, reset_peak, resident_bytes
 from smalti.models.bottlenecks import VectorQuantizer
 from smalti.ops.nearest import nearest_code, nearest_code_reference
 
@@ -158,17 +159,12 @@ def steps(codebook: Tensor) -> dict[str, Callable[[Tensor], None]]:
     return sides
 
 
-def peak_bytes(work: Callable[[], object]) -> int:
-    """By how much a call raises the process's peak of memory; Linux only."""
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+def extra_bytes(work: Callable[[], object]) -> int:
+    """By how much a call raises the process's peak of memory."""
+    before = resident_bytes()
+    reset_peak()
     work()
-    return max(0, _status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    return max(0, peak_bytes() - before)
 
 
 def one_step(count: int, dim: int, size: int, rounds: int) -> dict:
@@ -187,7 +183,7 @@ def one_step(count: int, dim: int, size: int, rounds: int) -> dict:
 
         works[name] = run
         run()
-        memory[name] = peak_bytes(run)
+        memory[name] = extra_bytes(run)
     result = compare(f"step, N {count}, D {dim}, K {size}", works, "smalti", rounds, "vectors/s")
     result["extra_megabytes"] = {name: round(value / 2**20, 1) for name, value in memory.items()}
     print(f"  extra memory, MB: {result['extra_megabytes']}")

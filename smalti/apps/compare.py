@@ -8,6 +8,7 @@ from typing import Any
 from smalti.apps.verbs import evaluate, say, train
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
+from smalti.evaluate.memory import peak_bytes, reset_peak
 from smalti.files import read_json, write_json, write_text
 from smalti.recipes import RECIPES
 from smalti.train.experiment import Experiment
@@ -129,10 +130,10 @@ def _train(experiment: Experiment, run: Path) -> int | None:
     """Train or go on; returns the peak of memory of the whole training, kept beside it, if it can be measured."""
     kept = run / "cost.json"
     fresh = not (run / "metrics.jsonl").exists()
-    resettable = fresh and _reset_peak()
+    resettable = fresh and reset_peak()
     train(experiment, run)
     if resettable:
-        write_json(kept, {"peak_bytes": _peak()})
+        write_json(kept, {"peak_bytes": peak_bytes()})
     return read_json(kept)["peak_bytes"] if kept.exists() else None
 
 
@@ -147,18 +148,3 @@ def _evaluate(run: Path, data: str, split: str) -> dict[str, Any]:
         if (found["model_hash"], found["data"], found["split"]) == wanted:
             return found
     return evaluate(str(run), data, split=split)  # pyright: ignore[reportArgumentType]
-
-
-def _reset_peak() -> bool:
-    """Start measuring the process's peak of memory anew; Linux only."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _peak() -> int:
-    """Peak of the process's memory since `_reset_peak`, bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from smalti.models.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from smalti.train.experiment import PhotoConfig
+from smalti.train.state import load_moments, moments_of, under
 
 LARGEST_WEIGHT = 1e4  # of the adaptive weight, as in VQGAN
 EPSILON = 1e-4
@@ -60,18 +61,11 @@ class Adversary:
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed run needs."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            moments = self.optimizer.state.get(parameter, {})
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
-        return tensors
+        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        moments = moments_of(self.model, self.optimizer)
+        return weights | {f"optimizer.{name}": value for name, value in moments.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
-        names = self.model.state_dict()
-        self.model.load_state_dict({name: state[f"model.{name}"] for name in names})
-        for name, parameter in self.model.named_parameters():
-            prefix = f"optimizer.{name}."
-            moments = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            if moments:
-                self.optimizer.state[parameter] = moments
+        self.model.load_state_dict(under(state, "model"))
+        load_moments(self.model, self.optimizer, under(state, "optimizer"))

@@ -80,9 +80,7 @@ class TrainState:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            moments = self.optimizer.state.get(parameter, {})
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in moments_of(self.model, self.optimizer).items()}
         tensors |= {f"extra.{name}": value for name, value in extra.items()}
         path = folder / f"step-{self.step:09d}.safetensors"
         unshared = {name: value.clone() for name, value in tensors.items()}
@@ -102,21 +100,33 @@ class TrainState:
         tensors, metadata = read_tensors(path)
         if metadata.get("smalti") != "checkpoint":
             raise SmaltiError(f"{path} is not a smalti checkpoint; remove it to go on from an older one")
-        part = {kind: _under(tensors, kind) for kind in ("model", "average", "optimizer", "extra")}
+        part = {kind: under(tensors, kind) for kind in ("model", "average", "optimizer", "extra")}
         try:
             self.model.load_state_dict(part["model"])
             if self.average is not None:
                 self.average.load_state_dict(part["average"])
         except RuntimeError as error:
             raise SmaltiError(f"{path} is of another model: {str(error).splitlines()[1].strip()}") from error
-        for name, parameter in self.model.named_parameters():
-            moments = _under(part["optimizer"], name)
-            if moments:
-                self.optimizer.state[parameter] = {
-                    key: _laid_out_like(parameter, value) for key, value in moments.items()
-                }
+        load_moments(self.model, self.optimizer, part["optimizer"])
         self.step = int(metadata["step"])
         return part["extra"], json.loads(metadata["notes"])
+
+
+def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser keeps of a model's parameters, named PARAMETER.KEY."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser back what `moments_of` found."""
+    for name, parameter in model.named_parameters():
+        moments = under(tensors, name)
+        if moments:
+            optimizer.state[parameter] = {key: _laid_out_like(parameter, value) for key, value in moments.items()}
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
@@ -129,7 +139,7 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(value)
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries below `prefix.`, without it."""
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
 

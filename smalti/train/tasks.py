@@ -19,6 +19,7 @@ from smalti.pretrained import Pretrained
 from smalti.train.adversary import Adversary
 from smalti.train.experiment import Experiment
 from smalti.train.losses import Loss, autoencoder_loss
+from smalti.train.state import under
 from smalti.train.usage import CodeUsage
 
 NUM_SAMPLES = 16
@@ -175,10 +176,6 @@ class AutoencoderTask(Task):
         """Go on with the usage window and the discriminator."""
         self.restarted = state["restarted"].item()
         if self.usage:
-            self.usage.load(_under(state, "usage."))
+            self.usage.load(under(state, "usage"))
         if self.adversary:
-            self.adversary.load(_under(state, "adversary."))
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            self.adversary.load(under(state, "adversary"))

@@ -1,6 +1,5 @@
 """Several codebooks at each grid position: what residual and product quantizers share."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,9 +45,6 @@ class SeveralQuantizers(CertainBottleneck):
         """Move all codebooks; see `Codebook.update`."""
         reports = [quantizer.update() for quantizer in self.members]
         return {name: sum(report[name] for report in reports) for name in reports[0]}
-
-    @abstractmethod
-    def _decode(self, codes: Tensor) -> Tensor: ...
 
 
 def mean_penalties(outputs: list[BottleneckOutput]) -> dict[str, Tensor]:

@@ -99,10 +99,11 @@ class VectorQuantizer(CertainBottleneck):
         flat = flatten_grid(features.detach())
         if self.training:
             self.codebook.initialize(flat)
-        codes = nearest_code(flat, self._vectors().detach())
+        vectors = self._vectors()
+        codes = nearest_code(flat, vectors)
         if self.training:
             self.codebook.observe(flat, codes)
-        flat_quantized = F.embedding(codes, self._vectors())
+        flat_quantized = F.embedding(codes, vectors)
         quantized = unflatten_grid(flat_quantized, features)
         penalties = {"commitment": commitment_loss(features, quantized)}
         if self.codebook.learning != "ema":
