@@ -48,6 +48,24 @@ def test_values_and_gradients_are_those_of_autograd(variant, hard, temperature, 
     assert torch.equal(codes, logits.detach().argmax(1))
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_the_same_call_gives_the_same_bits(variant, hard):
+    """On several threads, which finish in another order each time."""
+    torch.manual_seed(0)
+    logits, codebook = torch.randn(900, 64, requires_grad=True), torch.randn(64, 24, requires_grad=True)
+    up, threads = torch.randn(900, 24), torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        found = []
+        for _ in range(20):
+            latents, kl, _ = gumbel_latents(logits, codebook, 0.7, hard=hard, seed=3)
+            found.append(torch.autograd.grad((latents * up).sum() + kl.sum(), [logits, codebook]))
+    finally:
+        torch.set_num_threads(threads)
+    for gradients in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients, found[0], strict=True))
+
+
 def test_noise_is_standard_gumbel(variant):
     noise = gumbel_noise_of(400, 1000, 5, torch.empty(0))
     assert noise.isfinite().all()

@@ -136,21 +136,24 @@ INLINE void outer_tile(const float *weights, long stride, const float *gradients
 }
 
 /* Gradients in the logits (rows, K) and the codebook (K, dim) from those in the latents (rows, dim) and in kl (rows).
-   `packed` is the codebook (K columns, depth dim) in panels. */
+   `packed` is the codebook (K columns, depth dim) in panels. Rows are dealt to threads by number and the threads' sums
+   added in order, so that the same call gives the same bits. */
 void NAME(gumbel_backward)(const float *logits, const float *packed, const float *latents_gradient, const float *kl_gradient,
                            float *logits_gradient, float *codebook_gradient, long rows, long size, long dim,
                            float temperature, long seed, long hard, int threads) {
     long stride = (size + LANES - 1) / LANES * LANES + LANES, panels = (size + PANEL - 1) / PANEL;
     long width = (dim + PANEL - 1) / PANEL * PANEL;
-    memset(codebook_gradient, 0, sizeof(float) * size * dim);
-    PARALLEL(num_threads(threads)) {
+    long blocks = (rows + GUMBEL_ROWS - 1) / GUMBEL_ROWS, shares = threads < blocks ? threads : blocks;
+    float *parts = calloc((shares ? shares : 1) * size * width, sizeof(float)); /* of the codebook's, from each share of the rows */
+    PARALLEL(for num_threads(threads) schedule(static, 1))
+    for (long share = 0; share < shares; share++) {
+        float *own = parts + share * size * width;
         float *weights = malloc(sizeof(float) * GUMBEL_ROWS * stride);
         float *pulls = malloc(sizeof(float) * GUMBEL_ROWS * panels * PANEL), *gradients = malloc(sizeof(float) * GUMBEL_ROWS * width);
-        float *own = calloc(size * width, sizeof(float)); /* of the codebook, from this thread's rows */
         vec sums[GUMBEL_ROWS][2];
         row_t found[GUMBEL_ROWS];
-#pragma omp for schedule(dynamic)
-        for (long start = 0; start < rows; start += GUMBEL_ROWS) {
+        for (long block = blocks * share / shares; block < blocks * (share + 1) / shares; block++) {
+            long start = block * GUMBEL_ROWS;
             long count = rows - start < GUMBEL_ROWS ? rows - start : GUMBEL_ROWS;
             memset(gradients, 0, sizeof(float) * count * width);
             for (long r = 0; r < count; r++) {
@@ -191,14 +194,18 @@ void NAME(gumbel_backward)(const float *logits, const float *packed, const float
                 }
             }
         }
-#pragma omp critical
-        for (long k = 0; k < size; k++)
-            for (long d = 0; d < dim; d++) codebook_gradient[k * dim + d] += own[k * width + d];
         free(weights);
         free(pulls);
         free(gradients);
-        free(own);
     }
+    PARALLEL(for num_threads(threads))
+    for (long k = 0; k < size; k++)
+        for (long d = 0; d < dim; d++) {
+            float sum = 0;
+            for (long share = 0; share < shares; share++) sum += parts[(share * size + k) * width + d];
+            codebook_gradient[k * dim + d] = sum;
+        }
+    free(parts);
 }
 
 /* The noise itself, (rows, K): for tests, and for the plain form. */
