@@ -100,7 +100,7 @@ class Autoencoder(Pretrained):
             raise SmaltiError(
                 f"image sizes must be multiples of {self.stride}, not {height}x{width}; pad_to_multiple() helps"
             )
-        return self.encoder((images - 0.5).contiguous(memory_format=torch.channels_last))
+        return self.encoder((images - self.networks.grey).contiguous(memory_format=torch.channels_last))
 
     # ------------------------------------------------------------------ using the model
 

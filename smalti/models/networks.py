@@ -21,10 +21,12 @@ class Networks(ABC):
     Attributes:
         stride: pixels per grid position, in both directions.
         fixed_size: the only image height and width, or None.
+        grey: what the encoder sees as 0: it is subtracted from the images.
     """
 
     stride: int
     fixed_size: int | None = None
+    grey: float = 0.5
 
     @abstractmethod
     def encoder(self, image_channels: int, features: int) -> nn.Module:
@@ -228,6 +230,7 @@ class MlpNetworks(Networks):
         activation: "tanh" or "relu".
         start: first weights: "xavier" with zero biases, or "small": PyTorch's own, those of published categorical VAEs;
             with larger ones their logits saturate in the first steps and stay there.
+        grey: what the encoder sees as 0; with 0 a black background adds nothing to the first layer.
     """
 
     def __init__(
@@ -238,6 +241,7 @@ class MlpNetworks(Networks):
         grid: tuple[int, int] = (1, 1),
         activation: Literal["tanh", "relu"] = "tanh",
         start: Literal["xavier", "small"] = "xavier",
+        grey: float = 0.5,
     ):
         activations = {"tanh": nn.Tanh, "relu": nn.ReLU}
         if activation not in activations:
@@ -245,7 +249,7 @@ class MlpNetworks(Networks):
         if start not in ("xavier", "small"):
             raise SmaltiError(f"start must be 'xavier' or 'small', not {start!r}")
         self.stride = self.fixed_size = image_size
-        self.start = start
+        self.start, self.grey = start, grey
         self.hidden, self.grid, self.activation = tuple(hidden), tuple(grid), activations[activation]
 
     def _layers(self, widths: list[int]) -> list[nn.Module]:

@@ -28,6 +28,8 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "gumbel": "ttttttiiifii",
     "gumbel_backward": "ttttttiiifii",
     "gumbel_noise": "tiii",
+    "encode_codes": "ttttttiii",
+    "decode_codes": "ttttttiii",
     "peak": "ti",
 }
 
@@ -57,6 +59,8 @@ class Kernels:
     gumbel: Callable[..., None]
     gumbel_backward: Callable[..., None]
     gumbel_noise: Callable[..., None]
+    encode_codes: Callable[..., None]
+    decode_codes: Callable[..., None]
     peak: Callable[..., None]
 
 

@@ -148,6 +148,7 @@ def _experiment(
         "grid": grid,
         "activation": "relu",
         "start": "small",
+        "grey": 0.0,
     }
     bottleneck = {
         "kind": "categorical",

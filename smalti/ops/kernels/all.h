@@ -5,6 +5,7 @@
 #include "nearest.h"
 #include "attention.h"
 #include "gumbel.h"
+#include "codes.h"
 #include "peak.h"
 
 int NAME(panel)(void) { return PANEL; }

@@ -1,0 +1,258 @@
+"""The bytes of a .smalti file, version 1; docs/codec.md describes them one by one.
+
+    magic (4)  version (1)  length of the header (varint)  header  CRC-32 of all that (4)  chunk  chunk  ...
+
+A chunk holds some consecutive images: the stream of their codes, their extras, and a CRC-32 (4) of both and of the codes
+themselves. The header says how long every chunk is, so that any image is found without reading the others. Integers are
+little-endian; a varint has seven bits a byte, the lowest first.
+
+Nothing is allocated on a file's word alone: counts are checked against what the file can hold, sizes against limits.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from smalti.codec.errors import DamagedFile
+from smalti.errors import SmaltiError
+
+MAGIC = b"\x89SMT"
+VERSION = 1
+HASH_BYTES = 6
+MOST_PIXELS = 178_956_970  # of an image: Pillow's own limit
+MOST_SIDE = 1 << 20
+MOST_IMAGES = 1 << 24
+MOST_IN_CHUNK = 1 << 12
+MOST_CODEBOOK = 1 << 20
+MOST_TABLE = 1 << 26  # bytes of the table of images
+PIXELS_IN_CHUNK = 1 << 24
+CODERS = ("fixed", "histogram", "adaptive", "prior")  # by their number in a file; never reordered
+MODES = ("RGB", "L", "RGBA", "LA")
+CRC = struct.Struct("<I")
+
+
+class ImageEntry(NamedTuple):
+    """What a file says of one image."""
+
+    height: int
+    width: int
+    mode: str  # of MODES
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """All of a file but its chunks.
+
+    Attributes:
+        coder: of CODERS.
+        lossless: chunks have a residual that restores every pixel.
+        codebook_size: K.
+        stride: pixels per code.
+        depth: codes at a position.
+        model_hash: the first 12 digits of the autoencoder's.
+        prior_hash: of the prior's, with the coder "prior"; otherwise empty.
+        images_per_chunk: at most.
+        images: in order.
+        chunk_bytes: the length of every chunk.
+    """
+
+    coder: str
+    lossless: bool
+    codebook_size: int
+    stride: int
+    depth: int
+    model_hash: str
+    prior_hash: str
+    images_per_chunk: int
+    images: tuple[ImageEntry, ...]
+    chunk_bytes: tuple[int, ...]
+
+    NAMED: ClassVar[int] = 1  # bits of the flags
+    LOSSLESS: ClassVar[int] = 2
+    SAME_SIZE: ClassVar[int] = 4
+    DEFLATED: ClassVar[int] = 8
+
+    def pack(self) -> bytes:
+        """The file up to its first chunk."""
+        table = self._table()
+        deflated = zlib.compress(table, 9)
+        same, named = self._same, any(entry.name for entry in self.images)
+        smaller = len(deflated) + len(varint(len(table))) < len(table)
+        flags = self.NAMED * named | self.LOSSLESS * self.lossless | self.SAME_SIZE * same | self.DEFLATED * smaller
+        body = bytes([flags, CODERS.index(self.coder)])
+        body += bytes.fromhex(self.model_hash) + bytes.fromhex(self.prior_hash)
+        body += varint(self.codebook_size - 1, self.stride, self.depth, self.images_per_chunk, len(self.images))
+        body += varint(len(table)) + deflated if smaller else table
+        start = MAGIC + bytes([VERSION]) + varint(len(body)) + body
+        return start + CRC.pack(zlib.crc32(start))
+
+    @property
+    def _same(self) -> bool:
+        return len({entry[:3] for entry in self.images}) == 1
+
+    def _table(self) -> bytes:
+        told = self.images[:1] if self._same else self.images
+        table = b"".join(varint(entry.height, entry.width, MODES.index(entry.mode)) for entry in told)
+        table += varint(*self.chunk_bytes)
+        if any(entry.name for entry in self.images):
+            for entry in self.images:
+                name = entry.name.encode()
+                table += varint(len(name)) + name
+        return table
+
+    @classmethod
+    def unpack(cls, data: bytes) -> tuple["Header", int]:
+        """The header of a file that begins with `data`, and where its first chunk begins.
+
+        Raises:
+            DamagedFile: not such a file, of another version, cut off, changed, or with sizes that cannot be.
+        """
+        if not data.startswith(MAGIC):
+            what = "an empty file" if not data else f"a file that begins with {data[:4]!r}"
+            raise DamagedFile(f"not a .smalti file but {what}")
+        start = Reader(data, len(MAGIC))
+        version = start.bytes(1)[0]
+        if version != VERSION:
+            raise DamagedFile(f"a .smalti file of version {version}; this smalti reads version {VERSION}: update it")
+        body = start.bytes(start.number(MOST_TABLE))
+        end = start.place
+        if CRC.unpack(start.bytes(4))[0] != zlib.crc32(data[:end]):
+            raise DamagedFile("the header is damaged: its checksum does not fit")
+        return cls._unpack_body(body), start.place
+
+    @classmethod
+    def _unpack_body(cls, body: bytes) -> "Header":
+        reader = Reader(body)
+        flags, coder = reader.bytes(2)
+        if coder >= len(CODERS):
+            raise DamagedFile(f"no coder has the number {coder}")
+        model_hash = reader.bytes(HASH_BYTES).hex()
+        prior_hash = reader.bytes(HASH_BYTES).hex() if CODERS[coder] == "prior" else ""
+        size = reader.number(MOST_CODEBOOK) + 1
+        stride, depth = reader.number(1 << 10), reader.number(1 << 10)
+        per_chunk, count = reader.number(MOST_IN_CHUNK), reader.number(MOST_IMAGES)
+        if not (stride and depth and per_chunk and count):
+            raise DamagedFile("a stride, a depth, a chunk or the number of images is 0")
+        if flags & cls.DEFLATED:
+            length = reader.number(MOST_TABLE)
+            reader = Reader(inflate(reader.bytes(len(body) - reader.place), length))
+        same, named = bool(flags & cls.SAME_SIZE), bool(flags & cls.NAMED)
+        if count > len(reader.data) * (per_chunk if same else 1):  # an image's size, or a chunk's length, is a byte at least
+            raise DamagedFile(f"{count} images do not fit into the header")
+        sizes = [cls._entry(reader) for _ in range(1 if same else count)]
+        entries = sizes * count if same else sizes
+        lengths = tuple(reader.number(1 << 34) for _ in chunks_of(entries, per_chunk))
+        if named:
+            entries = [entry._replace(name=reader.text(1 << 12)) for entry in entries]
+        if reader.place != len(reader.data):
+            raise DamagedFile("the header is longer than what it says")
+        return cls(
+            coder=CODERS[coder], lossless=bool(flags & cls.LOSSLESS), codebook_size=size, stride=stride, depth=depth,
+            model_hash=model_hash, prior_hash=prior_hash, images_per_chunk=per_chunk, images=tuple(entries),
+            chunk_bytes=lengths,
+        )  # fmt: skip
+
+    @staticmethod
+    def _entry(reader: "Reader") -> ImageEntry:
+        height, width, mode = reader.number(MOST_SIDE), reader.number(MOST_SIDE), reader.number(len(MODES) - 1)
+        if not 0 < height * width <= MOST_PIXELS:
+            raise DamagedFile(f"an image of {width}x{height} pixels; they have from 1 to {MOST_PIXELS}")
+        return ImageEntry(height, width, MODES[mode])
+
+
+def chunks_of(images: list[ImageEntry] | tuple[ImageEntry, ...], images_per_chunk: int) -> list[range]:
+    """Which images share a chunk: at most so many, and at most about 16 million pixels."""
+    result: list[range] = []
+    start, pixels = 0, 0
+    for index, entry in enumerate(images):
+        more = entry.height * entry.width
+        if index > start and (index - start == images_per_chunk or pixels + more > PIXELS_IN_CHUNK):
+            result.append(range(start, index))
+            start, pixels = index, 0
+        pixels += more
+    return [*result, range(start, len(images))]
+
+
+def varint(*values: int) -> bytes:
+    """Non-negative integers, seven bits a byte, the lowest first."""
+    packed = bytearray()
+    for value in values:
+        while value >= 0x80:
+            packed.append(value & 0x7F | 0x80)
+            value >>= 7
+        packed.append(value)
+    return bytes(packed)
+
+
+def inflate(data: bytes, length: int) -> bytes:
+    """zlib's decompression to exactly `length` bytes.
+
+    Raises:
+        DamagedFile: to any other length, or damaged.
+    """
+    engine = zlib.decompressobj()
+    try:
+        result = engine.decompress(data, length + 1)
+    except zlib.error as error:
+        raise DamagedFile(f"compressed data are damaged ({error})") from error
+    if len(result) != length or not engine.eof or engine.unused_data:
+        raise DamagedFile("compressed data have another length than the file says")
+    return result
+
+
+class Reader:
+    """Exact reads from bytes.
+
+    Args:
+        data: the bytes.
+        place: where to begin.
+    """
+
+    def __init__(self, data: bytes, place: int = 0):
+        self.data, self.place = data, place
+
+    def bytes(self, count: int) -> bytes:
+        """The next `count` bytes.
+
+        Raises:
+            DamagedFile: there are fewer.
+        """
+        if count > len(self.data) - self.place:
+            raise DamagedFile(f"cut off: {count} bytes were expected, {len(self.data) - self.place} are there")
+        self.place += count
+        return self.data[self.place - count : self.place]
+
+    def number(self, most: int) -> int:
+        """The next varint.
+
+        Raises:
+            DamagedFile: it is more than `most`, or longer than it need be.
+        """
+        value = shift = 0
+        while True:
+            byte = self.bytes(1)[0]
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if value > most or (shift > 7 and byte == 0):
+                raise DamagedFile(f"a number is larger than it can be ({value} > {most})")
+            if byte < 0x80:
+                return value
+
+    def text(self, most: int) -> str:
+        """The next name: its length, then so many bytes of UTF-8."""
+        try:
+            return self.bytes(self.number(most)).decode()
+        except UnicodeDecodeError as error:
+            raise DamagedFile("a name is not UTF-8") from error
+
+
+def check_size(height: int, width: int, name: str) -> None:
+    """Raise unless a file can hold an image of this size.
+
+    Raises:
+        SmaltiError: it cannot.
+    """
+    if not (0 < height * width <= MOST_PIXELS and max(height, width) <= MOST_SIDE):
+        raise SmaltiError(f"{name or 'an image'} has {width}x{height} pixels; at most {MOST_PIXELS} fit; scale it down")

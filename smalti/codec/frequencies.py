@@ -1,0 +1,141 @@
+"""From a network's logits to integer frequencies that another machine finds again, though its logits differ a little.
+
+A code is told by binary decisions, from its most significant bit down; each has the log-odds
+
+    x = ln(sum of exp(logits) of the codes with a 1 here) - ln(the same with a 0)
+
+that are rounded to one of a few cells. Two machines agree on the cell unless x lies within the noise of a boundary, and
+the encoder can make sure that none does: it shifts all boundaries of a block of codes until every decision is clear of them, and
+tells the decoder the shift, a few bits for a few hundred codes. Nothing else depends on floating point: a cell and a shift
+give the frequency by a table of integers.
+
+Cells are equal in g(x) = x / (|x| + SOFTNESS): finest where both answers are likely, where a wrong probability costs most.
+"""
+
+import functools
+from decimal import Context, Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smalti.codec.streams import PRECISION
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+CELLS = 48  # per unit shift over g in (-1, 1)
+SOFTNESS = 6
+SHIFTS = 1 << 16  # a shift is so many parts of a cell
+GOLDEN = 40_503  # SHIFTS divided by the golden ratio: successive shifts lie far from each other
+MOST_SHIFTS = 1 << 12  # tried for one block
+TABLE = 1 << 13  # entries of the table of frequencies
+LARGEST_ODDS = 16  # of its log-odds: 2 of 2^24
+
+RELATIVE_NOISE = 1.1e-5  # of each logit, between the machines that encode and decode
+FLOAT_NOISE = 1.5e-6  # of the largest logit: what the rounding of float32 does to all of them
+
+
+def tree_depth(codebook_size: int) -> int:
+    """L, decisions for a code at most."""
+    return max(1, (codebook_size - 1).bit_length())
+
+
+class Tree:
+    """The sums of probability below every node of the binary tree over codes, for N positions at once.
+
+    Args:
+        logits: (N, K) float64.
+    """
+
+    def __init__(self, logits: Floats):
+        count, self.codebook_size = logits.shape
+        self.depth = tree_depth(self.codebook_size)
+        weights = np.zeros((2, count, 1 << self.depth))
+        np.exp(logits - logits.max(1, keepdims=True), out=weights[0, :, : self.codebook_size])
+        size = np.abs(logits)
+        noise = RELATIVE_NOISE * size + FLOAT_NOISE * size.max(1, keepdims=True)
+        np.multiply(weights[0, :, : self.codebook_size], noise, out=weights[1, :, : self.codebook_size])
+        self.levels = [weights]  # from the leaves to the root's two children: (mass, mass times noise), N, nodes
+        for _ in range(self.depth - 1):
+            weights = weights[:, :, 0::2] + weights[:, :, 1::2]
+            self.levels.append(weights)
+        self.rows = np.arange(count)
+
+    def at(self, level: int, prefix: Integers) -> tuple[Floats, Floats, Booleans]:
+        """The decision below each position's prefix, its most significant `level` bits.
+
+        Returns:
+            Log-odds (N,) of a 1, how far noise can move them (N,), and whether there is anything to decide (N,).
+        """
+        mass, noisy = self.levels[self.depth - 1 - level]
+        zero, one = (self.rows, 2 * prefix), (self.rows, 2 * prefix + 1)
+        asked = (2 * prefix + 1) << (self.depth - 1 - level) < self.codebook_size
+        tiny = np.finfo(np.float64).tiny
+        left, right = np.maximum(mass[zero], tiny), np.maximum(mass[one], tiny)
+        return np.log(right) - np.log(left), noisy[zero] / left + noisy[one] / right, asked
+
+
+def places(log_odds: Floats) -> Floats:
+    """Where log-odds lie among the cells, in [0, CELLS], before any shift."""
+    clipped = np.clip(log_odds, -LARGEST_ODDS, LARGEST_ODDS)
+    return (clipped / (np.abs(clipped) + SOFTNESS) + 1) * (CELLS / 2)
+
+
+def cells(log_odds: Floats, shift: int) -> Integers:
+    """The cells of log-odds, when the boundaries are shifted by shift / SHIFTS of a cell."""
+    return np.floor(places(log_odds) + shift / SHIFTS).astype(np.int64)
+
+
+def frequencies(cell: Integers, shift: int) -> Integers:
+    """The frequency of a 1, of 2^PRECISION, in a cell: exact integers."""
+    middle = (cell * SHIFTS + SHIFTS // 2 - shift).clip(0, CELLS * SHIFTS - 1)
+    return _table()[middle * TABLE // (CELLS * SHIFTS)]
+
+
+@functools.cache
+def _table() -> Integers:
+    """Frequencies of a 1 at TABLE places of g in (-1, 1), by decimal arithmetic, which is the same everywhere."""
+    context = Context(prec=30)
+    upper = []
+    for index in range(TABLE // 2, TABLE):
+        g = context.divide(Decimal(2 * index + 1 - TABLE), Decimal(TABLE))
+        odds = min(context.divide(SOFTNESS * g, 1 - g), Decimal(LARGEST_ODDS))
+        probability = context.divide(Decimal(1), 1 + context.exp(-odds))
+        upper.append(int(probability * (1 << PRECISION) + Decimal("0.5")))
+    return np.array([(1 << PRECISION) - value for value in reversed(upper)] + upper)
+
+
+def find_shift(log_odds: Floats, noise: Floats) -> int | None:
+    """The number of the first shift with which no decision lies within its noise of a boundary; None if none does.
+
+    Args:
+        log_odds: (N,).
+        noise: (N,), how far each can be moved.
+    """
+    place = places(log_odds)
+    reach = np.maximum(places(log_odds + noise) - place, place - places(log_odds - noise))
+    return clear_shift(place, reach)
+
+
+def clear_shift(place: Floats, reach: Floats) -> int | None:
+    """The number of the first shift that brings no place (N,) within its reach (N,) of a whole number; None if none does."""
+    reach = reach + 1e-9
+    if (reach >= 0.5).any():
+        return None
+    numbers = np.arange(MOST_SHIFTS)
+    if not len(place):
+        return 0
+    shifts = shift_of(numbers) / SHIFTS
+    # a shift is bad while place + shift lies within the reach of an integer: intervals on a circle
+    start = (-place - reach) % 1.0
+    order = np.argsort(start)
+    start, covered_to = start[order], np.maximum.accumulate((start + 2 * reach)[order])
+    before = np.searchsorted(start, shifts, side="right") - 1
+    clear = (shifts > np.where(before >= 0, covered_to[before], -1.0)) & (shifts > covered_to[-1] - 1)
+    return int(numbers[clear][0]) if clear.any() else None
+
+
+def shift_of(number: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """The shift, in [0, SHIFTS), of a number in [0, MOST_SHIFTS)."""
+    return np.asarray(number) * GOLDEN % SHIFTS

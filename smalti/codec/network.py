@@ -1,0 +1,214 @@
+"""Codes under a trained causal prior, such that the file decodes where the network's logits come out a little different.
+
+The encoder has the logits of all positions at once, the decoder steps through them with the prior's cache; both turn
+them into frequencies by `frequencies`. Images whose grid is not the prior's are cut into tiles of its grid; what a tile has
+beyond the image repeats the code before it and is not written.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from smalti.codec.coders import Codes, Coder, Shape
+from smalti.codec.errors import DamagedFile
+from smalti.codec.frequencies import MOST_SHIFTS, Tree, cells, find_shift, frequencies, shift_of, tree_depth
+from smalti.codec.streams import StreamReader, StreamWriter
+from smalti.errors import SmaltiError
+from smalti.priors.base import CausalPrior
+from smalti.priors.code_model import CodeModel
+
+CODES_AT_ONCE = 1 << 15  # of the tiles that are stepped side by side
+MOST_TILES_AT_ONCE = 128
+LOGITS_AT_ONCE = 1 << 24
+BLOCKS = (512, 256, 128, 64, 32)  # codes that share a shift: the first for which every block has one
+MOST_RICE = 12
+
+
+class PriorCoder(Coder):
+    """The coder of a trained causal prior, without a condition.
+
+    Args:
+        model: the prior.
+        progress: show a bar.
+
+    Raises:
+        SmaltiError: a prior that is not causal, or that cannot do without a condition.
+    """
+
+    def __init__(self, model: CodeModel, *, progress: bool = False):
+        super().__init__(model.config.codebook_size)
+        if not isinstance(model.prior, CausalPrior):
+            kind = model.config.prior["kind"]
+            raise SmaltiError(f"a {kind} is not causal and cannot code; use a pixelcnn, pixelsnail or transformer")
+        if model.prior.conditions.count and not model.config.condition_dropout:
+            raise SmaltiError("this prior was trained with condition_dropout 0 and cannot do without a condition; train one that can")
+        self.prior, self.progress = model.prior.eval(), progress
+        self.grid = model.prior.grid
+        self.num_codes = model.prior.num_codes
+        self.tiles_at_once = max(1, min(MOST_TILES_AT_ONCE, CODES_AT_ONCE // self.num_codes))
+
+    def _condition(self, count: int) -> Tensor | None:
+        conditions = self.prior.conditions
+        if not conditions.count:
+            return None
+        shape = (count,) if conditions.length is None else (count, conditions.length)
+        return torch.full(shape, -1, device=self.prior.device)
+
+    # ------------------------------------------------------------------ encoding
+
+    def encode(self, grids: Sequence[Codes]) -> bytes:
+        """The codes' bits under the prior, a few per cent of a bit a code more."""
+        writer = StreamWriter()
+        tiles, real = to_tiles(grids, self.grid)
+        for start in range(0, len(tiles), self.tiles_at_once):
+            part = slice(start, start + self.tiles_at_once)
+            self._encode(tiles[part], real[part], writer)
+        return writer.finish()
+
+    def _encode(self, tiles: NDArray[np.int64], real: NDArray[np.bool_], writer: StreamWriter) -> None:
+        """Tiles (B, T), of which `real` (B, T) are written: block after block, step after step, bit after bit."""
+        odds, noise, asked = self._decisions(tiles)
+        asked &= real[:, :, None]
+        for codes in BLOCKS:
+            blocks = steps_of(codes, len(tiles), self.num_codes)
+            found = [find_shift(odds[:, steps][asked[:, steps]], noise[:, steps][asked[:, steps]]) for steps in blocks]
+            if None not in found:
+                break
+        numbers = [MOST_SHIFTS if number is None else number for number in found]  # MOST_SHIFTS: this block is written as it is
+        rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in numbers))
+        writer.uniform(np.array([BLOCKS.index(codes)]), len(BLOCKS))
+        writer.uniform(np.array([rice]), MOST_RICE + 1)
+        depth = tree_depth(self.codebook_size)
+        for steps, number in zip(blocks, numbers, strict=True):
+            writer.rice(number, rice)
+            chosen = tiles[:, steps].T  # (steps, B): the order in which the decoder asks
+            if number == MOST_SHIFTS:
+                writer.uniform(chosen[real[:, steps].T], self.codebook_size)
+                continue
+            shift = int(shift_of(number))
+            bits = chosen[:, None] >> np.arange(depth - 1, -1, -1)[:, None] & 1  # (steps, L, B)
+            where = asked[:, steps].transpose(1, 2, 0)
+            ones = frequencies(cells(odds[:, steps].transpose(1, 2, 0)[where], shift), shift)
+            writer.bits(bits[where], ones)
+
+    def _decisions(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """What `Tree.at` says of every decision on the way to every code: (B, T, L) each."""
+        count, depth = len(tiles), tree_depth(self.codebook_size)
+        at_once = max(1, LOGITS_AT_ONCE // (self.num_codes * self.codebook_size))
+        parts = []
+        starts = range(0, count, at_once)
+        for start in tqdm(starts, desc="coding", unit="batch", disable=not self.progress or len(starts) < 3, leave=False):
+            chosen = tiles[start : start + at_once]
+            codes = torch.from_numpy(chosen).view(-1, *self.grid).to(self.prior.device)
+            with torch.inference_mode():
+                logits = self.prior.logits(codes, self._condition(len(codes)))
+            tree, flat = Tree(logits.flatten(0, 2).double().cpu().numpy()), chosen.reshape(-1)
+            found = [tree.at(level, flat >> (depth - level)) for level in range(depth)]
+            parts.append([np.stack(values, 1).reshape(*chosen.shape, depth) for values in zip(*found, strict=True)])
+        odds, noise, asked = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return odds, noise, asked
+
+    # ------------------------------------------------------------------ decoding
+
+    def decode(self, stream: bytes, shapes: Sequence[Shape]) -> list[Codes]:
+        """The codes, drawn from the stream as a sampler draws from random numbers."""
+        reader = StreamReader(stream)
+        real = np.concatenate([real_of(shape, self.grid) for shape in shapes])
+        parts = []
+        for start in range(0, len(real), self.tiles_at_once):
+            parts.append(self._decode(real[start : start + self.tiles_at_once], reader))
+        return from_tiles(np.concatenate(parts), shapes, self.grid)
+
+    def _decode(self, real: NDArray[np.bool_], reader: StreamReader) -> NDArray[np.int64]:
+        """Tiles (B, T)."""
+        block = BLOCKS[int(reader.uniform(1, len(BLOCKS))[0])]
+        rice = int(reader.uniform(1, MOST_RICE + 1)[0])
+        tiles = np.zeros(real.shape, np.int64)
+        bar = tqdm(total=self.num_codes, desc="decoding", unit="code", disable=not self.progress, leave=False)
+        with torch.inference_mode(), bar:
+            stepper = self.prior.stepper(len(real), self._condition(len(real)))
+            previous: Tensor | None = None
+            for steps in steps_of(block, len(real), self.num_codes):
+                number = reader.rice(rice, MOST_SHIFTS)
+                for step in range(steps.start, steps.stop):
+                    logits = stepper.step(previous)
+                    tiles[:, step] = tiles[:, step - 1] if step else 0
+                    here = real[:, step]
+                    if number == MOST_SHIFTS:
+                        tiles[here, step] = reader.uniform(int(here.sum()), self.codebook_size)
+                    else:
+                        tiles[here, step] = self._descend(logits.double().cpu().numpy()[here], int(shift_of(number)), reader)
+                    previous = torch.from_numpy(tiles[:, step]).to(self.prior.device)
+                    bar.update()
+        return tiles
+
+    def _descend(self, logits: NDArray[np.float64], shift: int, reader: StreamReader) -> NDArray[np.int64]:
+        """From the root of the tree to a leaf, for all tiles side by side."""
+        tree, codes = Tree(logits), np.zeros(len(logits), np.int64)
+        for level in range(tree.depth):
+            odds, _, asked = tree.at(level, codes)
+            codes = 2 * codes
+            codes[asked] += reader.bits(frequencies(cells(odds[asked], shift), shift))
+        if len(codes) and int(codes.max()) >= self.codebook_size:
+            raise DamagedFile("a stream is damaged")
+        return codes
+
+
+def steps_of(codes: int, tiles: int, num_codes: int) -> list[slice]:
+    """Blocks of steps with about so many codes each."""
+    size = max(1, codes // tiles)
+    return [slice(start, min(start + size, num_codes)) for start in range(0, num_codes, size)]
+
+
+# ------------------------------------------------------------------ tiles
+
+
+def real_of(shape: Shape, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which codes of its tiles belong to an image, (tiles, T)."""
+    depth, height, width = shape
+    image = np.ones((height, width * depth), bool)
+    return _cut(image, grid)
+
+
+def to_tiles(grids: Sequence[Codes], grid: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The tiles (B, T) of all images, and which of their codes belong to an image, (B, T).
+
+    Several codes at a position stand side by side, as in `TrainedTokenizer`.
+    """
+    tiles = np.concatenate([_cut(codes.transpose(1, 2, 0).reshape(codes.shape[1], -1), grid) for codes in grids])
+    real = np.concatenate([real_of(_shape(codes), grid) for codes in grids])
+    last = np.maximum.accumulate(np.where(real, np.arange(tiles.shape[1]), 0), axis=1)
+    return np.take_along_axis(tiles, last, axis=1), real
+
+
+def from_tiles(tiles: NDArray[np.int64], shapes: Sequence[Shape], grid: tuple[int, int]) -> list[Codes]:
+    """The codes of images of these shapes from their tiles."""
+    result, place = [], 0
+    for depth, height, width in shapes:
+        down, across = _tiles(height, width * depth, grid)
+        image = tiles[place : place + down * across].reshape(down, across, *grid).transpose(0, 2, 1, 3)
+        image = image.reshape(down * grid[0], across * grid[1])[:height, : width * depth]
+        result.append(image.reshape(height, width, depth).transpose(2, 0, 1))
+        place += down * across
+    return result
+
+
+def _shape(codes: Codes) -> Shape:
+    depth, height, width = codes.shape
+    return depth, height, width
+
+
+def _tiles(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
+    return -(-height // grid[0]), -(-width // grid[1])
+
+
+def _cut(image: NDArray[np.generic], grid: tuple[int, int]) -> NDArray:
+    """(height, width) as tiles (B, T), filled up with zeros."""
+    down, across = _tiles(*image.shape, grid)
+    padded = np.zeros((down * grid[0], across * grid[1]), image.dtype)
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded.reshape(down, grid[0], across, grid[1]).transpose(0, 2, 1, 3).reshape(down * across, -1)

@@ -1,0 +1,225 @@
+/* Codes under an integer context model that learns as it goes, written by a range coder: smalti/codec/adaptive.py says the same
+   in Python and explains it. Nothing here is floating point, and nothing depends on the number of threads or the instruction set:
+   every machine writes the same bytes. */
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#define CONTEXTS 7
+#define INPUTS 8 /* of the mixer: the contexts, and one that is always on */
+#define SLOTS 16 /* of a line of the cache: the nodes of four levels of the tree of decisions */
+#define WEIGHT_SETS 64
+#define MOST_SEEN 60
+#define STRETCH_LIMIT 3071
+#define EVEN (1u << 31) /* slots are kept with this bit turned, so that memory full of zeros says 1/2 everywhere */
+#define HUGE_PAGE ((size_t)1 << 21)
+
+/* constriction's range coder: 32-bit words, 64-bit state, 24-bit frequencies. */
+typedef struct {
+    uint64_t lower, range, point;
+    uint32_t *words;
+    int64_t place, count; /* words written or read so far; room, or how many there are */
+    int64_t held;         /* words held back because a carry may change them */
+    uint32_t first;       /* the first of them, before any carry */
+} range_coder;
+
+INLINE void put_word(range_coder *coder, uint32_t word) {
+    if (coder->place < coder->count) coder->words[coder->place] = word;
+    coder->place++;
+}
+
+INLINE void put_held(range_coder *coder, int carry) {
+    put_word(coder, coder->first + carry);
+    for (; coder->held > 1; coder->held--) put_word(coder, carry ? 0 : 0xffffffffu);
+    coder->held = 0;
+}
+
+INLINE uint32_t next_word(range_coder *coder) {
+    uint32_t word = coder->place < coder->count ? coder->words[coder->place] : 0;
+    coder->place++;
+    return word;
+}
+
+INLINE void write_bit(range_coder *coder, int bit, uint32_t ones) {
+    uint64_t scale = coder->range >> 24, zeros = (1u << 24) - ones;
+    uint64_t lower = coder->lower + (bit ? scale * zeros : 0), range = scale * (bit ? ones : zeros);
+    if (coder->held) {
+        if (lower < coder->lower) put_held(coder, 1);
+        else if (lower + range > lower) put_held(coder, 0);
+    }
+    if (range >> 32 == 0) {
+        uint32_t word = (uint32_t)(lower >> 32);
+        lower <<= 32;
+        range <<= 32;
+        if (coder->held) coder->held++;
+        else if (lower + range > lower) put_word(coder, word);
+        else coder->held = 1, coder->first = word;
+    }
+    coder->lower = lower;
+    coder->range = range;
+}
+
+INLINE int read_bit(range_coder *coder, uint32_t ones) {
+    uint64_t scale = coder->range >> 24, zeros = (1u << 24) - ones;
+    int bit = coder->point - coder->lower >= scale * zeros;
+    coder->lower += bit ? scale * zeros : 0;
+    coder->range = scale * (bit ? ones : zeros);
+    if (coder->range >> 32 == 0) {
+        coder->lower <<= 32;
+        coder->range <<= 32;
+        coder->point = coder->point << 32 | next_word(coder);
+    }
+    return bit;
+}
+
+/* The last words: as few as name a number in the range. */
+static void seal(range_coder *coder) {
+    if (coder->range == ~(uint64_t)0) return; /* nothing was written */
+    uint64_t point = coder->lower + 0xffffffffu;
+    if (coder->held) put_held(coder, point < coder->lower);
+    put_word(coder, (uint32_t)(point >> 32));
+    if ((uint32_t)((coder->lower + coder->range) >> 32) == (uint32_t)(point >> 32)) put_word(coder, 0);
+}
+
+typedef struct {
+    uint32_t *lines[CONTEXTS];   /* slots: 22 bits of probability of a 1, 10 bits of how often seen */
+    uint32_t mask;               /* lines of each context, less one */
+    int32_t weights[WEIGHT_SETS][INPUTS];
+    int32_t rates[MOST_SEEN + 1]; /* how far a slot moves that was seen so often: 2^16 / (seen + 1.5) */
+    const int16_t *stretch;      /* ln(p / (1 - p)) x 256, of 12 bits of p */
+    const uint16_t *squash;      /* its inverse, 16 bits, of -STRETCH_LIMIT to STRETCH_LIMIT */
+} code_model;
+
+INLINE uint32_t mixed(uint32_t x) { /* the finaliser of MurmurHash3 */
+    x = (x ^ (x >> 16)) * 0x85ebca6bu;
+    x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+    return x ^ (x >> 16);
+}
+
+INLINE int seen_class(int32_t slot) { /* never, once, two or three times, more */
+    int seen = slot & 1023;
+    return seen < 2 ? seen : seen < 4 ? 2 : 3;
+}
+
+/* One decision: the probability of a 1 from the slots of all contexts at a node, the bit, and what is learnt from it. */
+INLINE int one_bit(code_model *model, range_coder *coder, uint32_t **lines, int node, int bit, int decoding) {
+    int32_t slots[INPUTS] = {0}, inputs[INPUTS], rates[INPUTS];
+    for (int c = 0; c < CONTEXTS; c++) slots[c] = (int32_t)(lines[c][node] ^ EVEN);
+    for (int c = 0; c < CONTEXTS; c++) inputs[c] = model->stretch[(uint32_t)slots[c] >> 20], rates[c] = model->rates[slots[c] & 1023];
+    inputs[CONTEXTS] = 256, rates[CONTEXTS] = 0;
+    int32_t *weights = model->weights[seen_class(slots[3]) * 16 + seen_class(slots[1]) * 4 + seen_class(slots[2])], odds = 0;
+    for (int c = 0; c < INPUTS; c++) odds += weights[c] * inputs[c];
+    odds >>= 14;
+    odds = odds > STRETCH_LIMIT ? STRETCH_LIMIT : odds < -STRETCH_LIMIT ? -STRETCH_LIMIT : odds;
+    int32_t p = model->squash[odds + STRETCH_LIMIT];
+    if (decoding) bit = read_bit(coder, (uint32_t)p << 8);
+    else write_bit(coder, bit, (uint32_t)p << 8);
+    int32_t error = ((bit << 16) - p) >> 1, target = bit ? 4194303 : 0;
+    for (int c = 0; c < INPUTS; c++) {
+        int32_t weight = weights[c] + ((inputs[c] * error + (1 << 15)) >> 16);
+        weights[c] = weight > 65535 ? 65535 : weight < -65535 ? -65535 : weight;
+        int32_t chance = (int32_t)((uint32_t)slots[c] >> 10), seen = slots[c] & 1023;
+        chance += ((target - chance) >> 7) * rates[c] >> 9;
+        slots[c] = (int32_t)((uint32_t)chance << 10 | (uint32_t)(seen < MOST_SEEN ? seen + 1 : seen));
+    }
+    for (int c = 0; c < CONTEXTS; c++) lines[c][node] = (uint32_t)slots[c] ^ EVEN;
+    return bit;
+}
+
+/* One code, from its highest bit down; a decision whose 1 no code has is left out. When decoding, `code` is ignored. */
+INLINE int64_t one_code(code_model *model, range_coder *coder, const uint32_t *contexts, int64_t code, int64_t size, int depth, int decoding) {
+    uint32_t *lines[CONTEXTS] = {0}, prefix = 0;
+    int node = 1;
+    for (int level = 0; level < depth; level++) {
+        if (level % 4 == 0) {
+            node = 1;
+            for (int c = 0; c < CONTEXTS; c++) {
+                lines[c] = model->lines[c] + (size_t)(mixed(contexts[c] + (prefix + 1) * 0x9e3779b9u + level) & model->mask) * SLOTS;
+                __builtin_prefetch(lines[c]);
+            }
+        }
+        int below = depth - 1 - level, bit = 0;
+        if ((((int64_t)prefix * 2 + 1) << below) < size) bit = one_bit(model, coder, lines, node, (code >> below) & 1, decoding);
+        prefix = prefix * 2 + bit;
+        node = node * 2 + bit;
+    }
+    return prefix;
+}
+
+/* `bytes` zeros at a multiple of a page, with pages so large that random access does not miss the page table. */
+static void *zeros_of(size_t bytes) {
+    bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    void *memory = aligned_alloc(HUGE_PAGE, bytes);
+#ifdef MADV_HUGEPAGE
+    if (memory) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return memory ? memset(memory, 0, bytes) : NULL;
+}
+
+/* All codes of all images, (planes, height, width) each; returns whether there was memory for it. */
+INLINE int all_codes(int64_t *codes, const int64_t *shapes, int64_t images, int64_t size, const int16_t *stretch,
+                     const uint16_t *squash, range_coder *coder, int decoding) {
+    int64_t total = 0;
+    int depth = 1;
+    while (depth < 30 && (size - 1) >> depth) depth++;
+    for (int64_t i = 0; i < images; i++) total += shapes[3 * i] * shapes[3 * i + 1] * shapes[3 * i + 2];
+    code_model *model = zeros_of(sizeof(code_model));
+    if (!model) return 0;
+    model->mask = (1u << 8) - 1, model->stretch = stretch, model->squash = squash;
+    while (model->mask + 1 < 1u << 17 && (int64_t)model->mask + 1 < 2 * total) model->mask = model->mask * 2 + 1;
+    size_t words = ((size_t)model->mask + 1) * SLOTS;
+    uint32_t *memory = zeros_of(CONTEXTS * words * sizeof(uint32_t));
+    if (!memory) return free(model), 0;
+    for (int c = 0; c < CONTEXTS; c++) model->lines[c] = memory + c * words;
+    for (int seen = 0; seen <= MOST_SEEN; seen++) model->rates[seen] = (2 << 16) / (2 * seen + 3);
+    for (int s = 0; s < WEIGHT_SETS; s++)
+        for (int c = 0; c < CONTEXTS; c++) model->weights[s][c] = 1 << 12;
+    for (int64_t i = 0, here = 0; i < images; i++) {
+        int64_t planes = shapes[3 * i], height = shapes[3 * i + 1], width = shapes[3 * i + 2], area = height * width;
+        for (int64_t q = 0; q < planes; q++)
+            for (int64_t y = 0; y < height; y++)
+                for (int64_t x = 0; x < width; x++, here++) {
+#define AT(there, known) ((known) ? (uint32_t)codes[there] + 1 : 0)
+                    uint32_t plane = (uint32_t)(q + 1) * 0x632be5abu, left = AT(here - 1, x), above = AT(here - width, y);
+                    uint32_t corner = AT(here - width - 1, x && y), right = AT(here - width + 1, y && x + 1 < width);
+                    uint32_t under = AT(here - area, q), before = AT(here - planes * area, here >= planes * area);
+#undef AT
+                    uint32_t contexts[CONTEXTS] = {
+                        plane,
+                        mixed(plane + left),
+                        mixed(plane + above + 0x10000000u),
+                        mixed(mixed(plane + left) + above),
+                        mixed(plane + (uint32_t)(y * 4096 + x) + 0x20000000u),
+                        q ? mixed(plane + under + 0x30000000u) : mixed(mixed(above + 0x40000000u) + right * 0x9e3779b1u + corner),
+                        mixed(plane + before + 0x50000000u),
+                    };
+                    int64_t found = one_code(model, coder, contexts, codes[here], size, depth, decoding);
+                    if (decoding) codes[here] = found;
+                }
+    }
+    free(memory);
+    free(model);
+    return 1;
+}
+
+/* words[0 .. used) from codes; `used` is -1 where there was no memory. Nothing is written beyond `room`. */
+void NAME(encode_codes)(int64_t *codes, const int64_t *shapes, const int16_t *stretch, const uint16_t *squash, uint32_t *words,
+                        int64_t *used, long images, long size, long room, int threads) {
+    range_coder coder = {.range = ~(uint64_t)0, .words = words, .count = room};
+    (void)threads;
+    *used = -1;
+    if (!all_codes(codes, shapes, images, size, stretch, squash, &coder, 0)) return;
+    seal(&coder);
+    *used = coder.place;
+}
+
+/* codes from words[0 .. count); `used` is -1 where there was no memory. */
+void NAME(decode_codes)(uint32_t *words, const int64_t *shapes, const int16_t *stretch, const uint16_t *squash, int64_t *codes,
+                        int64_t *used, long images, long size, long count, int threads) {
+    range_coder coder = {.range = ~(uint64_t)0, .words = words, .count = count};
+    (void)threads;
+    coder.point = (uint64_t)next_word(&coder) << 32;
+    coder.point |= next_word(&coder);
+    *used = all_codes(codes, shapes, images, size, stretch, squash, &coder, 1) ? coder.place : -1;
+}
