@@ -19,6 +19,7 @@ from smalti.apps.compare import compare
 from smalti.apps.demo import demo
 from smalti.apps.draw import sample
 from smalti.apps.lab import estimators
+from smalti.apps.pack import compress, decompress
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
@@ -32,6 +33,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "encode": verbs.encode,
     "decode": verbs.decode,
     "sample": sample,
+    "compress": compress,
+    "decompress": decompress,
     "info": verbs.info,
 }
 INTERRUPTED = 130
@@ -157,7 +160,12 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
             parser.add_argument(parameter.name, type=str, nargs="+", help=text)
         else:
             parser.add_argument(parameter.name, type=str, help=text)
-    parser.add_function_arguments(function, as_group=False, skip={parameter.name for parameter in required})
+    switches = [parameter for parameter in parameters.values() if parameter.default is False]
+    for parameter in switches:  # --force as well as --force true
+        text = help_texts.get(parameter.name)
+        parser.add_argument(f"--{parameter.name}", type=bool, nargs="?", const=True, default=False, help=text)
+    skip: set[int | str] = {parameter.name for parameter in [*required, *switches]}
+    parser.add_function_arguments(function, as_group=False, skip=skip)
 
 
 def _add_json(parser: ArgumentParser) -> None:

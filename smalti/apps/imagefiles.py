@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,27 +36,38 @@ class ImageFiles:
                 raise SmaltiError(f"{path}: no images in this folder")
             self.files += [(file, True) for file in inside] or [(path, False)]
 
-    def chunks(self, what: str) -> Iterator[tuple[list[Path], list[Tensor]]]:
-        """Files with their images (C, H, W), at most 256 or about 16 million pixels at a time."""
-        files: list[Path] = []
-        images: list[Tensor] = []
+    def each(self, what: str, read: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
+        """(file, what `read` makes of it), one by one, with a bar that says `what`; bad files in folders are left out.
+
+        Raises:
+            SmaltiError: a bad file that was named, or no good one at all.
+        """
         count = 0
         for file, in_folder in progress_bar(self.files, what):
             try:
-                images += to_images(file, self.channels)
-                files.append(file)
-                count += 1
+                found = read(file)
             except BadImage as error:
                 if not in_folder:
                     raise
                 self.bad.append(str(error))
-            if sum(image[0].numel() for image in images) >= PIXELS_IN_CHUNK or len(images) >= IMAGES_IN_CHUNK:
-                yield files, images
-                files, images = [], []
+                continue
+            count += 1
+            yield file, found
         if not count:
             raise SmaltiError(f"none of the {len(self.files)} images can be read; the first: {self.bad[0]}")
         if self.bad:
             warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=2)
+
+    def chunks(self, what: str) -> Iterator[tuple[list[Path], list[Tensor]]]:
+        """Files with their images (C, H, W), at most 256 or about 16 million pixels at a time."""
+        files: list[Path] = []
+        images: list[Tensor] = []
+        for file, found in self.each(what, lambda file: to_images(file, self.channels)):
+            files.append(file)
+            images += found
+            if sum(image[0].numel() for image in images) >= PIXELS_IN_CHUNK or len(images) >= IMAGES_IN_CHUNK:
+                yield files, images
+                files, images = [], []
         if files:
             yield files, images
 

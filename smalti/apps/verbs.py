@@ -53,7 +53,7 @@ def evaluate(
         importance_samples: draws per image for an estimate of -log p(x); 0 leaves it out.
         device: cpu, cuda, ...
     """
-    if _what(run) == "prior":
+    if what_is(run) == "prior":
         return _evaluate_prior(run, data, split, batch_size, device)
     from smalti.evaluate.autoencoders import evaluate as measure
     from smalti.evaluate.card import model_card
@@ -73,7 +73,7 @@ def _record(run: Path, result: dict[str, Any], card: Callable[[Path], str]) -> N
             write_text(run / CARD, card(run))
 
 
-def _what(run: str) -> str:
+def what_is(run: str) -> str:
     """What a folder holds, "autoencoder" or "prior"; what is not here is taken for an autoencoder on the hub."""
     path = Path(run) / CONFIG
     values = read_json(path) if path.exists() else {}
@@ -188,12 +188,16 @@ def decode(run: str, codes: str, *, out: str, device: str = "cpu") -> dict[str, 
 
 
 def info(target: str) -> dict[str, Any]:
-    """Say what a run, a file of codes or a data set is.
+    """Say what a run, a compressed file, a file of codes or a data set is.
 
     Args:
-        target: the folder of a model, an npz file of codes, or what --data takes.
+        target: the folder of a model, a .smalti file, an npz file of codes, or what --data takes.
     """
     path = Path(target)
+    if path.suffix == ".smalti":
+        from smalti.apps.pack import describe
+
+        return describe(path)
     if path.suffix == ".npz":
         from smalti.apps.codefile import describe_codes
 
@@ -245,7 +249,7 @@ def _describe_prior(run: Path) -> dict[str, Any]:
 
 
 def _describe_run(run: Path) -> dict[str, Any]:
-    if _what(str(run)) == "prior":
+    if what_is(str(run)) == "prior":
         return _describe_prior(run)
     from smalti.models.autoencoder import Autoencoder
 

@@ -1,6 +1,6 @@
 """Images as small files that decode anywhere: a model's codes, entropy-coded, in a documented container."""
 
-from smalti.codec.codec import Archive, Codec, Written
+from smalti.codec.codec import Archive, Codec
 from smalti.codec.errors import CannotDecode, DamagedFile
 
-__all__ = ["Archive", "CannotDecode", "Codec", "DamagedFile", "Written"]
+__all__ = ["Archive", "CannotDecode", "Codec", "DamagedFile"]

@@ -1,10 +1,11 @@
 """An integer context model of codes that learns as it goes: no network, no training, the same bytes on every machine.
 
-A code is told by binary decisions, from its highest bit down. For each, seven contexts say how likely a 1 is after what they
-have seen at this node of the tree: nothing, the code on the left, the one above, both, the position, the three above
-(or, beyond the first codebook, the code under it), and the code at this place of the image before. Their log-odds are
-mixed with weights that learn online (logistic mixing, Mahoney's PAQ), one set of weights for how often the three
-neighbourhoods were seen. All is fixed-point arithmetic on integers; `ops/kernels/codes.h` is the same in C, a few hundred times faster.
+A code is told by binary decisions, from its highest bit down. For each, seven contexts say how likely a 1 is after what
+they have seen at this node of the tree: nothing, the code on the left, the one above, both, the position, the three
+above (or, beyond the first codebook, the code under it), and the code at this place of the image before. Their log-odds
+are mixed with weights that learn online (logistic mixing, Mahoney's PAQ), one set of weights for how often the three
+neighbourhoods were seen. All is fixed-point arithmetic on integers; `ops/kernels/codes.h` is the same in C, a few
+hundred times faster.
 """
 
 import functools
@@ -41,9 +42,7 @@ def _tables() -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     half = Decimal("0.5")
     upper = [context.ln((index + half) / (Decimal(4096) - half - index)) for index in range(2048, 4096)]
     stretched = [int(context.multiply(odds, Decimal(256)) + half) for odds in upper]
-    squashed = [
-        int(65536 / (1 + context.exp(Decimal(-odds) / 256)) + half) for odds in range(1, STRETCH_LIMIT + 1)
-    ]
+    squashed = [int(65536 / (1 + context.exp(Decimal(-odds) / 256)) + half) for odds in range(1, STRETCH_LIMIT + 1)]
     stretch = [-value for value in reversed(stretched)] + stretched
     squash = [65536 - value for value in reversed(squashed)] + [32768] + squashed
     return np.array(stretch, np.int16), np.array(squash).clip(1, 65535).astype(np.uint16)
@@ -83,7 +82,9 @@ def decode_adaptive(stream: bytes, shapes: Sequence[Shape], codebook_size: int) 
     native = kernels()
     if native is None:
         reader = StreamReader(stream)
-        _Model(codebook_size, len(codes)).run(codes, shapes, lambda *place_below_ones: int(reader.bits(np.array(place_below_ones[2:]))[0]))
+        _Model(codebook_size, len(codes)).run(
+            codes, shapes, lambda *place_below_ones: int(reader.bits(np.array(place_below_ones[2:]))[0])
+        )
         return codes
     if len(stream) % 4:
         raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
@@ -121,13 +122,15 @@ class _Model:
         while num_lines < MOST_LINES and num_lines < 2 * count:
             num_lines *= 2
         self.mask = num_lines - 1
-        self.slots: list[dict[int, tuple[int, int]]] = [{} for _ in range(NUM_CONTEXTS)]  # (probability of a 1, times seen)
+        self.slots: list[dict[int, tuple[int, int]]] = [
+            {} for _ in range(NUM_CONTEXTS)
+        ]  # (probability of a 1, times seen)
         self.weights = [[FIRST_WEIGHT] * NUM_CONTEXTS + [0] for _ in range(WEIGHT_SETS)]
         stretch, squash = _tables()
         self.stretch, self.squash = stretch.tolist(), squash.tolist()
 
     def run(self, codes: NDArray[np.int64], shapes: Sequence[Shape], bit_of: Callable[[int, int, int], int]) -> None:
-        """Go through all codes; `bit_of(place, below, ones)` writes or reads the bit with so many below it in its code."""
+        """Go through all codes; `bit_of(place, below, ones)` writes or reads the bit with so many below it."""
         here = 0
         for planes, height, width in shapes:
             for q, y, x in product(range(planes), range(height), range(width)):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.codec.coders import AdaptiveCoder, Coder, FixedCoder, HistogramCoder
-from smalti.codec.container import CRC, HASH_BYTES, Header, ImageEntry, Reader, chunks_of, varint
+from smalti.codec.container import CODERS, CRC, HASH_BYTES, Header, ImageEntry, Reader, chunks_of, varint
 from smalti.codec.errors import CannotDecode, DamagedFile
 from smalti.codec.lossless import pack_residuals, unpack_residuals
 from smalti.codec.network import PriorCoder
@@ -28,15 +28,18 @@ from smalti.priors.code_model import CodeModel
 
 CoderName = Literal["fixed", "histogram", "adaptive", "prior"]
 IMAGES_PER_CHUNK = {"fixed": 1024, "histogram": 1024, "adaptive": 1024, "prior": 128}
+GREY, ALPHA = ("L", "LA"), ("RGBA", "LA")  # modes with one channel, with transparency
 FIRST_BYTES = 1 << 16  # of a file, read to find how long its header is
 
 
-class Written(NamedTuple):
-    """What was written, and where the bytes went."""
+class Sections(NamedTuple):
+    """A chunk, taken apart."""
 
-    num_images: int
-    num_bytes: int
-    parts: dict[str, int]  # bytes: codes, alpha, residual, checks, header
+    body: bytes  # all but its checksum
+    stream: bytes  # of the codes
+    alphas: list[bytes]  # PNGs, of the images that have them
+    residuals: list[bytes]  # lossless: the streams of shifts and of residuals
+    check: int
 
 
 class Codec:
@@ -81,14 +84,17 @@ class Codec:
             prior.config.check_tokenizer(model.source_hash)
         if not model.source_hash:
             raise SmaltiError("a file names its model by the hash of its weights; load the model from a folder")
-        self.model, self.prior, self.alpha, self.lossless, self.progress = model, prior, alpha, lossless, progress
+        self.model, self.prior, self.lossless, self.progress = model, prior, lossless, progress
+        self.alpha: Alpha = alpha
         self.coder_name: str = coder or ("prior" if prior else "adaptive")
         most = bottleneck.num_codebooks
         self.depth = most if depth is None else depth
         if not 1 <= self.depth <= most:
             raise SmaltiError(f"depth must lie in 1 to {most}, the codes at a position of this model, not {depth}")
         if self.depth < most and self.coder_name == "prior":
-            raise SmaltiError(f"the prior models all {most} codes of a position; for depth {depth} use the adaptive coder")
+            raise SmaltiError(
+                f"the prior models all {most} codes of a position; for depth {depth} use the adaptive coder"
+            )
         if self.depth < most and model.config.bottleneck["kind"] != "residual":
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
         self.images_per_chunk = images_per_chunk or IMAGES_PER_CHUNK[self.coder_name]
@@ -114,29 +120,30 @@ class Codec:
             names: of the images, to be stored.
         """
         buffer = io.BytesIO()
-        self.write(buffer, _named(images, names))
+        self.write(buffer, (self.picture(image, name) for image, name in _named(images, names)))
         return buffer.getvalue()
 
-    def compress_to(self, path: Path | str, images: Iterable[tuple[Images, str]]) -> Written:
-        """Write a file from a stream of (image, name); it appears under its name when it is whole."""
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            return self.write(file, images)
+    def picture(self, image: Images, name: str = "") -> Picture:
+        """One image, as this codec stores it."""
+        return to_picture(image, name, self.alpha, exact=self.lossless)
 
-    def write(self, file: BinaryIO, images: Iterable[tuple[Images, str]]) -> Written:
-        """Write images and their names, of which only a chunk is held at a time.
+    def compress_to(self, path: Path | str, pictures: Iterable[Picture]) -> None:
+        """Write a file from a stream of pictures; it appears under its name when it is whole."""
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            self.write(file, pictures)
+
+    def write(self, file: BinaryIO, pictures: Iterable[Picture]) -> None:
+        """Write pictures, of which only a chunk is held at a time.
 
         Raises:
-            SmaltiError: no image at all, an unreadable or a refused one.
+            SmaltiError: none at all.
         """
         entries: list[ImageEntry] = []
         lengths: list[int] = []
-        parts = {"codes": 0, "alpha": 0, "residual": 0, "checks": 0}
         with tempfile.TemporaryFile() as chunks:
-            for pictures in self._chunks(images):
-                data = self._pack_chunk(pictures, parts)
-                chunks.write(data)
-                lengths.append(len(data))
-                entries += [ImageEntry(*picture.pixels.shape[:2], picture.mode, picture.name) for picture in pictures]
+            for members in self._chunks(pictures):
+                lengths.append(chunks.write(self._pack_chunk(members)))
+                entries += [_entry(picture) for picture in members]
             if not entries:
                 raise SmaltiError("there is no image to compress")
             header = Header(
@@ -148,21 +155,35 @@ class Codec:
             file.write(header)
             chunks.seek(0)
             shutil.copyfileobj(chunks, file)
-        return Written(len(entries), len(header) + sum(lengths), {"header": len(header), **parts})
 
-    def _chunks(self, images: Iterable[tuple[Images, str]]) -> Iterator[list[Picture]]:
+    def _chunks(self, pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
         """Pictures, a chunk at a time, cut as `chunks_of` cuts them."""
-        pictures: list[Picture] = []
-        for image, name in images:
-            pictures.append(to_picture(image, name, self.alpha, exact=self.lossless))
-            entries = [ImageEntry(*picture.pixels.shape[:2], picture.mode) for picture in pictures]
-            if len(chunks_of(entries, self.images_per_chunk)) > 1:
-                yield pictures[:-1]
-                pictures = pictures[-1:]
-        if pictures:
-            yield pictures
+        members: list[Picture] = []
+        for picture in pictures:
+            members.append(picture)
+            if len(chunks_of([_entry(member) for member in members], self.images_per_chunk)) > 1:
+                yield members[:-1]
+                members = members[-1:]
+        if members:
+            yield members
 
-    def _pack_chunk(self, pictures: list[Picture], parts: dict[str, int]) -> bytes:
+    def sizes(self, pictures: Iterable[Picture]) -> dict[str, int]:
+        """The bytes that the codes of some pictures take with every coder, in chunks as it would write them."""
+        entries, grids, result = [], [], {}
+        for picture in pictures:
+            entries.append(_entry(picture))
+            grids.append(self.codes.encode(picture.pixels, self.depth))
+        names = [
+            name
+            for name in CODERS
+            if name != "prior" or (self.prior and self.depth == self.codes.bottleneck.num_codebooks)
+        ]
+        for name in names:
+            coder, parts = self._make_coder(name), chunks_of(entries, IMAGES_PER_CHUNK[name])
+            result[name] = sum(len(coder.encode([grids[index] for index in part])) for part in parts)
+        return result
+
+    def _pack_chunk(self, pictures: list[Picture]) -> bytes:
         grids = [self.codes.encode(picture.pixels, self.depth) for picture in pictures]
         stream = self._coder.encode(grids)
         alphas = [pack_alpha(picture.alpha) for picture in pictures if picture.alpha is not None]
@@ -174,10 +195,6 @@ class Codec:
             check = _check_pixels(check, [picture.pixels for picture in pictures])
         extras = b"".join(varint(len(part)) + part for part in (*alphas, *residuals))
         body = (varint(len(stream)) if extras else b"") + stream + extras
-        parts["codes"] += len(stream)
-        parts["alpha"] += sum(map(len, alphas))
-        parts["residual"] += sum(map(len, residuals))
-        parts["checks"] += len(body) - len(stream) - sum(map(len, (*alphas, *residuals))) + CRC.size
         return body + CRC.pack(zlib.crc32(body, check))
 
     def _mean(self, codes: NDArray[np.int64], shape: tuple[int, ...]) -> Tensor:
@@ -216,46 +233,47 @@ class Codec:
             CannotDecode: it is not; says which it needs.
         """
         if header.model_hash != _short(self.model.source_hash):
-            raise CannotDecode(f"this file needs the model {header.model_hash}, not {_short(self.model.source_hash)}; give it by --model")
+            raise CannotDecode(
+                f"this file needs the model {header.model_hash}, not {_short(self.model.source_hash)}; give that one"
+            )
         if header.coder == "prior" and (self.prior is None or header.prior_hash != _short(self.prior.source_hash)):
             own = f", not {_short(self.prior.source_hash)}" if self.prior else ""
             raise CannotDecode(f"this file needs the prior {header.prior_hash}{own}; give it by --prior")
         bottleneck = self.codes.bottleneck
-        if (header.codebook_size, header.stride) != (bottleneck.codebook_size, self.model.stride) or header.depth > bottleneck.num_codebooks:
+        if (header.codebook_size, header.stride) != (
+            bottleneck.codebook_size,
+            self.model.stride,
+        ) or header.depth > bottleneck.num_codebooks:
             raise DamagedFile("the header does not fit the model that it names")
 
     def _unpack_chunk(self, archive: "Archive", number: int) -> list[Picture]:
-        header, members = archive.header, archive.chunks[number]
-        entries = [header.images[index] for index in members]
-        body, stored = archive.chunk(number)
-        extras = header.lossless or any(entry.mode in ("RGBA", "LA") for entry in entries)
-        reader = Reader(body)
-        stream = reader.bytes(reader.number(len(body)) if extras else len(body))
+        header, sections = archive.header, archive.sections(number)
+        entries = [header.images[index] for index in archive.chunks[number]]
         shapes = [(header.depth, *self.codes.grid(entry.height, entry.width)) for entry in entries]
-        grids = self._make_coder(header.coder).decode(stream, shapes)
+        grids = self._make_coder(header.coder).decode(sections.stream, shapes)
         check = zlib.crc32(codes_bytes(grids))
-        if not header.lossless:
-            _same(zlib.crc32(body, check), stored, header)
-        alphas = [
-            unpack_alpha(reader.bytes(reader.number(len(body))), entry.height, entry.width) if entry.mode in ("RGBA", "LA") else None
-            for entry in entries
-        ]  # fmt: skip
-        channels = [1 if entry.mode in ("L", "LA") else 3 for entry in entries]
         if header.lossless:
-            shifts, residual = (reader.bytes(reader.number(len(body))) for _ in range(2))
-            means = [self._mean(codes, (entry.height, entry.width, count)) for codes, entry, count in zip(grids, entries, channels, strict=True)]
-            pixels = unpack_residuals(shifts, residual, means)
-            _same(zlib.crc32(body, _check_pixels(check, pixels)), stored, header)
+            sizes = [(entry.height, entry.width, 1 if entry.mode in GREY else 3) for entry in entries]
+            means = [self._mean(codes, size) for codes, size in zip(grids, sizes, strict=True)]
+            shifts, residuals = sections.residuals
+            pixels = unpack_residuals(shifts, residuals, means)
+            _same(zlib.crc32(sections.body, _check_pixels(check, pixels)), sections.check, header)
         else:
+            _same(zlib.crc32(sections.body, check), sections.check, header)
             pixels = [
                 self.codes.pixels(self.codes.decode(codes, entry.height, entry.width), entry.mode)
                 for codes, entry in zip(grids, entries, strict=True)
-            ]  # fmt: skip
-        if reader.place != len(body):
-            raise DamagedFile("a chunk is longer than what it says")
+            ]
+        packed = iter(sections.alphas)
         return [
-            Picture(entry.mode, image, alpha, entry.name) for entry, image, alpha in zip(entries, pixels, alphas, strict=True)
-        ]  # fmt: skip
+            Picture(
+                entry.mode,
+                image,
+                unpack_alpha(next(packed), entry.height, entry.width) if entry.mode in ALPHA else None,
+                entry.name,
+            )
+            for entry, image in zip(entries, pixels, strict=True)
+        ]
 
 
 class Archive:
@@ -303,14 +321,38 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def chunk(self, number: int) -> tuple[bytes, int]:
-        """The body of a chunk and its checksum."""
+    def sections(self, number: int) -> Sections:
+        """A chunk, taken apart.
+
+        Raises:
+            DamagedFile: its parts do not fit into it, or do not fill it.
+        """
         lengths = self.header.chunk_bytes
         self.file.seek(self.start + sum(lengths[:number]))
         data = self.file.read(lengths[number])
         if len(data) < CRC.size or len(data) != lengths[number]:
             raise DamagedFile("a chunk is shorter than its checksum")
-        return data[: -CRC.size], CRC.unpack(data[-CRC.size :])[0]
+        body, check = data[: -CRC.size], CRC.unpack(data[-CRC.size :])[0]
+        num_alphas = sum(self.header.images[index].mode in ALPHA for index in self.chunks[number])
+        num_residuals = 2 if self.header.lossless else 0
+        if not num_alphas + num_residuals:
+            return Sections(body, body, [], [], check)
+        reader = Reader(body)
+        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + num_alphas + num_residuals))
+        if reader.place != len(body):
+            raise DamagedFile("a chunk is longer than what it says")
+        return Sections(body, stream, extras[:num_alphas], extras[num_alphas:], check)
+
+    def parts(self) -> dict[str, int]:
+        """Where the bytes of the file went."""
+        chunks = [self.sections(number) for number in range(len(self.chunks))]
+        parts = {
+            "header": self.start,
+            "codes": sum(len(chunk.stream) for chunk in chunks),
+            "alpha": sum(len(part) for chunk in chunks for part in chunk.alphas),
+            "residual": sum(len(part) for chunk in chunks for part in chunk.residuals),
+        }
+        return {**parts, "checks": self.start + sum(self.header.chunk_bytes) - sum(parts.values())}
 
 
 def header_bytes(data: bytes) -> int:
@@ -330,14 +372,23 @@ def codes_bytes(grids: Sequence[NDArray[np.int64]]) -> bytes:
 
 def _check_pixels(check: int, pixels: Sequence[NDArray[np.uint8]]) -> int:
     for image in pixels:
-        check = zlib.crc32(np.ascontiguousarray(image), check)
+        check = zlib.crc32(image.tobytes(), check)
     return check
 
 
 def _same(found: int, stored: int, header: Header) -> None:
     if found != stored:
-        noise = " or this machine's network differs too much from the one that wrote it" if header.coder == "prior" or header.lossless else ""
+        noise = (
+            " or this machine's network differs too much from the one that wrote it"
+            if header.coder == "prior" or header.lossless
+            else ""
+        )
         raise CannotDecode(f"a checksum does not fit: the file is damaged{noise}")
+
+
+def _entry(picture: Picture) -> ImageEntry:
+    height, width = picture.pixels.shape[:2]
+    return ImageEntry(height, width, picture.mode, picture.name)
 
 
 def _short(model_hash: str) -> str:

@@ -2,9 +2,9 @@
 
     magic (4)  version (1)  length of the header (varint)  header  CRC-32 of all that (4)  chunk  chunk  ...
 
-A chunk holds some consecutive images: the stream of their codes, their extras, and a CRC-32 (4) of both and of the codes
-themselves. The header says how long every chunk is, so that any image is found without reading the others. Integers are
-little-endian; a varint has seven bits a byte, the lowest first.
+A chunk holds some consecutive images: the stream of their codes, their extras, and a CRC-32 (4) of the codes, the
+pixels if they are lossless, and all of that. The header says how long every chunk is, so that any image is found
+without reading the others. Integers are little-endian; a varint has seven bits a byte, the lowest first.
 
 Nothing is allocated on a file's word alone: counts are checked against what the file can hold, sizes against limits.
 """
@@ -139,7 +139,9 @@ class Header:
             length = reader.number(MOST_TABLE)
             reader = Reader(inflate(reader.bytes(len(body) - reader.place), length))
         same, named = bool(flags & cls.SAME_SIZE), bool(flags & cls.NAMED)
-        if count > len(reader.data) * (per_chunk if same else 1):  # an image's size, or a chunk's length, is a byte at least
+        if count > len(reader.data) * (
+            per_chunk if same else 1
+        ):  # an image's size, or a chunk's length, is a byte at least
             raise DamagedFile(f"{count} images do not fit into the header")
         sizes = [cls._entry(reader) for _ in range(1 if same else count)]
         entries = sizes * count if same else sizes

@@ -5,11 +5,12 @@ A code is told by binary decisions, from its most significant bit down; each has
     x = ln(sum of exp(logits) of the codes with a 1 here) - ln(the same with a 0)
 
 that are rounded to one of a few cells. Two machines agree on the cell unless x lies within the noise of a boundary, and
-the encoder can make sure that none does: it shifts all boundaries of a block of codes until every decision is clear of them, and
-tells the decoder the shift, a few bits for a few hundred codes. Nothing else depends on floating point: a cell and a shift
-give the frequency by a table of integers.
+the encoder can make sure that none does: it shifts all boundaries of a block of codes until every decision is clear of
+them, and tells the decoder the shift, a few bits for a few hundred codes. Nothing else depends on floating point: a
+cell and a shift give the frequency by a table of integers.
 
-Cells are equal in g(x) = x / (|x| + SOFTNESS): finest where both answers are likely, where a wrong probability costs most.
+Cells are equal in g(x) = x / (|x| + SOFTNESS): finest where both answers are likely, where a wrong probability costs
+most.
 """
 
 import functools
@@ -119,7 +120,7 @@ def find_shift(log_odds: Floats, noise: Floats) -> int | None:
 
 
 def clear_shift(place: Floats, reach: Floats) -> int | None:
-    """The number of the first shift that brings no place (N,) within its reach (N,) of a whole number; None if none does."""
+    """The number of the first shift that brings no place (N,) within its reach (N,) of a whole number, or None."""
     reach = reach + 1e-9
     if (reach >= 0.5).any():
         return None

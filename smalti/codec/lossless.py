@@ -1,7 +1,8 @@
-"""The residual that restores every pixel: what is left after the model's prediction, under the adaptive context model.
+"""The residual that restores every pixel: what the model's prediction leaves, under the adaptive context model.
 
-The prediction is the model's mean image in 256 levels. As with a prior's logits, a machine that decodes finds means that differ
-a little; so the rounding of a few hundred values at a time is shifted until none lies near a boundary (see `frequencies`).
+The prediction is the model's mean image in 256 levels. As with a prior's logits, a machine that decodes finds means that
+differ a little; so the rounding of a few hundred values at a time is shifted until none lies near a boundary (see
+`frequencies`).
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ LEVELS = 256
 
 
 def predict(image: Tensor) -> tuple[NDArray[np.int64], list[int]]:
-    """The levels (C * H * W,) that a mean image (C, H, W) in [0, 1] predicts, and the number of the shift of every block.
+    """The levels (C * H * W,) that a mean image (C, H, W) in [0, 1] predicts, and the number of every block's shift.
 
     Raises:
         SmaltiError: no shift is clear of all values, which no image that is not made for it will do.

@@ -1,11 +1,12 @@
-"""Codes under a trained causal prior, such that the file decodes where the network's logits come out a little different.
+"""Codes under a trained causal prior, so that the file decodes where the logits come out a little different.
 
 The encoder has the logits of all positions at once, the decoder steps through them with the prior's cache; both turn
-them into frequencies by `frequencies`. Images whose grid is not the prior's are cut into tiles of its grid; what a tile has
-beyond the image repeats the code before it and is not written.
+them into frequencies by `frequencies`. Images whose grid is not the prior's are cut into tiles of its grid; what a
+tile has beyond the image repeats the code before it and is not written.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from smalti.codec.coders import Codes, Coder, Shape
+from smalti.codec.coders import Coder, Codes, Shape
 from smalti.codec.errors import DamagedFile
-from smalti.codec.frequencies import MOST_SHIFTS, Tree, cells, find_shift, frequencies, shift_of, tree_depth
+from smalti.codec.frequencies import (
+    MOST_SHIFTS,
+    Booleans,
+    Floats,
+    Tree,
+    cells,
+    find_shift,
+    frequencies,
+    shift_of,
+    tree_depth,
+)
 from smalti.codec.streams import StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 from smalti.priors.base import CausalPrior
@@ -45,7 +56,9 @@ class PriorCoder(Coder):
             kind = model.config.prior["kind"]
             raise SmaltiError(f"a {kind} is not causal and cannot code; use a pixelcnn, pixelsnail or transformer")
         if model.prior.conditions.count and not model.config.condition_dropout:
-            raise SmaltiError("this prior was trained with condition_dropout 0 and cannot do without a condition; train one that can")
+            raise SmaltiError(
+                "this prior was trained with condition_dropout 0 and cannot do without a condition; train one that can"
+            )
         self.prior, self.progress = model.prior.eval(), progress
         self.grid = model.prior.grid
         self.num_codes = model.prior.num_codes
@@ -71,37 +84,33 @@ class PriorCoder(Coder):
 
     def _encode(self, tiles: NDArray[np.int64], real: NDArray[np.bool_], writer: StreamWriter) -> None:
         """Tiles (B, T), of which `real` (B, T) are written: block after block, step after step, bit after bit."""
-        odds, noise, asked = self._decisions(tiles)
-        asked &= real[:, :, None]
-        for codes in BLOCKS:
-            blocks = steps_of(codes, len(tiles), self.num_codes)
-            found = [find_shift(odds[:, steps][asked[:, steps]], noise[:, steps][asked[:, steps]]) for steps in blocks]
-            if None not in found:
-                break
-        numbers = [MOST_SHIFTS if number is None else number for number in found]  # MOST_SHIFTS: this block is written as it is
-        rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in numbers))
-        writer.uniform(np.array([BLOCKS.index(codes)]), len(BLOCKS))
+        odds, noise, asked = self._decisions(tiles)  # (B, T, L), in the decoder's order: (T, L, B)
+        odds, noise, asked = odds.transpose(1, 2, 0), noise.transpose(1, 2, 0), asked.transpose(1, 2, 0)
+        asked &= real.T[:, None]
+        block = next((size for size in BLOCKS if None not in self._shifts(size, odds, noise, asked)), BLOCKS[-1])
+        shifts = [MOST_SHIFTS if number is None else number for number in self._shifts(block, odds, noise, asked)]
+        rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in shifts))
+        writer.uniform(np.array([BLOCKS.index(block)]), len(BLOCKS))
         writer.uniform(np.array([rice]), MOST_RICE + 1)
-        depth = tree_depth(self.codebook_size)
-        for steps, number in zip(blocks, numbers, strict=True):
+        bits = tiles.T[:, None] >> np.arange(tree_depth(self.codebook_size) - 1, -1, -1)[:, None] & 1  # (T, L, B)
+        for steps, number in zip(steps_of(block, *tiles.shape), shifts, strict=True):
             writer.rice(number, rice)
-            chosen = tiles[:, steps].T  # (steps, B): the order in which the decoder asks
-            if number == MOST_SHIFTS:
-                writer.uniform(chosen[real[:, steps].T], self.codebook_size)
+            if number == MOST_SHIFTS:  # no shift will do: the block is written as it is
+                writer.uniform(tiles.T[steps][real.T[steps]], self.codebook_size)
                 continue
-            shift = int(shift_of(number))
-            bits = chosen[:, None] >> np.arange(depth - 1, -1, -1)[:, None] & 1  # (steps, L, B)
-            where = asked[:, steps].transpose(1, 2, 0)
-            ones = frequencies(cells(odds[:, steps].transpose(1, 2, 0)[where], shift), shift)
-            writer.bits(bits[where], ones)
+            shift, where = int(shift_of(number)), asked[steps]
+            writer.bits(bits[steps][where], frequencies(cells(odds[steps][where], shift), shift))
 
-    def _decisions(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    def _shifts(self, block: int, odds: Floats, noise: Floats, asked: Booleans) -> list[int | None]:
+        """The number of every block's shift, where there is one."""
+        blocks = steps_of(block, odds.shape[2], self.num_codes)
+        return [find_shift(odds[steps][asked[steps]], noise[steps][asked[steps]]) for steps in blocks]
+
+    def _decisions(self, tiles: NDArray[np.int64]) -> tuple[Floats, Floats, Booleans]:
         """What `Tree.at` says of every decision on the way to every code: (B, T, L) each."""
-        count, depth = len(tiles), tree_depth(self.codebook_size)
-        at_once = max(1, LOGITS_AT_ONCE // (self.num_codes * self.codebook_size))
+        depth, at_once = tree_depth(self.codebook_size), max(1, LOGITS_AT_ONCE // (self.num_codes * self.codebook_size))
         parts = []
-        starts = range(0, count, at_once)
-        for start in tqdm(starts, desc="coding", unit="batch", disable=not self.progress or len(starts) < 3, leave=False):
+        for start in tqdm(range(0, len(tiles), at_once), desc="coding", disable=not self.progress, leave=False):
             chosen = tiles[start : start + at_once]
             codes = torch.from_numpy(chosen).view(-1, *self.grid).to(self.prior.device)
             with torch.inference_mode():
@@ -141,7 +150,9 @@ class PriorCoder(Coder):
                     if number == MOST_SHIFTS:
                         tiles[here, step] = reader.uniform(int(here.sum()), self.codebook_size)
                     else:
-                        tiles[here, step] = self._descend(logits.double().cpu().numpy()[here], int(shift_of(number)), reader)
+                        tiles[here, step] = self._descend(
+                            logits.double().cpu().numpy()[here], int(shift_of(number)), reader
+                        )
                     previous = torch.from_numpy(tiles[:, step]).to(self.prior.device)
                     bar.update()
         return tiles
@@ -206,9 +217,10 @@ def _tiles(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
     return -(-height // grid[0]), -(-width // grid[1])
 
 
-def _cut(image: NDArray[np.generic], grid: tuple[int, int]) -> NDArray:
+def _cut(image: NDArray[Any], grid: tuple[int, int]) -> NDArray[Any]:
     """(height, width) as tiles (B, T), filled up with zeros."""
-    down, across = _tiles(*image.shape, grid)
+    down, across = _tiles(image.shape[0], image.shape[1], grid)
+    height, width = image.shape
     padded = np.zeros((down * grid[0], across * grid[1]), image.dtype)
-    padded[: image.shape[0], : image.shape[1]] = image
+    padded[:height, :width] = image
     return padded.reshape(down, grid[0], across, grid[1]).transpose(0, 2, 1, 3).reshape(down * across, -1)

@@ -51,11 +51,19 @@ def to_picture(value: Images, name: str, alpha: Alpha, *, exact: bool) -> Pictur
         SmaltiError: unreadable, too large, or transparent where that is refused.
     """
     if isinstance(value, Tensor):
-        value = (value if value.dtype == torch.uint8 else to_uint8(value[None])[0].permute(2, 0, 1)).permute(1, 2, 0).numpy()
+        value = (
+            (value if value.dtype == torch.uint8 else to_uint8(value[None])[0].permute(2, 0, 1))
+            .permute(1, 2, 0)
+            .numpy()
+        )
     if isinstance(value, np.ndarray):
         value = Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
     plain = read_image(value, 3, name or None)
-    with value if isinstance(value, Image.Image) else Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
+    with (
+        value
+        if isinstance(value, Image.Image)
+        else Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image
+    ):
         transparent = image.has_transparency_data
         grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;")
         layer = np.asarray(ImageOps.exif_transpose(image).convert("RGBA")) if transparent else None
@@ -63,7 +71,9 @@ def to_picture(value: Images, name: str, alpha: Alpha, *, exact: bool) -> Pictur
     if layer is None or alpha == "drop":
         return Picture("L" if grey else "RGB", plain[:, :, :1] if grey else plain, None, name)
     if alpha == "refuse":
-        raise SmaltiError(f"{name or 'an image'} is transparent; --alpha keep stores that apart, --alpha drop lays it on white")
+        raise SmaltiError(
+            f"{name or 'an image'} is transparent; --alpha keep stores that apart, --alpha drop lays it on white"
+        )
     colour, opacity = layer[:, :, :3], np.ascontiguousarray(layer[:, :, 3])
     if not exact:
         colour = np.where(opacity[:, :, None] == 0, np.uint8(255), colour)
@@ -107,7 +117,7 @@ class Codes:
     def __init__(self, model: Autoencoder):
         if model.networks.fixed_size is not None:
             raise SmaltiError(
-                f"this model takes {model.networks.fixed_size}x{model.networks.fixed_size} images only; a file needs a model that takes any"
+                f"this model takes images of {model.networks.fixed_size} pixels only; a file needs a model that takes any"
             )
         self.model, self.bottleneck = model, model.codes_bottleneck
         self.channels = model.config.preprocessing.channels
@@ -127,7 +137,9 @@ class Codes:
             rows, columns = (slice(part.start * stride, part.stop * stride) for part in outer)
             found = self.model.encode(self._as_model_takes(pixels[rows, columns]))[0]
             here = _inside(inner, outer)
-            codes[:, inner[0], inner[1]] = (found if found.ndim == 3 else found[None])[:, here[0], here[1]].cpu().numpy()
+            codes[:, inner[0], inner[1]] = (
+                (found if found.ndim == 3 else found[None])[:, here[0], here[1]].cpu().numpy()
+            )
         return codes[:depth]
 
     def decode(self, codes: NDArray[np.int64], height: int, width: int) -> Tensor:
@@ -156,14 +168,13 @@ class Codes:
             whole = slice(0, height), slice(0, width)
             return [(whole, whole)]
         down, across = self._along(height), self._along(width)
-        return [((rows, columns), (more_rows, more_columns)) for rows, more_rows in down for columns, more_columns in across]
+        return [
+            ((rows, columns), (more_rows, more_columns)) for rows, more_rows in down for columns, more_columns in across
+        ]
 
     def _along(self, length: int) -> list[tuple[slice, slice]]:
-        starts = range(0, length, self.tile)
-        return [
-            (slice(start, min(start + self.tile, length)), slice(max(0, start - self.halo), min(start + self.tile + self.halo, length)))
-            for start in starts
-        ]  # fmt: skip
+        spans = [(start, min(start + self.tile, length)) for start in range(0, length, self.tile)]
+        return [(slice(a, b), slice(max(0, a - self.halo), min(b + self.halo, length))) for a, b in spans]
 
 
 def _inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> list[slice]:
@@ -178,5 +189,3 @@ def of_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     if channels == 3:
         return pixels.repeat(3, axis=2)
     return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
-
-

@@ -1,8 +1,8 @@
 """constriction's range coder, told integer frequencies: bytes that decode anywhere, whatever computed the frequencies.
 
-A stream is the range coder's 32-bit words, little-endian. constriction takes probabilities as floating-point numbers, gives every
-symbol at least 1 of 2^24, and shares out the rest in proportion, rounded down. Told f - 1 for each symbol, where the f add up to 2^24,
-the proportion is 1, nothing is rounded, and the frequencies are f.
+A stream is the range coder's 32-bit words, little-endian. constriction takes probabilities as floating-point numbers,
+gives every symbol at least 1 of 2^24, and shares out the rest in proportion, rounded down. Told f - 1 for each symbol,
+where the f add up to 2^24, the proportion is 1, nothing is rounded, and the frequencies are f.
 """
 
 from typing import Any
@@ -17,14 +17,15 @@ PRECISION = 24  # frequencies add up to 2^24
 TOTAL = 1 << PRECISION
 MOST_SYMBOLS = 1 << 20  # of one alphabet
 
-_FAMILY: Any = constriction.stream.model.Categorical(perfect=False)
+_STREAM: Any = vars(constriction)["stream"]  # which its type hints leave out
+_FAMILY = _STREAM.model.Categorical(perfect=False)
 
 
 class StreamWriter:
     """Writes symbols by their frequencies."""
 
     def __init__(self) -> None:
-        self._coder: Any = constriction.stream.queue.RangeEncoder()
+        self._coder: Any = _STREAM.queue.RangeEncoder()
 
     def bits(self, bits: NDArray[Any], ones: NDArray[Any]) -> None:
         """Write bits (N,), each with its own frequency of a 1, (N,) from 1 to 2^24 - 1."""
@@ -39,7 +40,7 @@ class StreamWriter:
     def uniform(self, symbols: NDArray[Any], size: int) -> None:
         """Write integers (N,) in [0, size), all equally likely."""
         if len(symbols) and size > 1:
-            self._coder.encode(symbols.astype(np.int32), constriction.stream.model.Uniform(size))
+            self._coder.encode(symbols.astype(np.int32), _STREAM.model.Uniform(size))
 
     def number(self, value: int) -> None:
         """Write an integer from 0 up in Elias's gamma code: 2 log2(value + 1) + 1 bits."""
@@ -70,7 +71,7 @@ class StreamReader:
     def __init__(self, stream: bytes):
         if len(stream) % 4:
             raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
-        self._coder: Any = constriction.stream.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
+        self._coder: Any = _STREAM.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
 
     def bits(self, ones: NDArray[Any]) -> NDArray[np.int64]:
         """Read bits (N,), each with its own frequency of a 1."""
@@ -86,7 +87,7 @@ class StreamReader:
         """Read `count` integers in [0, size), all equally likely."""
         if size == 1:
             return np.zeros(count, np.int64)
-        return self._read(count, constriction.stream.model.Uniform(size), count)
+        return self._read(count, _STREAM.model.Uniform(size), count)
 
     def number(self, most: int) -> int:
         """Read an integer that `StreamWriter.number` wrote.
@@ -136,14 +137,14 @@ def _pairs(ones: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _model(frequencies: NDArray[Any]) -> Any:
-    return constriction.stream.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
+    return _STREAM.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
 
 
 def to_frequencies(weights: NDArray[np.int64]) -> NDArray[np.int64]:
     """Frequencies in proportion to integer weights (K,): each at least 1, together 2^24. One deterministic rule.
 
-    Everyone gets 1 and its share of the rest, rounded down; what rounding leaves goes to the largest weight (the first of
-    equals). Weights must be below 2^38.
+    Everyone gets 1 and its share of the rest, rounded down; what rounding leaves goes to the largest weight (the first
+    of equals). Weights must be below 2^38.
     """
     rest = TOTAL - len(weights)
     total = int(weights.sum())
