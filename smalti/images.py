@@ -128,7 +128,8 @@ def to_images(values: Images, channels: int) -> list[torch.Tensor]:
     if isinstance(values, str | Path | bytes | Image.Image):
         values = read_image(values, channels)
     if isinstance(values, np.ndarray):
-        tensor = torch.from_numpy(np.ascontiguousarray(values[:, :, None] if values.ndim == 2 else values))
+        values = np.require(values[:, :, None] if values.ndim == 2 else values, requirements=["C", "W"])
+        tensor = torch.from_numpy(values)
         tensor = tensor.movedim(-1, -3)
     elif isinstance(values, torch.Tensor):
         tensor = values

@@ -6,7 +6,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from smalti.codec.archive import ALPHA, GREY, Archive
 from smalti.codec.coders import AdaptiveCoder, Coder, FixedCoder, HistogramCoder
-from smalti.codec.container import CODERS, CRC, HASH_BYTES, Header, ImageEntry, Reader, chunks_of, varint
+from smalti.codec.container import CODERS, CRC, HASH_BYTES, Header, ImageEntry, chunks_of, varint
 from smalti.codec.errors import CannotDecode, DamagedFile
 from smalti.codec.lossless import pack_residuals, unpack_residuals
 from smalti.codec.network import PriorCoder
@@ -28,18 +29,6 @@ from smalti.priors.code_model import CodeModel
 
 CoderName = Literal["fixed", "histogram", "adaptive", "prior"]
 IMAGES_PER_CHUNK = {"fixed": 1024, "histogram": 1024, "adaptive": 1024, "prior": 128}
-GREY, ALPHA = ("L", "LA"), ("RGBA", "LA")  # modes with one channel, with transparency
-FIRST_BYTES = 1 << 16  # of a file, read to find how long its header is
-
-
-class Sections(NamedTuple):
-    """A chunk, taken apart."""
-
-    body: bytes  # all but its checksum
-    stream: bytes  # of the codes
-    alphas: list[bytes]  # PNGs, of the images that have them
-    residuals: list[bytes]  # lossless: the streams of shifts and of residuals
-    check: int
 
 
 class Codec:
@@ -58,12 +47,6 @@ class Codec:
 
     Raises:
         SmaltiError: a model without codes, a prior of other codes or not causal, a depth that the model has not.
-
-    Example:
-        >>> from smalti.codec import Codec
-        >>> codec = Codec(Autoencoder.from_pretrained(run))
-        >>> data = codec.compress(["a.png", "b.png"])
-        >>> images = codec.decompress(data)
     """
 
     def __init__(
@@ -95,7 +78,7 @@ class Codec:
             raise SmaltiError(
                 f"the prior models all {most} codes of a position; for depth {depth} use the adaptive coder"
             )
-        if self.depth < most and model.config.bottleneck["kind"] != "residual":
+        if self.depth < most and model.config.bottleneck["kind"] != "residual_quantizer":
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
         self.images_per_chunk = images_per_chunk or IMAGES_PER_CHUNK[self.coder_name]
         if not 1 <= self.images_per_chunk <= 4096:
@@ -216,7 +199,7 @@ class Codec:
         with Archive(io.BytesIO(data)) as archive:
             return [image for _, image in self.images(archive)]
 
-    def images(self, archive: "Archive", indices: Iterable[int] | None = None) -> Iterator[tuple[int, Image.Image]]:
+    def images(self, archive: Archive, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Image.Image]]:
         """(number, image) of some or all images of an open file, in the order of the file; reads only their chunks."""
         self.check(archive.header)
         wanted = set(range(len(archive)) if indices is None else indices)
@@ -246,11 +229,22 @@ class Codec:
         ) or header.depth > bottleneck.num_codebooks:
             raise DamagedFile("the header does not fit the model that it names")
 
-    def _unpack_chunk(self, archive: "Archive", number: int) -> list[Picture]:
+    def read_codes(self, archive: Archive, number: int) -> list[NDArray[np.int64]]:
+        """The codes (depth, h, w) of the images of a chunk, not yet checked."""
+        entries = [archive.header.images[index] for index in archive.chunks[number]]
+        return self._read_codes(archive.header, entries, archive.sections(number).stream)
+
+    def _read_codes(self, header: Header, entries: list[ImageEntry], stream: bytes) -> list[NDArray[np.int64]]:
+        shapes = [(header.depth, *self.codes.grid(entry.height, entry.width)) for entry in entries]
+        grids = self._make_coder(header.coder).decode(stream, shapes)
+        if any(int(grid.max()) >= header.codebook_size for grid in grids):
+            raise DamagedFile("a stream is damaged")
+        return grids
+
+    def _unpack_chunk(self, archive: Archive, number: int) -> list[Picture]:
         header, sections = archive.header, archive.sections(number)
         entries = [header.images[index] for index in archive.chunks[number]]
-        shapes = [(header.depth, *self.codes.grid(entry.height, entry.width)) for entry in entries]
-        grids = self._make_coder(header.coder).decode(sections.stream, shapes)
+        grids = self._read_codes(header, entries, sections.stream)
         check = zlib.crc32(codes_bytes(grids))
         if header.lossless:
             sizes = [(entry.height, entry.width, 1 if entry.mode in GREY else 3) for entry in entries]
@@ -274,95 +268,6 @@ class Codec:
             )
             for entry, image in zip(entries, pixels, strict=True)
         ]
-
-
-class Archive:
-    """An open .smalti file: its header, and its chunks one by one.
-
-    Args:
-        file: opened for reading in binary, seekable; closed with the archive.
-
-    Raises:
-        DamagedFile: not such a file, cut off, changed, or with something behind it.
-    """
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        data = file.read(FIRST_BYTES)
-        need = header_bytes(data)
-        self.header, self.start = Header.unpack(data + file.read(max(0, need - len(data))))
-        self.chunks = chunks_of(self.header.images, self.header.images_per_chunk)
-        file.seek(0, io.SEEK_END)
-        size, end = file.tell(), self.start + sum(self.header.chunk_bytes)
-        if size < end:
-            raise DamagedFile(f"cut off: it should have {end} bytes and has {size}")
-        if size > end:
-            raise DamagedFile(f"{size - end} bytes behind the end, which do not belong to it")
-
-    @classmethod
-    def open(cls, path: Path | str) -> "Archive":
-        """Open a file by its path."""
-        path = Path(path)
-        if not path.is_file():
-            raise SmaltiError(f"{path} does not exist")
-        file = path.open("rb")
-        try:
-            return cls(file)
-        except DamagedFile as error:
-            file.close()
-            raise DamagedFile(f"{path}: {error}") from error
-
-    def __len__(self) -> int:
-        return len(self.header.images)
-
-    def __enter__(self) -> "Archive":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def sections(self, number: int) -> Sections:
-        """A chunk, taken apart.
-
-        Raises:
-            DamagedFile: its parts do not fit into it, or do not fill it.
-        """
-        lengths = self.header.chunk_bytes
-        self.file.seek(self.start + sum(lengths[:number]))
-        data = self.file.read(lengths[number])
-        if len(data) < CRC.size or len(data) != lengths[number]:
-            raise DamagedFile("a chunk is shorter than its checksum")
-        body, check = data[: -CRC.size], CRC.unpack(data[-CRC.size :])[0]
-        num_alphas = sum(self.header.images[index].mode in ALPHA for index in self.chunks[number])
-        num_residuals = 2 if self.header.lossless else 0
-        if not num_alphas + num_residuals:
-            return Sections(body, body, [], [], check)
-        reader = Reader(body)
-        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + num_alphas + num_residuals))
-        if reader.place != len(body):
-            raise DamagedFile("a chunk is longer than what it says")
-        return Sections(body, stream, extras[:num_alphas], extras[num_alphas:], check)
-
-    def parts(self) -> dict[str, int]:
-        """Where the bytes of the file went."""
-        chunks = [self.sections(number) for number in range(len(self.chunks))]
-        parts = {
-            "header": self.start,
-            "codes": sum(len(chunk.stream) for chunk in chunks),
-            "alpha": sum(len(part) for chunk in chunks for part in chunk.alphas),
-            "residual": sum(len(part) for chunk in chunks for part in chunk.residuals),
-        }
-        return {**parts, "checks": self.start + sum(self.header.chunk_bytes) - sum(parts.values())}
-
-
-def header_bytes(data: bytes) -> int:
-    """How many bytes of a file that begins with `data` its header takes, checksum included; at least, if cut off."""
-    reader = Reader(data, min(5, len(data)))
-    try:
-        length = reader.number(1 << 28)
-    except DamagedFile:
-        return len(data)
-    return reader.place + length + CRC.size
 
 
 def codes_bytes(grids: Sequence[NDArray[np.int64]]) -> bytes:

@@ -3,6 +3,7 @@
 All but the trained priors are integers throughout. Shapes may differ from image to image.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from smalti.codec.adaptive import decode_adaptive, encode_adaptive
 from smalti.codec.errors import DamagedFile
-from smalti.codec.streams import StreamReader, StreamWriter, to_frequencies
+from smalti.codec.streams import SLACK_BITS, StreamReader, StreamWriter, to_frequencies
 
 Codes = NDArray[np.int64]  # (q, h, w) of one image, q codes at a position
 Shape = tuple[int, int, int]
@@ -54,7 +55,10 @@ class FixedCoder(Coder):
 
     def decode(self, stream: bytes, shapes: Sequence[Shape]) -> list[Codes]:
         """The codes."""
-        return _split(StreamReader(stream).uniform(_count(shapes), self.codebook_size), shapes)
+        count = _count(shapes)
+        if count * math.log2(self.codebook_size) > 8 * len(stream) + SLACK_BITS:
+            raise DamagedFile(f"{count} codes cannot be in {len(stream)} bytes")
+        return _split(StreamReader(stream).uniform(count, self.codebook_size), shapes)
 
 
 class HistogramCoder(Coder):
@@ -111,9 +115,9 @@ def _flat(grids: Sequence[Codes]) -> NDArray[np.int64]:
 
 
 def _count(shapes: Sequence[Shape]) -> int:
-    return sum(depth * height * width for depth, height, width in shapes)
+    return sum(map(math.prod, shapes))
 
 
 def _split(flat: NDArray[np.int64], shapes: Sequence[Shape]) -> list[Codes]:
-    ends = np.cumsum([depth * height * width for depth, height, width in shapes])
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
     return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]

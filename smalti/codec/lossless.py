@@ -1,7 +1,7 @@
 """The residual that restores every pixel: what the model's prediction leaves, under the adaptive context model.
 
-The prediction is the model's mean image in 256 levels. As with a prior's logits, a machine that decodes finds means that
-differ a little; so the rounding of a few hundred values at a time is shifted until none lies near a boundary (see
+The prediction is the model's mean image in 256 levels. As with a prior's logits, a machine that decodes finds means
+that differ a little; so the rounding of a few hundred values at a time is shifted until none lies near a boundary (see
 `frequencies`).
 """
 

@@ -5,6 +5,7 @@ them into frequencies by `frequencies`. Images whose grid is not the prior's are
 tile has beyond the image repeats the code before it and is not written.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from smalti.codec.frequencies import (
     shift_of,
     tree_depth,
 )
-from smalti.codec.streams import StreamReader, StreamWriter
+from smalti.codec.streams import SLACK_BITS, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 from smalti.priors.base import CausalPrior
 from smalti.priors.code_model import CodeModel
@@ -126,6 +127,8 @@ class PriorCoder(Coder):
     def decode(self, stream: bytes, shapes: Sequence[Shape]) -> list[Codes]:
         """The codes, drawn from the stream as a sampler draws from random numbers."""
         reader = StreamReader(stream)
+        if sum(map(math.prod, shapes)) > BLOCKS[0] * (8 * len(stream) + SLACK_BITS):  # a block takes a bit at least
+            raise DamagedFile(f"{sum(map(math.prod, shapes))} codes cannot be in {len(stream)} bytes")
         real = np.concatenate([real_of(shape, self.grid) for shape in shapes])
         parts = []
         for start in range(0, len(real), self.tiles_at_once):

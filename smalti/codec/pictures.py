@@ -117,7 +117,7 @@ class Codes:
     def __init__(self, model: Autoencoder):
         if model.networks.fixed_size is not None:
             raise SmaltiError(
-                f"this model takes images of {model.networks.fixed_size} pixels only; a file needs a model that takes any"
+                f"this model takes images of {model.networks.fixed_size} pixels only; use one that takes any size"
             )
         self.model, self.bottleneck = model, model.codes_bottleneck
         self.channels = model.config.preprocessing.channels

@@ -15,7 +15,8 @@ from smalti.codec.errors import DamagedFile
 
 PRECISION = 24  # frequencies add up to 2^24
 TOTAL = 1 << PRECISION
-MOST_SYMBOLS = 1 << 20  # of one alphabet
+DIGIT = 1 << 12  # the largest alphabet whose symbols are written at once as equally likely
+SLACK_BITS = 64  # that a stream may hold beyond its bytes: a decoder goes on with zeros
 
 _STREAM: Any = vars(constriction)["stream"]  # which its type hints leave out
 _FAMILY = _STREAM.model.Categorical(perfect=False)
@@ -38,8 +39,11 @@ class StreamWriter:
             self._coder.encode(symbols.astype(np.int32), _model(frequencies))
 
     def uniform(self, symbols: NDArray[Any], size: int) -> None:
-        """Write integers (N,) in [0, size), all equally likely."""
-        if len(symbols) and size > 1:
+        """Write integers (N,) in [0, size), all equally likely; large ones as two digits: rounding costs less."""
+        if size > DIGIT:
+            self.uniform(symbols // DIGIT, -(-size // DIGIT))
+            self.uniform(symbols % DIGIT, DIGIT)
+        elif len(symbols) and size > 1:
             self._coder.encode(symbols.astype(np.int32), _STREAM.model.Uniform(size))
 
     def number(self, value: int) -> None:
@@ -87,6 +91,8 @@ class StreamReader:
         """Read `count` integers in [0, size), all equally likely."""
         if size == 1:
             return np.zeros(count, np.int64)
+        if size > DIGIT:
+            return self.uniform(count, -(-size // DIGIT)) * DIGIT + self.uniform(count, DIGIT)
         return self._read(count, _STREAM.model.Uniform(size), count)
 
     def number(self, most: int) -> int:

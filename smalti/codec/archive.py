@@ -1,0 +1,111 @@
+"""An open .smalti file: what is in it, found without a model."""
+
+import io
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from smalti.codec.container import CRC, Header, Reader, chunks_of
+from smalti.codec.errors import DamagedFile
+from smalti.errors import SmaltiError
+
+GREY, ALPHA = ("L", "LA"), ("RGBA", "LA")  # modes with one channel, with transparency
+FIRST_BYTES = 1 << 16  # of a file, read to find how long its header is
+
+
+class Sections(NamedTuple):
+    """A chunk, taken apart."""
+
+    body: bytes  # all but its checksum
+    stream: bytes  # of the codes
+    alphas: list[bytes]  # PNGs, of the images that have them
+    residuals: list[bytes]  # lossless: the streams of shifts and of residuals
+    check: int
+
+
+class Archive:
+    """An open .smalti file: its header, and its chunks one by one.
+
+    Args:
+        file: opened for reading in binary, seekable; closed with the archive.
+
+    Raises:
+        DamagedFile: not such a file, cut off, changed, or with something behind it.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        data = file.read(FIRST_BYTES)
+        need = header_bytes(data)
+        self.header, self.start = Header.unpack(data + file.read(max(0, need - len(data))))
+        self.chunks = chunks_of(self.header.images, self.header.images_per_chunk)
+        file.seek(0, io.SEEK_END)
+        size, end = file.tell(), self.start + sum(self.header.chunk_bytes)
+        if size < end:
+            raise DamagedFile(f"cut off: it should have {end} bytes and has {size}")
+        if size > end:
+            raise DamagedFile(f"{size - end} bytes behind the end, which do not belong to it")
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Archive":
+        """Open a file by its path."""
+        path = Path(path)
+        if not path.is_file():
+            raise SmaltiError(f"{path} does not exist")
+        file = path.open("rb")
+        try:
+            return cls(file)
+        except DamagedFile as error:
+            file.close()
+            raise DamagedFile(f"{path}: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.header.images)
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def sections(self, number: int) -> Sections:
+        """A chunk, taken apart.
+
+        Raises:
+            DamagedFile: its parts do not fit into it, or do not fill it.
+        """
+        lengths = self.header.chunk_bytes
+        self.file.seek(self.start + sum(lengths[:number]))
+        data = self.file.read(lengths[number])
+        if len(data) < CRC.size or len(data) != lengths[number]:
+            raise DamagedFile("a chunk is shorter than its checksum")
+        body, check = data[: -CRC.size], CRC.unpack(data[-CRC.size :])[0]
+        num_alphas = sum(self.header.images[index].mode in ALPHA for index in self.chunks[number])
+        num_residuals = 2 if self.header.lossless else 0
+        if not num_alphas + num_residuals:
+            return Sections(body, body, [], [], check)
+        reader = Reader(body)
+        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + num_alphas + num_residuals))
+        if reader.place != len(body):
+            raise DamagedFile("a chunk is longer than what it says")
+        return Sections(body, stream, extras[:num_alphas], extras[num_alphas:], check)
+
+    def parts(self) -> dict[str, int]:
+        """Where the bytes of the file went."""
+        chunks = [self.sections(number) for number in range(len(self.chunks))]
+        parts = {
+            "header": self.start,
+            "codes": sum(len(chunk.stream) for chunk in chunks),
+            "alpha": sum(len(part) for chunk in chunks for part in chunk.alphas),
+            "residual": sum(len(part) for chunk in chunks for part in chunk.residuals),
+        }
+        return {**parts, "checks": self.start + sum(self.header.chunk_bytes) - sum(parts.values())}
+
+
+def header_bytes(data: bytes) -> int:
+    """How many bytes of a file that begins with `data` its header takes, checksum included; at least, if cut off."""
+    reader = Reader(data, min(5, len(data)))
+    try:
+        length = reader.number(1 << 28)
+    except DamagedFile:
+        return len(data)
+    return reader.place + length + CRC.size

@@ -1,0 +1,189 @@
+"""Laws of all coders: what goes in comes out, whatever the shapes; and none says less than its prior's bits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from smalti.codec.adaptive import decode_adaptive, encode_adaptive
+from smalti.codec.coders import AdaptiveCoder, FixedCoder, HistogramCoder
+from smalti.codec.container import CODERS
+from smalti.codec.errors import DamagedFile
+from smalti.codec.network import PriorCoder, from_tiles, to_tiles
+from smalti.errors import SmaltiError
+
+from .conftest import GRID, K, random_grids, save_prior
+
+PLAIN = {"fixed": FixedCoder, "histogram": HistogramCoder, "adaptive": AdaptiveCoder}
+
+
+@pytest.fixture(params=CODERS)
+def coder(request, prior):
+    return PriorCoder(prior) if request.param == "prior" else PLAIN[request.param](K)
+
+
+def test_round_trip_of_thousands_of_grids(coder):
+    for seed in range(3):
+        grids = random_grids(1000 if not isinstance(coder, PriorCoder) else 200, seed=seed)
+        found = coder.decode(coder.encode(grids), [grid.shape for grid in grids])
+        assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+
+
+def test_any_shape(coder):
+    rng = np.random.default_rng(0)
+    shapes = [(1, 1, 1), (1, 4, 4), (1, 9, 3), (2, 5, 6), (1, 1, 17)]
+    grids = [rng.integers(0, K, shape) for shape in shapes]
+    found = coder.decode(coder.encode(grids), shapes)
+    assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 300, 70_000])
+@pytest.mark.parametrize("name", PLAIN)
+def test_any_codebook(name, size):
+    rng = np.random.default_rng(0)
+    grids = [rng.integers(0, size, (1, 5, 5)), np.zeros((1, 5, 5), np.int64), np.full((1, 5, 5), size - 1)]
+    coder = PLAIN[name](size)
+    found = coder.decode(coder.encode(grids), [grid.shape for grid in grids])
+    assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+
+
+def test_fixed_length_is_log2_k():
+    grids = random_grids(100)
+    assert abs(len(FixedCoder(K).encode(grids)) - 100 * 16 * math.log2(K) / 8) <= 8
+
+
+def test_histogram_is_the_entropy_and_its_table():
+    grids = random_grids(500)
+    flat = np.concatenate([grid.ravel() for grid in grids])
+    shares = np.bincount(flat, minlength=K) / len(flat)
+    entropy = -(shares[shares > 0] * np.log2(shares[shares > 0])).sum() * len(flat) / 8
+    size = len(HistogramCoder(K).encode(grids))
+    assert entropy <= size <= entropy + 8 + K * 4
+
+
+def test_adaptive_learns():
+    """Rows that repeat, and codes that depend on their left neighbour."""
+    rng = np.random.default_rng(0)
+    chain = [0]
+    for _ in range(20_000):
+        chain.append((chain[-1] * 7 + int(rng.integers(0, 2))) % K)
+    size = len(AdaptiveCoder(K).encode([np.array(chain)[None, None]]))
+    assert size * 8 / len(chain) < 1.15  # 1 bit is new
+    row = rng.integers(0, K, (1, 1, 64))
+    assert len(AdaptiveCoder(K).encode([row.repeat(200, 1)])) < 64 * math.log2(K) / 8 + 700
+
+
+@pytest.mark.parametrize("size", [2, 37, 1024])
+def test_adaptive_in_c_and_in_python_write_the_same_bytes(size, monkeypatch):
+    rng = np.random.default_rng(size)
+    shapes = [(1, 6, 7), (2, 4, 4), (2, 4, 4)]
+    codes = np.minimum(rng.geometric(0.1, sum(map(math.prod, shapes))) - 1, size - 1).astype(np.int64)
+    streams = []
+    for kernels in ("auto", "portable", "off"):
+        monkeypatch.setenv("SMALTI_KERNELS", kernels)
+        try:
+            streams.append(encode_adaptive(codes, shapes, size))
+        except SmaltiError:  # nothing was compiled
+            continue
+        assert np.array_equal(decode_adaptive(streams[-1], shapes, size), codes)
+    assert len(set(streams)) == 1
+
+
+def test_adaptive_ends_its_streams_as_constriction_does(monkeypatch):
+    """Many short streams: the end is where range coders differ."""
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        codes = rng.integers(0, 1 << int(rng.integers(1, 12)), int(rng.integers(1, 9)))
+        size, shapes = int(codes.max()) + 1, [(1, 1, len(codes))]
+        monkeypatch.setenv("SMALTI_KERNELS", "off")
+        plain = encode_adaptive(codes, shapes, size)
+        monkeypatch.delenv("SMALTI_KERNELS")
+        assert encode_adaptive(codes, shapes, size) == plain
+
+
+# ------------------------------------------------------------------ priors
+
+
+class Noisy:
+    """A stepper whose logits are off."""
+
+    def __init__(self, stepper, noise):
+        self.stepper, self.noise = stepper, noise
+
+    def step(self, previous):
+        logits = self.stepper.step(previous).double()
+        return logits * (1 + self.noise * (torch.rand_like(logits) * 2 - 1))
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "pixelsnail", "transformer", "histogram"])
+def test_a_prior_codes_its_own_bits_and_noise_does_not_matter(kind, folder, model, monkeypatch):
+    prior = save_prior(folder / kind, model, folder / "model", kind=kind)
+    generator = torch.Generator().manual_seed(0)
+    drawn = prior.prior.sample(150, generator=generator)
+    grids = [codes[None].numpy() for codes in drawn]
+    coder = PriorCoder(prior)
+    stream = coder.encode(grids)
+    bits = prior.prior.nll(drawn).sum().item() / math.log(2)
+    assert bits <= 8 * len(stream) <= 1.02 * bits + 64
+    for noise in (0, 1e-6, 1e-5):
+        stepper = prior.prior.stepper
+        with monkeypatch.context() as patch:
+            patch.setattr(prior.prior, "stepper", lambda *a, stepper=stepper, noise=noise: Noisy(stepper(*a), noise))
+            found = coder.decode(stream, [grid.shape for grid in grids])
+        assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+
+
+def test_blocks_without_a_shift_are_written_as_they_are(prior, monkeypatch):
+    monkeypatch.setattr("smalti.codec.network.find_shift", lambda *_: None)
+    grids, coder = random_grids(40), PriorCoder(prior)
+    stream = coder.encode(grids)
+    assert abs(len(stream) - 40 * 16 * math.log2(K) / 8) < 100
+    found = coder.decode(stream, [grid.shape for grid in grids])
+    assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+
+
+def test_labels_and_text_are_coded_without_their_condition(folder, model):
+    prior = save_prior(
+        folder / "labels", model, folder / "model", kind="transformer", label_kind="class", labels=("a", "b"),
+        condition_dropout=0.1,
+    )  # fmt: skip
+    grids, coder = random_grids(20), PriorCoder(prior)
+    found = coder.decode(coder.encode(grids), [grid.shape for grid in grids])
+    assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+    never = save_prior(
+        folder / "never", model, folder / "model", kind="transformer", label_kind="class", labels=("a", "b")
+    )
+    with pytest.raises(SmaltiError, match="condition_dropout 0"):
+        PriorCoder(never)
+
+
+def test_only_causal_priors_code(folder, model):
+    maskgit = save_prior(folder / "maskgit", model, folder / "model", kind="maskgit")
+    with pytest.raises(SmaltiError, match="maskgit is not causal"):
+        PriorCoder(maskgit)
+
+
+def test_tiles_cover_every_image_once():
+    rng = np.random.default_rng(0)
+    grids = [rng.integers(0, K, shape) for shape in [(1, 4, 4), (1, 5, 9), (2, 3, 7)]]
+    tiles, real = to_tiles(grids, GRID)
+    assert int(real.sum()) == sum(grid.size for grid in grids)
+    found = from_tiles(tiles, [grid.shape for grid in grids], GRID)
+    assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+    for tile, known in zip(tiles, real, strict=True):  # what is beyond the image repeats the code before it
+        for place in np.flatnonzero(~known):
+            assert tile[place] == tile[place - 1]
+
+
+@pytest.mark.parametrize("name", ["fixed", "prior"])
+def test_more_codes_than_a_stream_can_hold_are_refused_at_once(name, prior):
+    coder = PriorCoder(prior) if name == "prior" else FixedCoder(K)
+    with pytest.raises(DamagedFile, match="cannot be in 4 bytes"):
+        coder.decode(b"\0\0\0\0", [(1, 4096, 4096)])
+
+
+def test_a_histogram_that_does_not_add_up_is_refused():
+    stream = HistogramCoder(K).encode(random_grids(3))
+    with pytest.raises(DamagedFile, match="add up"):
+        HistogramCoder(K).decode(stream, [(1, 4, 4)])

@@ -1,0 +1,312 @@
+"""Files: what goes in comes out, for images of every kind; and every damage is a clear error, never a wrong image."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
+from smalti.codec.container import MAGIC, Header, ImageEntry, chunks_of, varint
+from smalti.codec.pictures import Codes
+from smalti.errors import SmaltiError
+
+from ..conftest import draw_image
+from .conftest import K, save_model, save_prior
+
+
+def kinds_of_images():
+    """Colour, grey, transparent colour and transparent grey, of several sizes."""
+    colour, grey = Image.fromarray(draw_image(0, (21, 34))), Image.fromarray(draw_image(1)).convert("L")
+    alpha = Image.fromarray(np.random.default_rng(0).integers(0, 256, (21, 34), dtype=np.uint8))
+    transparent, grey_transparent = colour.copy(), Image.fromarray(draw_image(2, (21, 34))).convert("L")
+    transparent.putalpha(alpha)
+    grey_transparent.putalpha(alpha)
+    return [colour, grey, transparent, grey_transparent, Image.fromarray(np.full((1, 1, 3), 77, np.uint8))]
+
+
+@pytest.mark.parametrize("coder", ["fixed", "histogram", "adaptive", "prior"])
+def test_images_come_back_as_the_model_reconstructs_them(coder, model, prior):
+    images = kinds_of_images()
+    codec = Codec(model, prior, coder=coder)
+    found = codec.decompress(codec.compress(images))
+    assert [(image.mode, image.size) for image in found] == [(image.mode, image.size) for image in images]
+    expected = model.reconstruct(np.asarray(images[0])).mul(255).round()[0].permute(1, 2, 0)
+    assert np.abs(np.asarray(found[0]).astype(int) - expected.numpy()).max() <= 1
+    assert np.array_equal(np.asarray(found[2])[:, :, 3], np.asarray(images[2])[:, :, 3])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_restores_every_pixel(channels, folder, prior):
+    codec = Codec(save_model(folder / f"channels{channels}", channels=channels), lossless=True)
+    images = kinds_of_images()
+    for before, after in zip(images, codec.decompress(codec.compress(images)), strict=True):
+        assert before.mode == after.mode and np.array_equal(np.asarray(before), np.asarray(after))
+
+
+def test_alpha_is_kept_dropped_or_refused(model):
+    image = kinds_of_images()[2]
+    assert Codec(model).decompress(Codec(model).compress(image))[0].mode == "RGBA"
+    dropped = Codec(model, alpha="drop")
+    assert dropped.decompress(dropped.compress(image))[0].mode == "RGB"
+    with pytest.raises(SmaltiError, match="transparent"):
+        Codec(model, alpha="refuse").compress(image)
+
+
+@pytest.mark.parametrize("coder", ["adaptive", "prior"])
+def test_any_image_of_an_archive_without_the_others(coder, model, prior):
+    images = [draw_image(index) for index in range(10)]
+    codec = Codec(model, prior, coder=coder, images_per_chunk=3)
+    data = codec.compress(images, [f"{index}.png" for index in range(10)])
+    whole = codec.decompress(data)
+
+    class Counting(io.BytesIO):
+        read_bytes = 0
+
+        def read(self, size=-1):
+            found = super().read(size)
+            self.read_bytes += len(found)
+            return found
+
+    file = Counting(data)
+    with Archive(file) as archive:
+        assert len(archive) == 10 and archive.header.images[7].name == "7.png"
+        file.read_bytes = 0
+        found = dict(codec.images(archive, [7, 4]))
+        assert sorted(found) == [4, 7]
+        assert file.read_bytes < sum(archive.header.chunk_bytes)  # chunks 1 and 2 of 4
+        for index, image in found.items():
+            assert np.array_equal(np.asarray(image), np.asarray(whole[index]))
+
+
+def test_a_tensor_an_array_and_a_batch_are_images_too(model):
+    pixels = np.stack([draw_image(0), draw_image(1)])
+    codec = Codec(model)
+    data = codec.compress(pixels)
+    assert codec.compress([pixels[0], pixels[1]]) == data
+    assert codec.compress(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255) == data
+
+
+def test_a_residual_quantizers_depth_is_the_quality(folder):
+    residual = {"kind": "residual_quantizer", "num_codebooks": 3, "codebook_size": K, "code_dim": 4}
+    model = save_model(folder / "residual", residual)
+    image, sizes = draw_image(5, (64, 64)), []
+    for depth in (1, 2, 3):
+        codec = Codec(model, depth=depth)
+        data = codec.compress(image)
+        sizes.append(len(data))
+        codes = torch.from_numpy(codec.codes.encode(image, depth))
+        expected = model.decode(codes[None])[0]
+        found = np.asarray(codec.decompress(data)[0]) / 255
+        assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() < 0.003
+    assert sizes == sorted(sizes)
+    with pytest.raises(SmaltiError, match="depth must lie in 1 to 3"):
+        Codec(model, depth=4)
+
+
+def test_large_images_are_cut_and_hardly_anyone_notices(model, monkeypatch):
+    codes = Codes(model)
+    image = draw_image(0, (150, 210))
+    whole = codes.encode(image, 1)
+    picture = codes.decode(whole, 150, 210)
+    monkeypatch.setattr("smalti.codec.pictures.WHOLE_PIXELS", 1000)
+    codes.tile, codes.halo = 16, 8
+    cut = codes.encode(image, 1)
+    assert (cut == whole).mean() > 0.999
+    assert (codes.decode(whole, 150, 210) - picture).abs().max() < 1e-4
+
+
+# ------------------------------------------------------------------ damage
+
+
+@pytest.fixture(scope="module")
+def files(model, prior):
+    """A codec and a file of every kind."""
+    images = [draw_image(0, (13, 9)), draw_image(1, (8, 8)), kinds_of_images()[2].resize((9, 9))]
+    codecs = [
+        Codec(model, prior, coder=coder, lossless=lossless)
+        for coder in ("fixed", "histogram", "adaptive", "prior")
+        for lossless in (False, True)
+    ]
+    return [(codec, codec.compress(images, ["a", "b", "c"]), codec.compress(images)) for codec in codecs]
+
+
+def images_of(codec, data):
+    return [np.asarray(image).tobytes() for image in codec.decompress(data)]
+
+
+def test_a_file_cut_off_anywhere_is_refused(files):
+    for codec, named, _ in files:
+        for length in range(len(named)):
+            with pytest.raises(DamagedFile):
+                codec.decompress(named[:length])
+
+
+def test_a_flipped_bit_anywhere_is_found(files):
+    for codec, _, data in files:
+        rng = np.random.default_rng(0)
+        for place in rng.choice(8 * len(data), min(120, 8 * len(data)), replace=False):
+            changed = bytearray(data)
+            changed[place // 8] ^= 1 << place % 8
+            with pytest.raises((DamagedFile, CannotDecode)):
+                codec.decompress(bytes(changed))
+
+
+def fix_checksum(data):
+    """A header that was changed, with a checksum that fits."""
+    try:
+        length, place = 0, len(MAGIC) + 1
+        shift = 0
+        while True:
+            byte = data[place]
+            length |= (byte & 0x7F) << shift
+            place, shift = place + 1, shift + 7
+            if byte < 0x80:
+                break
+        end = place + length
+        return data[:end] + struct.pack("<I", zlib.crc32(data[:end])) + data[end + 4 :]
+    except IndexError:
+        return data
+
+
+def test_no_mutation_gives_a_wrong_image(files):
+    """Random edits, the header's checksum mended after half of them; `tools/fuzz_codec.py` does a hundred thousand."""
+    for number, (codec, data, _) in enumerate(files):
+        good, rng = images_of(codec, data), np.random.default_rng(number)
+        for _ in range(60):
+            changed = mutate(data, rng)
+            with contextlib.suppress(DamagedFile, CannotDecode):
+                assert images_of(codec, changed) == good
+
+
+def mutate(data, rng):
+    """A file with some bytes changed, removed, doubled or added."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        place = int(rng.integers(0, max(1, min(len(changed), 60 if rng.random() < 0.6 else len(changed)))))
+        match int(rng.integers(0, 4)):
+            case 0 if changed:
+                changed[place] = int(rng.integers(0, 256))
+            case 1:
+                del changed[place : place + int(rng.integers(1, 9))]
+            case 2:
+                changed[place:place] = changed[place : place + int(rng.integers(1, 9))]
+            case _:
+                changed[place:place] = rng.bytes(int(rng.integers(1, 5)))
+    return fix_checksum(bytes(changed)) if rng.random() < 0.5 else bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "an empty file"),
+        (b"\x89PNG\r\n", "begins with b'.x89PNG'"),
+        (MAGIC, "cut off"),
+        (MAGIC + b"\x02", "version 2"),
+    ],
+)
+def test_what_is_no_such_file_is_told_apart(data, message, model):
+    with pytest.raises(DamagedFile, match=message):
+        Codec(model).decompress(data)
+
+
+def test_something_behind_the_end_is_refused(files):
+    codec, data, _ = files[0]
+    with pytest.raises(DamagedFile, match="3 bytes behind the end"):
+        codec.decompress(data + b"abc")
+
+
+def bomb(table, count=1, flags=0, per_chunk=1):
+    body = bytes([flags, 0]) + b"\0" * 6 + varint(36, 4, 1, per_chunk, count) + table
+    start = MAGIC + b"\x01" + varint(len(body)) + body
+    return start + struct.pack("<I", zlib.crc32(start))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bomb(varint(1 << 19, 1 << 19, 0)),  # an image of 274 gigapixels
+        bomb(varint(8, 8, 0, 1), count=1 << 24, flags=Header.SAME_SIZE),
+        bomb(varint(8, 8, 0, 1), count=1 << 24, flags=Header.SAME_SIZE, per_chunk=4096),
+        bomb(varint(1 << 26) + zlib.compress(b"\0" * (1 << 26)), count=1 << 23, flags=Header.DEFLATED),
+        bomb(varint(1 << 60)),
+        bomb(b"\xff" * 40),
+    ],
+)
+def test_sizes_that_claim_gigabytes_are_refused(data, model):
+    with pytest.raises(DamagedFile):
+        Codec(model).decompress(data)
+
+
+def test_a_large_image_that_the_bytes_cannot_hold_is_refused(model, prior):
+    for coder in ("fixed", "prior"):
+        header = Header(
+            coder=coder, lossless=False, codebook_size=K, stride=4, depth=1, model_hash=model.source_hash[:12],
+            prior_hash=prior.source_hash[:12] if coder == "prior" else "", images_per_chunk=1,
+            images=(ImageEntry(10_000, 17_000, "RGB"),), chunk_bytes=(24,),
+        )  # fmt: skip
+        with pytest.raises(DamagedFile, match="cannot be in 20 bytes"):
+            Codec(model, prior, coder=coder).decompress(header.pack() + bytes(24))
+
+
+def test_another_model_or_prior_is_named(model, prior, folder):
+    other = save_model(folder / "other", {"kind": "vector_quantizer", "codebook_size": K, "code_dim": 8})
+    data = Codec(model).compress(draw_image(0))
+    with pytest.raises(CannotDecode, match=f"needs the model {model.source_hash[:12]}"):
+        Codec(other).decompress(data)
+    coded = Codec(model, prior).compress(draw_image(0))
+    with pytest.raises(CannotDecode, match=f"needs the prior {prior.source_hash[:12]}"):
+        Codec(model).decompress(coded)
+    with pytest.raises(SmaltiError, match="this prior models the codes of"):
+        Codec(other, save_prior(folder / "of_model", model, folder / "model"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            ImageEntry,
+            st.integers(1, 3000),
+            st.integers(1, 3000),
+            st.sampled_from(["RGB", "L", "RGBA", "LA"]),
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(1, 5),
+    st.booleans(),
+    st.sampled_from(["fixed", "prior"]),
+)
+def test_headers_come_back(entries, per_chunk, lossless, coder):
+    chunks = chunks_of(entries, per_chunk)
+    assert [index for chunk in chunks for index in chunk] == list(range(len(entries)))
+    header = Header(
+        coder=coder, lossless=lossless, codebook_size=8192, stride=8, depth=2, model_hash="0123456789ab",
+        prior_hash="ba9876543210" if coder == "prior" else "", images_per_chunk=per_chunk, images=tuple(entries),
+        chunk_bytes=tuple(range(5, 5 + len(chunks))),
+    )  # fmt: skip
+    packed = header.pack()
+    assert Header.unpack(packed + b"more") == (header, len(packed))
+
+
+def test_the_container_of_one_image_takes_at_most_40_bytes(model, prior):
+    data = Codec(model, prior).compress(draw_image(0, (64, 64)))
+    with Archive(io.BytesIO(data)) as archive:
+        parts = archive.parts()
+    assert parts["header"] + parts["checks"] <= 40 and sum(parts.values()) == len(data)
+
+
+def test_a_model_without_a_file_or_of_one_size_only_is_refused(model, folder):
+    from smalti.models.autoencoder import Autoencoder
+
+    with pytest.raises(SmaltiError, match="load the model from a folder"):
+        Codec(Autoencoder(model.config))
+    with pytest.raises(SmaltiError, match="no image"):
+        Codec(model).compress([])
