@@ -36,7 +36,7 @@ def compress(
         out: the file, NAME.smalti.
         coder: of the codes: fixed length, histogram, adaptive (learns as it goes), prior, or auto: the prior if RUN is
             one, otherwise adaptive.
-        lossless: store the residual too, so that every pixel comes back.
+        lossless: store what restores every pixel too.
         alpha: keep transparency, drop it (on white), or refuse transparent images.
         depth: codes at a position to keep, of a residual quantizer: quality against size; by default all.
         images_per_chunk: images coded together; fewer are found faster in the file, more take less.

@@ -31,7 +31,7 @@ FEWEST_LINES, MOST_LINES = 1 << 8, 1 << 17  # of each context
 MOST_SEEN = 60
 STRETCH_LIMIT = 3071
 FIRST_WEIGHT, MOST_WEIGHT = 1 << 12, 65_535  # of 2^14
-CHANCE_ONE = 4_194_303  # 22 bits
+LEAST_CHANCE, MOST_CHANCE = 127, (1 << 22) - 128  # of 2^22: steps are rounded down, by less than this
 MASK = 0xFFFFFFFF
 
 
@@ -48,8 +48,18 @@ def _tables() -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     return np.array(stretch, np.int16), np.array(squash).clip(1, 65535).astype(np.uint16)
 
 
-def encode_adaptive(codes: NDArray[np.int64], shapes: Sequence[Shape], codebook_size: int) -> bytes:
-    """The stream of codes (N,) of images of these shapes (q, h, w)."""
+def encode_adaptive(
+    codes: NDArray[np.int64], shapes: Sequence[Shape], codebook_size: int, hints: NDArray[np.int64] | None = None
+) -> bytes:
+    """The stream of codes (N,) of images of these shapes (q, h, w).
+
+    Args:
+        codes: integers in [0, K), all images one after the other.
+        shapes: of the images.
+        codebook_size: K.
+        hints: (N,) something that encoder and decoder know of each code; two contexts take it in place of the position
+            and of the image before.
+    """
     native = kernels()
     if native is None:
         writer = StreamWriter()
@@ -59,21 +69,23 @@ def encode_adaptive(codes: NDArray[np.int64], shapes: Sequence[Shape], codebook_
             writer.bits(np.array([bit]), np.array([ones]))
             return bit
 
-        _Model(codebook_size, len(codes)).run(codes, shapes, write)
+        _Model(codebook_size, len(codes)).run(codes, shapes, hints, write)
         return writer.finish()
     stretch, squash = _tables()
     room = len(codes) * 2 + 64
     words, used = torch.empty(room, dtype=torch.int32), torch.zeros(1, dtype=torch.int64)
     native.encode_codes(
-        torch.from_numpy(np.ascontiguousarray(codes)), _shapes(shapes), torch.from_numpy(stretch),
+        torch.from_numpy(np.ascontiguousarray(codes)), _tensor(hints), _shapes(shapes), torch.from_numpy(stretch),
         torch.from_numpy(squash.view(np.int16)), words, used, len(shapes), codebook_size, room,
     )  # fmt: skip
     _check_memory(used)
     return words[: int(used)].numpy().astype("<i4").tobytes()
 
 
-def decode_adaptive(stream: bytes, shapes: Sequence[Shape], codebook_size: int) -> NDArray[np.int64]:
-    """The codes (N,) of images of these shapes; wrong ones, if the stream is damaged.
+def decode_adaptive(
+    stream: bytes, shapes: Sequence[Shape], codebook_size: int, hints: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The codes (N,) of images of these shapes, with the same hints; wrong ones, if the stream is damaged.
 
     Raises:
         DamagedFile: the stream's length is no multiple of 4.
@@ -83,7 +95,7 @@ def decode_adaptive(stream: bytes, shapes: Sequence[Shape], codebook_size: int) 
     if native is None:
         reader = StreamReader(stream)
         _Model(codebook_size, len(codes)).run(
-            codes, shapes, lambda *place_below_ones: int(reader.bits(np.array(place_below_ones[2:]))[0])
+            codes, shapes, hints, lambda *place_below_ones: int(reader.bits(np.array(place_below_ones[2:]))[0])
         )
         return codes
     if len(stream) % 4:
@@ -92,11 +104,15 @@ def decode_adaptive(stream: bytes, shapes: Sequence[Shape], codebook_size: int) 
     words, used = torch.from_numpy(np.frombuffer(stream, "<i4").astype(np.int32)), torch.zeros(1, dtype=torch.int64)
     found = torch.from_numpy(codes)
     native.decode_codes(
-        words, _shapes(shapes), torch.from_numpy(stretch), torch.from_numpy(squash.view(np.int16)), found, used,
-        len(shapes), codebook_size, len(words),
+        words, _tensor(hints), _shapes(shapes), torch.from_numpy(stretch), torch.from_numpy(squash.view(np.int16)),
+        found, used, len(shapes), codebook_size, len(words),
     )  # fmt: skip
     _check_memory(used)
     return codes
+
+
+def _tensor(hints: NDArray[np.int64] | None) -> torch.Tensor | int:
+    return 0 if hints is None else torch.from_numpy(np.ascontiguousarray(hints))
 
 
 def _shapes(shapes: Sequence[Shape]) -> torch.Tensor:
@@ -129,12 +145,19 @@ class _Model:
         stretch, squash = _tables()
         self.stretch, self.squash = stretch.tolist(), squash.tolist()
 
-    def run(self, codes: NDArray[np.int64], shapes: Sequence[Shape], bit_of: Callable[[int, int, int], int]) -> None:
+    def run(
+        self,
+        codes: NDArray[np.int64],
+        shapes: Sequence[Shape],
+        hints: NDArray[np.int64] | None,
+        bit_of: Callable[[int, int, int], int],
+    ) -> None:
         """Go through all codes; `bit_of(place, below, ones)` writes or reads the bit with so many below it."""
         here = 0
         for planes, height, width in shapes:
             for q, y, x in product(range(planes), range(height), range(width)):
-                contexts = _contexts(codes, here, (q, y, x), (planes, height, width))
+                hint = None if hints is None else int(hints[here])
+                contexts = _contexts(codes, here, (q, y, x), (planes, height, width), hint)
                 codes[here] = self._code(contexts, functools.partial(bit_of, here))
                 here += 1
 
@@ -163,12 +186,14 @@ class _Model:
             weights[c] = max(-MOST_WEIGHT, min(MOST_WEIGHT, weights[c] + ((value * error + (1 << 15)) >> 16)))
         for slots, place, (chance, seen) in zip(self.slots, places, found, strict=True):
             rate = (2 << 16) // (2 * seen + 3)
-            chance += ((CHANCE_ONE * bit - chance) >> 7) * rate >> 9
+            chance += (((MOST_CHANCE if bit else LEAST_CHANCE) - chance) >> 7) * rate >> 9
             slots[place] = (chance, min(seen + 1, MOST_SEEN))
         return bit
 
 
-def _contexts(codes: NDArray[np.int64], here: int, at: tuple[int, int, int], shape: Sequence[int]) -> list[int]:
+def _contexts(
+    codes: NDArray[np.int64], here: int, at: tuple[int, int, int], shape: Sequence[int], hint: int | None
+) -> list[int]:
     """What the seven contexts are told by, as 32-bit hashes."""
     (q, y, x), (planes, height, width) = at, shape
 
@@ -185,9 +210,9 @@ def _contexts(codes: NDArray[np.int64], here: int, at: tuple[int, int, int], sha
         _mixed(plane + left),
         _mixed(plane + above + 0x10000000),
         _mixed(_mixed(plane + left) + above),
-        _mixed(plane + y * 4096 + x + 0x20000000),
+        _mixed(plane + (y * 4096 + x if hint is None else hint) + 0x20000000),
         _mixed(plane + under + 0x30000000) if q else _mixed(beside),
-        _mixed(plane + before + 0x50000000),
+        _mixed(plane + before + 0x50000000) if hint is None else _mixed(_mixed(plane + hint + 0x50000000) + left),
     ]
 
 

@@ -18,7 +18,7 @@ class Sections(NamedTuple):
     body: bytes  # all but its checksum
     stream: bytes  # of the codes
     alphas: list[bytes]  # PNGs, of the images that have them
-    residuals: list[bytes]  # lossless: the streams of shifts and of residuals
+    pixels: list[bytes]  # lossless: the streams of shifts and of pixels
     check: int
 
 
@@ -80,11 +80,11 @@ class Archive:
             raise DamagedFile("a chunk is shorter than its checksum")
         body, check = data[: -CRC.size], CRC.unpack(data[-CRC.size :])[0]
         num_alphas = sum(self.header.images[index].mode in ALPHA for index in self.chunks[number])
-        num_residuals = 2 if self.header.lossless else 0
-        if not num_alphas + num_residuals:
+        num_pixels = 2 if self.header.lossless else 0
+        if not num_alphas + num_pixels:
             return Sections(body, body, [], [], check)
         reader = Reader(body)
-        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + num_alphas + num_residuals))
+        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + num_alphas + num_pixels))
         if reader.place != len(body):
             raise DamagedFile("a chunk is longer than what it says")
         return Sections(body, stream, extras[:num_alphas], extras[num_alphas:], check)
@@ -96,7 +96,7 @@ class Archive:
             "header": self.start,
             "codes": sum(len(chunk.stream) for chunk in chunks),
             "alpha": sum(len(part) for chunk in chunks for part in chunk.alphas),
-            "residual": sum(len(part) for chunk in chunks for part in chunk.residuals),
+            "pixels": sum(len(part) for chunk in chunks for part in chunk.pixels),
         }
         return {**parts, "checks": self.start + sum(self.header.chunk_bytes) - sum(parts.values())}
 

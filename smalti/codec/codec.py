@@ -18,7 +18,7 @@ from smalti.codec.archive import ALPHA, GREY, Archive
 from smalti.codec.coders import AdaptiveCoder, Coder, FixedCoder, HistogramCoder
 from smalti.codec.container import CODERS, CRC, HASH_BYTES, Header, ImageEntry, chunks_of, varint
 from smalti.codec.errors import CannotDecode, DamagedFile
-from smalti.codec.lossless import pack_residuals, unpack_residuals
+from smalti.codec.lossless import pack_pixels, unpack_pixels
 from smalti.codec.network import PriorCoder
 from smalti.codec.pictures import Alpha, Codes, Picture, pack_alpha, to_picture, unpack_alpha
 from smalti.errors import SmaltiError
@@ -170,13 +170,13 @@ class Codec:
         grids = [self.codes.encode(picture.pixels, self.depth) for picture in pictures]
         stream = self._coder.encode(grids)
         alphas = [pack_alpha(picture.alpha) for picture in pictures if picture.alpha is not None]
-        residuals: tuple[bytes, ...] = ()
-        check = zlib.crc32(codes_bytes(grids))
+        exact: tuple[bytes, ...] = ()
+        check = _check_codes([_entry(picture) for picture in pictures], grids)
         if self.lossless:
             means = [self._mean(codes, picture.pixels.shape) for codes, picture in zip(grids, pictures, strict=True)]
-            residuals = pack_residuals([picture.pixels for picture in pictures], means)
+            exact = pack_pixels([picture.pixels for picture in pictures], means)
             check = _check_pixels(check, [picture.pixels for picture in pictures])
-        extras = b"".join(varint(len(part)) + part for part in (*alphas, *residuals))
+        extras = b"".join(varint(len(part)) + part for part in (*alphas, *exact))
         body = (varint(len(stream)) if extras else b"") + stream + extras
         return body + CRC.pack(zlib.crc32(body, check))
 
@@ -245,12 +245,12 @@ class Codec:
         header, sections = archive.header, archive.sections(number)
         entries = [header.images[index] for index in archive.chunks[number]]
         grids = self._read_codes(header, entries, sections.stream)
-        check = zlib.crc32(codes_bytes(grids))
+        check = _check_codes(entries, grids)
         if header.lossless:
             sizes = [(entry.height, entry.width, 1 if entry.mode in GREY else 3) for entry in entries]
             means = [self._mean(codes, size) for codes, size in zip(grids, sizes, strict=True)]
-            shifts, residuals = sections.residuals
-            pixels = unpack_residuals(shifts, residuals, means)
+            shifts, packed = sections.pixels
+            pixels = unpack_pixels(shifts, packed, means)
             _same(zlib.crc32(sections.body, _check_pixels(check, pixels)), sections.check, header)
         else:
             _same(zlib.crc32(sections.body, check), sections.check, header)
@@ -270,9 +270,12 @@ class Codec:
         ]
 
 
-def codes_bytes(grids: Sequence[NDArray[np.int64]]) -> bytes:
-    """Codes as they enter a checksum: 32 bits each."""
-    return b"".join(grid.astype("<u4").tobytes() for grid in grids)
+def _check_codes(entries: list[ImageEntry], grids: Sequence[NDArray[np.int64]]) -> int:
+    """The checksum of sizes, modes and codes, of 32 bits each."""
+    check = zlib.crc32(b"".join(entry.pack() for entry in entries))
+    for grid in grids:
+        check = zlib.crc32(grid.astype("<u4").tobytes(), check)
+    return check
 
 
 def _check_pixels(check: int, pixels: Sequence[NDArray[np.uint8]]) -> int:

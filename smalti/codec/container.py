@@ -2,9 +2,9 @@
 
     magic (4)  version (1)  length of the header (varint)  header  CRC-32 of all that (4)  chunk  chunk  ...
 
-A chunk holds some consecutive images: the stream of their codes, their extras, and a CRC-32 (4) of the codes, the
-pixels if they are lossless, and all of that. The header says how long every chunk is, so that any image is found
-without reading the others. Integers are little-endian; a varint has seven bits a byte, the lowest first.
+A chunk holds some consecutive images: the stream of their codes, their extras, and a CRC-32 (4) of the sizes,
+the codes, the pixels if they are lossless, and all of that. The header says how long every chunk is, so that any image
+is found without reading the others. Integers are little-endian; a varint has seven bits a byte, the lowest first.
 
 Nothing is allocated on a file's word alone: counts are checked against what the file can hold, sizes against limits.
 """
@@ -40,6 +40,10 @@ class ImageEntry(NamedTuple):
     mode: str  # of MODES
     name: str = ""
 
+    def pack(self) -> bytes:
+        """Size and mode, as they stand in the header and enter the chunk's checksum."""
+        return varint(self.height, self.width, MODES.index(self.mode))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
@@ -47,7 +51,7 @@ class Header:
 
     Attributes:
         coder: of CODERS.
-        lossless: chunks have a residual that restores every pixel.
+        lossless: chunks restore every pixel.
         codebook_size: K.
         stride: pixels per code.
         depth: codes at a position.
@@ -94,7 +98,7 @@ class Header:
 
     def _table(self) -> bytes:
         told = self.images[:1] if self._same else self.images
-        table = b"".join(varint(entry.height, entry.width, MODES.index(entry.mode)) for entry in told)
+        table = b"".join(entry.pack() for entry in told)
         table += varint(*self.chunk_bytes)
         if any(entry.name for entry in self.images):
             for entry in self.images:

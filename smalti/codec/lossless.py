@@ -1,9 +1,14 @@
-"""The residual that restores every pixel: what the model's prediction leaves, under the adaptive context model.
+"""What restores every pixel: the pixels themselves under the adaptive context model, given the model's prediction.
 
-The prediction is the model's mean image in 256 levels. As with a prior's logits, a machine that decodes finds means
-that differ a little; so the rounding of a few hundred values at a time is shifted until none lies near a boundary (see
-`frequencies`).
+The planes are green, red - green and blue - green, modulo 256. The contexts are the neighbours and, as a hint, the
+level that the model's mean image predicts. (Coding the difference from the prediction is worse: flat areas and edges
+that repeat no longer do.)
+
+As with a prior's logits, a machine that decodes finds means that differ a little; so the rounding of a few hundred
+values at a time is shifted until none lies near a boundary (see `frequencies`).
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,64 +23,69 @@ BLOCK = 256  # values that share a shift
 NOISE = 0.004  # levels of 256 by which a mean may differ between the machines
 RICE = 3
 LEVELS = 256
+HINT = 4  # levels that a hint does not tell apart
 
 
-def predict(image: Tensor) -> tuple[NDArray[np.int64], list[int]]:
-    """The levels (C * H * W,) that a mean image (C, H, W) in [0, 1] predicts, and the number of every block's shift.
+def pack_pixels(images: list[NDArray[np.uint8]], means: list[Tensor]) -> tuple[bytes, bytes]:
+    """The streams of shifts and of pixels of images (H, W, C), given their mean images (C, H, W) in [0, 1].
 
     Raises:
         SmaltiError: no shift is clear of all values, which no image that is not made for it will do.
     """
-    means = _means(image)
-    numbers = []
-    for start in range(0, len(means), BLOCK):
-        part = means[start : start + BLOCK]
-        number = clear_shift(part, np.full(len(part), NOISE))
-        if number is None:
+    writer, hints = StreamWriter(), []
+    for mean in means:
+        values = _values(mean)
+        numbers = [
+            clear_shift(part, np.full(len(part), NOISE)) for part in np.split(values, range(BLOCK, len(values), BLOCK))
+        ]
+        found = [number for number in numbers if number is not None]
+        if len(found) < len(numbers):
             raise SmaltiError("this image cannot be coded without loss; leave --lossless out")
-        numbers.append(number)
-    return _rounded(means, numbers), numbers
-
-
-def _means(image: Tensor) -> NDArray[np.float64]:
-    return image.double().clamp(0, 1).mul(LEVELS - 1).cpu().numpy().reshape(-1)
-
-
-def _rounded(means: NDArray[np.float64], numbers: list[int]) -> NDArray[np.int64]:
-    shifts = shift_of(np.array(numbers)).repeat(BLOCK)[: len(means)]
-    return np.floor(means + shifts / SHIFTS).astype(np.int64).clip(0, LEVELS - 1)
-
-
-def pack_residuals(pixels: list[NDArray[np.uint8]], means: list[Tensor]) -> tuple[bytes, bytes]:
-    """The streams of shifts and of residuals of images (H, W, C), given their mean images (C, H, W)."""
-    writer, residuals, shapes = StreamWriter(), [], []
-    for image, mean in zip(pixels, means, strict=True):
-        levels, numbers = predict(mean)
-        for number in numbers:
+        for number in found:
             writer.rice(number, RICE)
-        shapes.append(tuple(mean.shape))
-        residuals.append(_folded(image.transpose(2, 0, 1).reshape(-1).astype(np.int64) - levels))
-    return writer.finish(), encode_adaptive(np.concatenate(residuals), shapes, LEVELS)
+        hints.append(_hints(values, found, mean))
+    planes = [_planes(image.transpose(2, 0, 1).astype(np.int64)) for image in images]
+    flat, known = (np.concatenate([plane.reshape(-1) for plane in values]) for values in (planes, hints))
+    return writer.finish(), encode_adaptive(flat, [plane.shape for plane in planes], LEVELS, known)
 
 
-def unpack_residuals(shifts: bytes, residuals: bytes, means: list[Tensor]) -> list[NDArray[np.uint8]]:
-    """The images (H, W, C) whose streams `pack_residuals` made."""
-    reader, shapes = StreamReader(shifts), [tuple(mean.shape) for mean in means]
-    found, place, result = decode_adaptive(residuals, shapes, LEVELS), 0, []
-    for mean, shape in zip(means, shapes, strict=True):
-        count = int(np.prod(shape))
-        numbers = [reader.rice(RICE, MOST_SHIFTS) for _ in range(-(-count // BLOCK))]
-        levels = (_rounded(_means(mean), numbers) + _unfolded(found[place : place + count])) % LEVELS
-        place += count
-        result.append(np.ascontiguousarray(levels.astype(np.uint8).reshape(shape).transpose(1, 2, 0)))
-    return result
+def unpack_pixels(shifts: bytes, pixels: bytes, means: list[Tensor]) -> list[NDArray[np.uint8]]:
+    """The images (H, W, C) whose streams `pack_pixels` made."""
+    reader, hints = StreamReader(shifts), []
+    for mean in means:
+        numbers = [reader.rice(RICE, MOST_SHIFTS) for _ in range(-(-mean.numel() // BLOCK))]
+        hints.append(_hints(_values(mean), numbers, mean))
+    shapes = [tuple(mean.shape) for mean in means]
+    flat = decode_adaptive(pixels, shapes, LEVELS, np.concatenate([hint.reshape(-1) for hint in hints]))
+    planes = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+    return [
+        np.ascontiguousarray(_colours(plane.reshape(shape)).astype(np.uint8).transpose(1, 2, 0))
+        for plane, shape in zip(planes, shapes, strict=True)
+    ]
 
 
-def _folded(residual: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, -1, 1, -2, 2, ... modulo 256 as 0, 1, 2, 3, 4, ..."""
-    wrapped = (residual + LEVELS // 2) % LEVELS - LEVELS // 2
-    return np.where(wrapped < 0, -2 * wrapped - 1, 2 * wrapped)
+def _values(mean: Tensor) -> NDArray[np.float64]:
+    return mean.double().clamp(0, 1).mul(LEVELS - 1).cpu().numpy().reshape(-1)
 
 
-def _unfolded(folded: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where(folded % 2, -(folded + 1) // 2, folded // 2)
+def _hints(values: NDArray[np.float64], numbers: list[int], mean: Tensor) -> NDArray[np.int64]:
+    """The predicted levels (C, H, W), rounded with the shifts of these numbers, as planes and coarser."""
+    shifts = shift_of(np.array(numbers)).repeat(BLOCK)[: len(values)]
+    levels = np.floor(values + shifts / SHIFTS).astype(np.int64).clip(0, LEVELS - 1)
+    return _planes(levels.reshape(mean.shape)) // HINT
+
+
+def _planes(colours: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(C, H, W) with red and blue less green, and green first; grey as it is."""
+    if len(colours) == 1:
+        return colours
+    red, green, blue = colours
+    return np.stack([green, (red - green) % LEVELS, (blue - green) % LEVELS])
+
+
+def _colours(planes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What `_planes` took apart."""
+    if len(planes) == 1:
+        return planes
+    green, red, blue = planes
+    return np.stack([(red + green) % LEVELS, green, (blue + green) % LEVELS])

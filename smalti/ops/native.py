@@ -28,8 +28,8 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "gumbel": "ttttttiiifii",
     "gumbel_backward": "ttttttiiifii",
     "gumbel_noise": "tiii",
-    "encode_codes": "ttttttiii",
-    "decode_codes": "ttttttiii",
+    "encode_codes": "tttttttiii",
+    "decode_codes": "tttttttiii",
     "peak": "ti",
 }
 

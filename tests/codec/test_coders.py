@@ -74,19 +74,39 @@ def test_adaptive_learns():
     assert len(AdaptiveCoder(K).encode([row.repeat(200, 1)])) < 64 * math.log2(K) / 8 + 700
 
 
+def test_adaptive_stays_the_same_when_everything_is_certain(monkeypatch):
+    """Chances at their ends, where steps of integers might go beyond."""
+    rng = np.random.default_rng(0)
+    codes = np.minimum(rng.geometric(0.2, 714) - 1, 255).astype(np.int64)
+    codes[:300] = 7
+    stream = encode_adaptive(codes, [(1, 21, 34)], 256)
+    monkeypatch.setenv("SMALTI_KERNELS", "off")
+    assert encode_adaptive(codes, [(1, 21, 34)], 256) == stream
+
+
+def test_hints_help():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 64, (1, 100, 100))
+    hints = (codes + rng.integers(0, 2, codes.shape)).reshape(-1)
+    with_hints, without = (len(encode_adaptive(codes.reshape(-1), [codes.shape], 64, hint)) for hint in (hints, None))
+    assert with_hints < 0.4 * without
+
+
+@pytest.mark.parametrize("hinted", [False, True])
 @pytest.mark.parametrize("size", [2, 37, 1024])
-def test_adaptive_in_c_and_in_python_write_the_same_bytes(size, monkeypatch):
+def test_adaptive_in_c_and_in_python_write_the_same_bytes(size, hinted, monkeypatch):
     rng = np.random.default_rng(size)
     shapes = [(1, 6, 7), (2, 4, 4), (2, 4, 4)]
     codes = np.minimum(rng.geometric(0.1, sum(map(math.prod, shapes))) - 1, size - 1).astype(np.int64)
+    hints = rng.integers(0, 3, len(codes)) if hinted else None
     streams = []
     for kernels in ("auto", "portable", "off"):
         monkeypatch.setenv("SMALTI_KERNELS", kernels)
         try:
-            streams.append(encode_adaptive(codes, shapes, size))
+            streams.append(encode_adaptive(codes, shapes, size, hints))
         except SmaltiError:  # nothing was compiled
             continue
-        assert np.array_equal(decode_adaptive(streams[-1], shapes, size), codes)
+        assert np.array_equal(decode_adaptive(streams[-1], shapes, size, hints), codes)
     assert len(set(streams)) == 1
 
 

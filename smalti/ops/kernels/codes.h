@@ -12,6 +12,8 @@
 #define WEIGHT_SETS 64
 #define MOST_SEEN 60
 #define STRETCH_LIMIT 3071
+#define LEAST_CHANCE 127 /* of 2^22: steps are rounded down, by less than this */
+#define MOST_CHANCE ((1 << 22) - 128)
 #define EVEN (1u << 31) /* slots are kept with this bit turned, so that memory full of zeros says 1/2 everywhere */
 #define HUGE_PAGE ((size_t)1 << 21)
 
@@ -115,7 +117,7 @@ INLINE int one_bit(code_model *model, range_coder *coder, uint32_t **lines, int 
     int32_t p = model->squash[odds + STRETCH_LIMIT];
     if (decoding) bit = read_bit(coder, (uint32_t)p << 8);
     else write_bit(coder, bit, (uint32_t)p << 8);
-    int32_t error = ((bit << 16) - p) >> 1, target = bit ? 4194303 : 0;
+    int32_t error = ((bit << 16) - p) >> 1, target = bit ? MOST_CHANCE : LEAST_CHANCE;
     for (int c = 0; c < INPUTS; c++) {
         int32_t weight = weights[c] + ((inputs[c] * error + (1 << 15)) >> 16);
         weights[c] = weight > 65535 ? 65535 : weight < -65535 ? -65535 : weight;
@@ -157,8 +159,9 @@ static void *zeros_of(size_t bytes) {
     return memory ? memset(memory, 0, bytes) : NULL;
 }
 
-/* All codes of all images, (planes, height, width) each; returns whether there was memory for it. */
-INLINE int all_codes(int64_t *codes, const int64_t *shapes, int64_t images, int64_t size, const int16_t *stretch,
+/* All codes of all images, (planes, height, width) each; returns whether there was memory for it. `hints`, if any, are
+   something known of each code, which two contexts take in place of the position and of the image before. */
+INLINE int all_codes(int64_t *codes, const int64_t *hints, const int64_t *shapes, int64_t images, int64_t size, const int16_t *stretch,
                      const uint16_t *squash, range_coder *coder, int decoding) {
     int64_t total = 0;
     int depth = 1;
@@ -190,9 +193,9 @@ INLINE int all_codes(int64_t *codes, const int64_t *shapes, int64_t images, int6
                         mixed(plane + left),
                         mixed(plane + above + 0x10000000u),
                         mixed(mixed(plane + left) + above),
-                        mixed(plane + (uint32_t)(y * 4096 + x) + 0x20000000u),
+                        mixed(plane + (hints ? (uint32_t)hints[here] : (uint32_t)(y * 4096 + x)) + 0x20000000u),
                         q ? mixed(plane + under + 0x30000000u) : mixed(mixed(above + 0x40000000u) + right * 0x9e3779b1u + corner),
-                        mixed(plane + before + 0x50000000u),
+                        hints ? mixed(mixed(plane + (uint32_t)hints[here] + 0x50000000u) + left) : mixed(plane + before + 0x50000000u),
                     };
                     int64_t found = one_code(model, coder, contexts, codes[here], size, depth, decoding);
                     if (decoding) codes[here] = found;
@@ -204,22 +207,22 @@ INLINE int all_codes(int64_t *codes, const int64_t *shapes, int64_t images, int6
 }
 
 /* words[0 .. used) from codes; `used` is -1 where there was no memory. Nothing is written beyond `room`. */
-void NAME(encode_codes)(int64_t *codes, const int64_t *shapes, const int16_t *stretch, const uint16_t *squash, uint32_t *words,
+void NAME(encode_codes)(int64_t *codes, const int64_t *hints, const int64_t *shapes, const int16_t *stretch, const uint16_t *squash, uint32_t *words,
                         int64_t *used, long images, long size, long room, int threads) {
     range_coder coder = {.range = ~(uint64_t)0, .words = words, .count = room};
     (void)threads;
     *used = -1;
-    if (!all_codes(codes, shapes, images, size, stretch, squash, &coder, 0)) return;
+    if (!all_codes(codes, hints, shapes, images, size, stretch, squash, &coder, 0)) return;
     seal(&coder);
     *used = coder.place;
 }
 
 /* codes from words[0 .. count); `used` is -1 where there was no memory. */
-void NAME(decode_codes)(uint32_t *words, const int64_t *shapes, const int16_t *stretch, const uint16_t *squash, int64_t *codes,
+void NAME(decode_codes)(uint32_t *words, const int64_t *hints, const int64_t *shapes, const int16_t *stretch, const uint16_t *squash, int64_t *codes,
                         int64_t *used, long images, long size, long count, int threads) {
     range_coder coder = {.range = ~(uint64_t)0, .words = words, .count = count};
     (void)threads;
     coder.point = (uint64_t)next_word(&coder) << 32;
     coder.point |= next_word(&coder);
-    *used = all_codes(codes, shapes, images, size, stretch, squash, &coder, 1) ? coder.place : -1;
+    *used = all_codes(codes, hints, shapes, images, size, stretch, squash, &coder, 1) ? coder.place : -1;
 }
