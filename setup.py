@@ -10,7 +10,18 @@ KERNELS = Extension(
     sources=[f"{FOLDER}kernels_{variant}.c" for variant in ("avx512", "avx2", "portable")],
     depends=[
         f"{FOLDER}{name}.h"
-        for name in ("all", "vectors", "tiles", "linear", "nearest", "attention", "gumbel", "codes", "peak")
+        for name in (
+            "all",
+            "vectors",
+            "tiles",
+            "linear",
+            "nearest",
+            "attention",
+            "gumbel",
+            "codes",
+            "decisions",
+            "peak",
+        )
     ],
     extra_compile_args=["-O3", "-std=gnu11", "-fno-math-errno"],
     optional=True,

@@ -15,11 +15,15 @@ most.
 
 import functools
 from decimal import Context, Decimal
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from smalti.codec.streams import PRECISION
+from smalti.ops.native import kernels_for
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -34,6 +38,7 @@ TABLE = 1 << 13  # entries of the table of frequencies
 LARGEST_ODDS = 16  # of its log-odds: 2 of 2^24
 
 RELATIVE_NOISE = 1.1e-5  # of each logit, between the machines that encode and decode
+FEWEST_MASS = 1e-30  # sums of probability below this are made again, apart
 FLOAT_NOISE = 1.5e-6  # of the largest logit: what the rounding of float32 does to all of them
 
 
@@ -42,39 +47,104 @@ def tree_depth(codebook_size: int) -> int:
     return max(1, (codebook_size - 1).bit_length())
 
 
+class Decisions(NamedTuple):
+    """The binary decisions on the way to some codes, L each."""
+
+    odds: Floats  # (N, L): log-odds of a 1
+    noise: Floats  # (N, L): how far noise can move them
+    asked: Booleans  # (N, L): whether there is anything to decide
+
+
+def decisions(logits: Tensor, codes: Integers) -> Decisions:
+    """The decisions that tell codes (N,) under logits (N, K)."""
+    depth, native = tree_depth(logits.shape[1]), kernels_for(logits)
+    if native is not None:
+        odds, noise = torch.empty(2, len(codes), depth, dtype=torch.float64)
+        native.decisions(
+            logits.contiguous(), torch.from_numpy(np.ascontiguousarray(codes)), odds, noise, *logits.shape, depth,
+            RELATIVE_NOISE, FLOAT_NOISE,
+        )  # fmt: skip
+        return Decisions(odds.numpy(), noise.numpy(), noise.numpy() >= 0)
+    tree = Tree(logits)
+    found = [tree.at(level, codes >> (depth - level)) for level in range(depth)]
+    reach = [tree.noise_at(level, codes >> (depth - level)) for level in range(depth)]
+    odds, asked = (np.stack(values, 1) for values in zip(*found, strict=True))
+    return Decisions(odds, np.stack(reach, 1), asked)
+
+
 class Tree:
     """The sums of probability below every node of the binary tree over codes, for N positions at once.
 
     Args:
-        logits: (N, K) float64.
+        logits: (N, K).
     """
 
-    def __init__(self, logits: Floats):
+    def __init__(self, logits: Tensor):
         count, self.codebook_size = logits.shape
-        self.depth = tree_depth(self.codebook_size)
-        weights = np.zeros((2, count, 1 << self.depth))
-        np.exp(logits - logits.max(1, keepdims=True), out=weights[0, :, : self.codebook_size])
-        size = np.abs(logits)
-        noise = RELATIVE_NOISE * size + FLOAT_NOISE * size.max(1, keepdims=True)
-        np.multiply(weights[0, :, : self.codebook_size], noise, out=weights[1, :, : self.codebook_size])
-        self.levels = [weights]  # from the leaves to the root's two children: (mass, mass times noise), N, nodes
-        for _ in range(self.depth - 1):
-            weights = weights[:, :, 0::2] + weights[:, :, 1::2]
-            self.levels.append(weights)
-        self.rows = np.arange(count)
+        self.depth, self.rows, self.logits = tree_depth(self.codebook_size), np.arange(count), logits
+        native = kernels_for(logits)
+        if native is None:
+            exact = logits.double().cpu().numpy()
+            self.mass = _sums(np.exp(exact - exact.max(1, keepdims=True)), self.depth)
+            return
+        mass = torch.empty(count, 2 << self.depth)
+        native.masses(logits.contiguous(), mass, count, self.codebook_size, self.depth)
+        self.mass = mass.numpy()
 
-    def at(self, level: int, prefix: Integers) -> tuple[Floats, Floats, Booleans]:
+    def at(self, level: int, prefix: Integers) -> tuple[Floats, Booleans]:
         """The decision below each position's prefix, its most significant `level` bits.
 
         Returns:
-            Log-odds (N,) of a 1, how far noise can move them (N,), and whether there is anything to decide (N,).
+            Log-odds (N,) of a 1, and whether there is anything to decide (N,).
         """
-        mass, noisy = self.levels[self.depth - 1 - level]
-        zero, one = (self.rows, 2 * prefix), (self.rows, 2 * prefix + 1)
+        node = 2 * ((1 << level) + prefix)
+        zero, one = self.mass[self.rows, node].astype(np.float64), self.mass[self.rows, node + 1].astype(np.float64)
         asked = (2 * prefix + 1) << (self.depth - 1 - level) < self.codebook_size
-        tiny = np.finfo(np.float64).tiny
-        left, right = np.maximum(mass[zero], tiny), np.maximum(mass[one], tiny)
-        return np.log(right) - np.log(left), noisy[zero] / left + noisy[one] / right, asked
+        faint = asked & (np.minimum(zero, one) < FEWEST_MASS)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            odds = np.where(asked, np.log(one / zero), 0.0)
+        for row in np.flatnonzero(faint):
+            odds[row] = self._exact(int(row), level, int(prefix[row]))
+        return odds, asked
+
+    def noise_at(self, level: int, prefix: Integers) -> Floats:
+        """How far noise can move the decisions (N,) of `at`."""
+        logits = self.logits.double().cpu().numpy()
+        size = np.abs(logits)
+        noise = RELATIVE_NOISE * size + FLOAT_NOISE * size.max(1, keepdims=True)
+        below = self.depth - 1 - level
+        first = (2 * prefix)[:, None] << below
+        place = np.arange(self.codebook_size)
+        total = np.zeros(len(prefix))
+        for start in (first, first + (1 << below)):
+            inside = (place >= start) & (place < start + (1 << below))
+            own = np.where(inside, logits, -np.inf)
+            weights = np.exp(own - np.maximum(own.max(1, keepdims=True), -1e300))
+            total += (weights * noise).sum(1) / np.maximum(weights.sum(1), np.finfo(np.float64).tiny)
+        return total
+
+    def _exact(self, row: int, level: int, prefix: int) -> float:
+        """A decision between two faint probabilities, whose sums are made apart."""
+        width = 1 << (self.depth - 1 - level)
+        logits = self.logits[row].double().cpu().numpy()
+        first = 2 * prefix * width
+        zero, one = logits[first : first + width], logits[first + width : first + 2 * width]
+        return float(_log_sum(one) - _log_sum(zero))
+
+
+def _log_sum(logits: Floats) -> float:
+    top = logits.max()
+    return float(np.log(np.exp(logits - top).sum()) + top)
+
+
+def _sums(leaves: Floats, depth: int) -> Floats:
+    """Sums (N, 2 << depth) below all nodes of a binary heap with leaves (N, K)."""
+    sums = np.zeros((len(leaves), 2 << depth))
+    sums[:, 1 << depth : (1 << depth) + leaves.shape[1]] = leaves
+    for level in range(depth - 1, -1, -1):
+        row = sums[:, 2 << level : 4 << level]
+        sums[:, 1 << level : 2 << level] = row[:, 0::2] + row[:, 1::2]
+    return sums
 
 
 def places(log_odds: Floats) -> Floats:

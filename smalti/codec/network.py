@@ -23,6 +23,7 @@ from smalti.codec.frequencies import (
     Floats,
     Tree,
     cells,
+    decisions,
     find_shift,
     frequencies,
     shift_of,
@@ -36,7 +37,7 @@ from smalti.priors.code_model import CodeModel
 CODES_AT_ONCE = 1 << 15  # of the tiles that are stepped side by side
 MOST_TILES_AT_ONCE = 128
 LOGITS_AT_ONCE = 1 << 24
-BLOCKS = (512, 256, 128, 64, 32)  # codes that share a shift: the first for which every block has one
+BLOCKS = (1024, 512, 256, 128, 64, 32)  # codes that share a shift: the first for which every block has one
 MOST_RICE = 12
 
 
@@ -108,7 +109,7 @@ class PriorCoder(Coder):
         return [find_shift(odds[steps][asked[steps]], noise[steps][asked[steps]]) for steps in blocks]
 
     def _decisions(self, tiles: NDArray[np.int64]) -> tuple[Floats, Floats, Booleans]:
-        """What `Tree.at` says of every decision on the way to every code: (B, T, L) each."""
+        """What `decisions` says of every decision on the way to every code: (B, T, L) each."""
         depth, at_once = tree_depth(self.codebook_size), max(1, LOGITS_AT_ONCE // (self.num_codes * self.codebook_size))
         parts = []
         for start in tqdm(range(0, len(tiles), at_once), desc="coding", disable=not self.progress, leave=False):
@@ -116,9 +117,8 @@ class PriorCoder(Coder):
             codes = torch.from_numpy(chosen).view(-1, *self.grid).to(self.prior.device)
             with torch.inference_mode():
                 logits = self.prior.logits(codes, self._condition(len(codes)))
-            tree, flat = Tree(logits.flatten(0, 2).double().cpu().numpy()), chosen.reshape(-1)
-            found = [tree.at(level, flat >> (depth - level)) for level in range(depth)]
-            parts.append([np.stack(values, 1).reshape(*chosen.shape, depth) for values in zip(*found, strict=True)])
+            found = decisions(logits.flatten(0, 2).float(), chosen.reshape(-1))
+            parts.append([values.reshape(*chosen.shape, depth) for values in found])
         odds, noise, asked = (np.concatenate(values) for values in zip(*parts, strict=True))
         return odds, noise, asked
 
@@ -153,18 +153,16 @@ class PriorCoder(Coder):
                     if number == MOST_SHIFTS:
                         tiles[here, step] = reader.uniform(int(here.sum()), self.codebook_size)
                     else:
-                        tiles[here, step] = self._descend(
-                            logits.double().cpu().numpy()[here], int(shift_of(number)), reader
-                        )
+                        tiles[here, step] = self._descend(logits[torch.from_numpy(here)], int(shift_of(number)), reader)
                     previous = torch.from_numpy(tiles[:, step]).to(self.prior.device)
                     bar.update()
         return tiles
 
-    def _descend(self, logits: NDArray[np.float64], shift: int, reader: StreamReader) -> NDArray[np.int64]:
+    def _descend(self, logits: Tensor, shift: int, reader: StreamReader) -> NDArray[np.int64]:
         """From the root of the tree to a leaf, for all tiles side by side."""
         tree, codes = Tree(logits), np.zeros(len(logits), np.int64)
         for level in range(tree.depth):
-            odds, _, asked = tree.at(level, codes)
+            odds, asked = tree.at(level, codes)
             codes = 2 * codes
             codes[asked] += reader.bits(frequencies(cells(odds[asked], shift), shift))
         if len(codes) and int(codes.max()) >= self.codebook_size:

@@ -30,6 +30,8 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "gumbel_noise": "tiii",
     "encode_codes": "tttttttiii",
     "decode_codes": "tttttttiii",
+    "decisions": "ttttiiiff",
+    "masses": "ttiii",
     "peak": "ti",
 }
 
@@ -61,6 +63,8 @@ class Kernels:
     gumbel_noise: Callable[..., None]
     encode_codes: Callable[..., None]
     decode_codes: Callable[..., None]
+    decisions: Callable[..., None]
+    masses: Callable[..., None]
     peak: Callable[..., None]
 
 

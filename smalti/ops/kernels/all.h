@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "gumbel.h"
 #include "codes.h"
+#include "decisions.h"
 #include "peak.h"
 
 int NAME(panel)(void) { return PANEL; }
