@@ -14,7 +14,6 @@ from decimal import Context, Decimal
 from itertools import product
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from smalti.codec.errors import DamagedFile
@@ -24,10 +23,9 @@ from smalti.ops.native import kernels
 
 Shape = Sequence[int]  # (q, h, w)
 NUM_CONTEXTS = 7
-SLOTS = 16  # nodes of four levels of the tree, one line of the cache
-LEVELS = 4
+LEVELS, SLOTS = 5, 32  # of the tree that lie together in memory, and the slots of their nodes
 WEIGHT_SETS = 64
-FEWEST_LINES, MOST_LINES = 1 << 8, 1 << 17  # of each context
+FEWEST_LINES, MOST_LINES = 1 << 7, 1 << 16  # of each context
 MOST_SEEN = 60
 STRETCH_LIMIT = 3071
 FIRST_WEIGHT, MOST_WEIGHT = 1 << 12, 65_535  # of 2^14
@@ -71,15 +69,14 @@ def encode_adaptive(
 
         _Model(codebook_size, len(codes)).run(codes, shapes, hints, write)
         return writer.finish()
-    stretch, squash = _tables()
     room = len(codes) * 2 + 64
-    words, used = torch.empty(room, dtype=torch.int32), torch.zeros(1, dtype=torch.int64)
+    words, used = np.empty(room, np.uint32), np.zeros(1, np.int64)
     native.encode_codes(
-        torch.from_numpy(np.ascontiguousarray(codes)), _tensor(hints), _shapes(shapes), torch.from_numpy(stretch),
-        torch.from_numpy(squash.view(np.int16)), words, used, len(shapes), codebook_size, room,
+        np.ascontiguousarray(codes), _array(hints), _shapes(shapes), *_tables(), words, used, len(shapes),
+        codebook_size, room,
     )  # fmt: skip
     _check_memory(used)
-    return words[: int(used)].numpy().astype("<i4").tobytes()
+    return words[: int(used[0])].astype("<u4").tobytes()
 
 
 def decode_adaptive(
@@ -94,33 +91,32 @@ def decode_adaptive(
     native = kernels()
     if native is None:
         reader = StreamReader(stream)
-        _Model(codebook_size, len(codes)).run(
-            codes, shapes, hints, lambda *place_below_ones: int(reader.bits(np.array(place_below_ones[2:]))[0])
-        )
+
+        def read(place: int, below: int, ones: int) -> int:
+            return int(reader.bits(np.array([ones]))[0])
+
+        _Model(codebook_size, len(codes)).run(codes, shapes, hints, read)
         return codes
     if len(stream) % 4:
         raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
-    stretch, squash = _tables()
-    words, used = torch.from_numpy(np.frombuffer(stream, "<i4").astype(np.int32)), torch.zeros(1, dtype=torch.int64)
-    found = torch.from_numpy(codes)
+    words, used = np.frombuffer(stream, "<u4").astype(np.uint32), np.zeros(1, np.int64)
     native.decode_codes(
-        words, _tensor(hints), _shapes(shapes), torch.from_numpy(stretch), torch.from_numpy(squash.view(np.int16)),
-        found, used, len(shapes), codebook_size, len(words),
-    )  # fmt: skip
+        words, _array(hints), _shapes(shapes), *_tables(), codes, used, len(shapes), codebook_size, len(words)
+    )
     _check_memory(used)
     return codes
 
 
-def _tensor(hints: NDArray[np.int64] | None) -> torch.Tensor | int:
-    return 0 if hints is None else torch.from_numpy(np.ascontiguousarray(hints))
+def _array(hints: NDArray[np.int64] | None) -> NDArray[np.int64] | int:
+    return 0 if hints is None else np.ascontiguousarray(hints)
 
 
-def _shapes(shapes: Sequence[Shape]) -> torch.Tensor:
-    return torch.tensor([list(shape) for shape in shapes], dtype=torch.int64)
+def _shapes(shapes: Sequence[Shape]) -> NDArray[np.int64]:
+    return np.array([list(shape) for shape in shapes], np.int64)
 
 
-def _check_memory(used: torch.Tensor) -> None:
-    if int(used) < 0:
+def _check_memory(used: NDArray[np.int64]) -> None:
+    if used[0] < 0:
         raise MemoryError("the context model needs about 60 MB")
 
 
@@ -135,7 +131,7 @@ class _Model:
     def __init__(self, codebook_size: int, count: int):
         self.codebook_size, self.depth = codebook_size, tree_depth(codebook_size)
         num_lines = FEWEST_LINES
-        while num_lines < MOST_LINES and num_lines < 2 * count:
+        while num_lines < MOST_LINES and num_lines < count:
             num_lines *= 2
         self.mask = num_lines - 1
         self.slots: list[dict[int, tuple[int, int]]] = [

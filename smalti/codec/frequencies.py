@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smalti.codec.streams import PRECISION
+from smalti.codec.streams import PRECISION, FastBitReader
 from smalti.ops.native import kernels_for
 
 Floats = NDArray[np.float64]
@@ -38,6 +38,7 @@ TABLE = 1 << 13  # entries of the table of frequencies
 LARGEST_ODDS = 16  # of its log-odds: 2 of 2^24
 
 RELATIVE_NOISE = 1.1e-5  # of each logit, between the machines that encode and decode
+SIDES = np.arange(2)
 FEWEST_MASS = 1e-30  # sums of probability below this are made again, apart
 FLOAT_NOISE = 1.5e-6  # of the largest logit: what the rounding of float32 does to all of them
 
@@ -97,14 +98,14 @@ class Tree:
         Returns:
             Log-odds (N,) of a 1, and whether there is anything to decide (N,).
         """
-        node = 2 * ((1 << level) + prefix)
-        zero, one = self.mass[self.rows, node].astype(np.float64), self.mass[self.rows, node + 1].astype(np.float64)
+        children = self.mass[self.rows[:, None], 2 * ((1 << level) + prefix)[:, None] + SIDES].astype(np.float64)
         asked = (2 * prefix + 1) << (self.depth - 1 - level) < self.codebook_size
-        faint = asked & (np.minimum(zero, one) < FEWEST_MASS)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            odds = np.where(asked, np.log(one / zero), 0.0)
-        for row in np.flatnonzero(faint):
-            odds[row] = self._exact(int(row), level, int(prefix[row]))
+        smallest = children.min(1)
+        logs = np.log(np.maximum(children, FEWEST_MASS))
+        odds = logs[:, 1] - logs[:, 0]
+        if len(smallest) and smallest.min() < FEWEST_MASS:
+            for row in np.flatnonzero(asked & (smallest < FEWEST_MASS)):
+                odds[row] = self._exact(int(row), level, int(prefix[row]))
         return odds, asked
 
     def noise_at(self, level: int, prefix: Integers) -> Floats:
@@ -162,6 +163,16 @@ def frequencies(cell: Integers, shift: int) -> Integers:
     """The frequency of a 1, of 2^PRECISION, in a cell: exact integers."""
     middle = (cell * SHIFTS + SHIFTS // 2 - shift).clip(0, CELLS * SHIFTS - 1)
     return _table()[middle * TABLE // (CELLS * SHIFTS)]
+
+
+def read_codes(logits: Tensor, shift: int, reader: FastBitReader) -> Integers:
+    """The codes (N,) that a stream says under logits (N, K), float32 on the CPU: `Tree` and `frequencies` in one."""
+    codes, depth = np.empty(len(logits), np.int64), tree_depth(logits.shape[1])
+    reader.native.read_codes(
+        logits.contiguous(), reader.words, reader.state, _table(), codes, *logits.shape, depth, len(reader.words),
+        TABLE, CELLS, shift, SHIFTS, float(SOFTNESS), float(LARGEST_ODDS),
+    )  # fmt: skip
+    return codes
 
 
 @functools.cache

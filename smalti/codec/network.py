@@ -26,11 +26,13 @@ from smalti.codec.frequencies import (
     decisions,
     find_shift,
     frequencies,
+    read_codes,
     shift_of,
     tree_depth,
 )
-from smalti.codec.streams import SLACK_BITS, StreamReader, StreamWriter
+from smalti.codec.streams import SLACK_BITS, TOTAL, BitReader, FastBitReader, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
+from smalti.ops.native import kernels, kernels_for
 from smalti.priors.base import CausalPrior
 from smalti.priors.code_model import CodeModel
 
@@ -38,7 +40,7 @@ CODES_AT_ONCE = 1 << 15  # of the tiles that are stepped side by side
 MOST_TILES_AT_ONCE = 128
 LOGITS_AT_ONCE = 1 << 24
 BLOCKS = (1024, 512, 256, 128, 64, 32)  # codes that share a shift: the first for which every block has one
-MOST_RICE = 12
+MOST_RICE, RICE = 12, 2
 
 
 class PriorCoder(Coder):
@@ -62,7 +64,7 @@ class PriorCoder(Coder):
                 "this prior was trained with condition_dropout 0 and cannot do without a condition; train one that can"
             )
         self.prior, self.progress = model.prior.eval(), progress
-        self.grid = model.prior.grid
+        self.grid, self.device = model.prior.grid, model.prior.device
         self.num_codes = model.prior.num_codes
         self.tiles_at_once = max(1, min(MOST_TILES_AT_ONCE, CODES_AT_ONCE // self.num_codes))
 
@@ -71,7 +73,7 @@ class PriorCoder(Coder):
         if not conditions.count:
             return None
         shape = (count,) if conditions.length is None else (count, conditions.length)
-        return torch.full(shape, -1, device=self.prior.device)
+        return torch.full(shape, -1, device=self.device)
 
     # ------------------------------------------------------------------ encoding
 
@@ -92,13 +94,13 @@ class PriorCoder(Coder):
         block = next((size for size in BLOCKS if None not in self._shifts(size, odds, noise, asked)), BLOCKS[-1])
         shifts = [MOST_SHIFTS if number is None else number for number in self._shifts(block, odds, noise, asked)]
         rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in shifts))
-        writer.uniform(np.array([BLOCKS.index(block)]), len(BLOCKS))
-        writer.uniform(np.array([rice]), MOST_RICE + 1)
+        writer.rice(BLOCKS.index(block), 0)
+        writer.rice(rice, RICE)
         bits = tiles.T[:, None] >> np.arange(tree_depth(self.codebook_size) - 1, -1, -1)[:, None] & 1  # (T, L, B)
         for steps, number in zip(steps_of(block, *tiles.shape), shifts, strict=True):
             writer.rice(number, rice)
             if number == MOST_SHIFTS:  # no shift will do: the block is written as it is
-                writer.uniform(tiles.T[steps][real.T[steps]], self.codebook_size)
+                writer.bits(bits[steps][asked[steps]], np.full(int(asked[steps].sum()), TOTAL // 2))
                 continue
             shift, where = int(shift_of(number)), asked[steps]
             writer.bits(bits[steps][where], frequencies(cells(odds[steps][where], shift), shift))
@@ -114,7 +116,7 @@ class PriorCoder(Coder):
         parts = []
         for start in tqdm(range(0, len(tiles), at_once), desc="coding", disable=not self.progress, leave=False):
             chosen = tiles[start : start + at_once]
-            codes = torch.from_numpy(chosen).view(-1, *self.grid).to(self.prior.device)
+            codes = torch.from_numpy(chosen).view(-1, *self.grid).to(self.device)
             with torch.inference_mode():
                 logits = self.prior.logits(codes, self._condition(len(codes)))
             found = decisions(logits.flatten(0, 2).float(), chosen.reshape(-1))
@@ -126,7 +128,8 @@ class PriorCoder(Coder):
 
     def decode(self, stream: bytes, shapes: Sequence[Shape]) -> list[Codes]:
         """The codes, drawn from the stream as a sampler draws from random numbers."""
-        reader = StreamReader(stream)
+        native = kernels()
+        reader = StreamReader(stream) if native is None else FastBitReader(native, stream)
         if sum(map(math.prod, shapes)) > BLOCKS[0] * (8 * len(stream) + SLACK_BITS):  # a block takes a bit at least
             raise DamagedFile(f"{sum(map(math.prod, shapes))} codes cannot be in {len(stream)} bytes")
         real = np.concatenate([real_of(shape, self.grid) for shape in shapes])
@@ -135,10 +138,9 @@ class PriorCoder(Coder):
             parts.append(self._decode(real[start : start + self.tiles_at_once], reader))
         return from_tiles(np.concatenate(parts), shapes, self.grid)
 
-    def _decode(self, real: NDArray[np.bool_], reader: StreamReader) -> NDArray[np.int64]:
+    def _decode(self, real: NDArray[np.bool_], reader: BitReader) -> NDArray[np.int64]:
         """Tiles (B, T)."""
-        block = BLOCKS[int(reader.uniform(1, len(BLOCKS))[0])]
-        rice = int(reader.uniform(1, MOST_RICE + 1)[0])
+        block, rice = BLOCKS[reader.rice(0, len(BLOCKS) - 1)], reader.rice(RICE, MOST_RICE)
         tiles = np.zeros(real.shape, np.int64)
         bar = tqdm(total=self.num_codes, desc="decoding", unit="code", disable=not self.progress, leave=False)
         with torch.inference_mode(), bar:
@@ -150,23 +152,24 @@ class PriorCoder(Coder):
                     logits = stepper.step(previous)
                     tiles[:, step] = tiles[:, step - 1] if step else 0
                     here = real[:, step]
-                    if number == MOST_SHIFTS:
-                        tiles[here, step] = reader.uniform(int(here.sum()), self.codebook_size)
-                    else:
-                        tiles[here, step] = self._descend(logits[torch.from_numpy(here)], int(shift_of(number)), reader)
-                    previous = torch.from_numpy(tiles[:, step]).to(self.prior.device)
+                    shift = None if number == MOST_SHIFTS else int(shift_of(number))
+                    tiles[here, step] = self._descend(
+                        logits if here.all() else logits[torch.from_numpy(here)], shift, reader
+                    )
+                    previous = torch.from_numpy(tiles[:, step]).to(self.device)
                     bar.update()
         return tiles
 
-    def _descend(self, logits: Tensor, shift: int, reader: StreamReader) -> NDArray[np.int64]:
-        """From the root of the tree to a leaf, for all tiles side by side."""
+    def _descend(self, logits: Tensor, shift: int | None, reader: BitReader) -> NDArray[np.int64]:
+        """From the root of the tree to a leaf, for all tiles side by side; without a shift all bits are alike."""
+        if shift is not None and isinstance(reader, FastBitReader) and kernels_for(logits):
+            return read_codes(logits, shift, reader)
         tree, codes = Tree(logits), np.zeros(len(logits), np.int64)
         for level in range(tree.depth):
             odds, asked = tree.at(level, codes)
+            half = np.full(int(asked.sum()), TOTAL // 2)
             codes = 2 * codes
-            codes[asked] += reader.bits(frequencies(cells(odds[asked], shift), shift))
-        if len(codes) and int(codes.max()) >= self.codebook_size:
-            raise DamagedFile("a stream is damaged")
+            codes[asked] += reader.bits(half if shift is None else frequencies(cells(odds[asked], shift), shift))
         return codes
 
 

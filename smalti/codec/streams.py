@@ -5,6 +5,7 @@ gives every symbol at least 1 of 2^24, and shares out the rest in proportion, ro
 where the f add up to 2^24, the proportion is 1, nothing is rounded, and the frequencies are f.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import constriction
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalti.codec.errors import DamagedFile
+from smalti.ops.native import Kernels
 
 PRECISION = 24  # frequencies add up to 2^24
 TOTAL = 1 << PRECISION
@@ -54,15 +56,40 @@ class StreamWriter:
 
     def rice(self, value: int, bits: int) -> None:
         """Write an integer from 0 up in Rice's code: value / 2^bits in unary, and `bits` bits."""
-        self.bits(np.array([0] * (value >> bits) + [1]), np.full((value >> bits) + 1, TOTAL // 2))
-        self.uniform(np.array([value & (1 << bits) - 1]), 1 << bits)
+        digits = [0] * (value >> bits) + [1] + [value >> place & 1 for place in range(bits - 1, -1, -1)]
+        self.bits(np.array(digits), np.full(len(digits), TOTAL // 2))
 
     def finish(self) -> bytes:
         """The stream."""
         return self._coder.get_compressed().astype("<u4").tobytes()
 
 
-class StreamReader:
+class BitReader(ABC):
+    """Reads bits, and the numbers that are made of them."""
+
+    @abstractmethod
+    def bits(self, ones: NDArray[Any]) -> NDArray[np.int64]:
+        """Read bits (N,), each with its own frequency of a 1."""
+
+    def rice(self, bits: int, most: int) -> int:
+        """Read an integer that `StreamWriter.rice` wrote.
+
+        Raises:
+            DamagedFile: it is more than `most`.
+        """
+        value, half = 0, np.array([TOTAL // 2])
+        while not self.bits(half)[0]:
+            value += 1
+            if value << bits > most:
+                raise DamagedFile("a number is larger than it can be")
+        for bit in self.bits(np.full(bits, TOTAL // 2)):
+            value = 2 * value + int(bit)
+        if value > most:
+            raise DamagedFile("a number is larger than it can be")
+        return value
+
+
+class StreamReader(BitReader):
     """Reads what a `StreamWriter` wrote, given the same frequencies. A damaged stream gives wrong symbols, not errors.
 
     Args:
@@ -113,22 +140,6 @@ class StreamReader:
             raise DamagedFile("a number is larger than it can be")
         return value - 1
 
-    def rice(self, bits: int, most: int) -> int:
-        """Read an integer that `StreamWriter.rice` wrote.
-
-        Raises:
-            DamagedFile: it is more than `most`.
-        """
-        value, half = 0, np.array([TOTAL // 2])
-        while not self.bits(half)[0]:
-            value += 1 << bits
-            if value > most:
-                raise DamagedFile("a number is larger than it can be")
-        value += int(self.uniform(1, 1 << bits)[0])
-        if value > most:
-            raise DamagedFile("a number is larger than it can be")
-        return value
-
     def _read(self, count: int, *model: Any) -> NDArray[np.int64]:
         if not count:
             return np.zeros(0, np.int64)
@@ -136,6 +147,34 @@ class StreamReader:
             return self._coder.decode(*model).astype(np.int64)
         except AssertionError as error:  # constriction's "tried to decode from compressed data that is invalid"
             raise DamagedFile("a stream is damaged") from error
+
+
+class FastBitReader(BitReader):
+    """Reads a stream of bits only, natively; its state is open to the kernels.
+
+    Args:
+        native: the kernels.
+        stream: what `StreamWriter.finish` gave.
+
+    Raises:
+        DamagedFile: its length is no multiple of 4.
+    """
+
+    def __init__(self, native: Kernels, stream: bytes):
+        if len(stream) % 4:
+            raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
+        self.native = native
+        self.words = np.frombuffer(stream, "<u4").astype(np.uint32)
+        first, second, *_ = (*self.words[:2].tolist(), 0, 0)
+        self.state = np.array([0, (1 << 64) - 1, first << 32 | second, 2], np.uint64)  # lower, range, point, words read
+
+    def bits(self, ones: NDArray[Any]) -> NDArray[np.int64]:
+        """Read bits (N,), each with its own frequency of a 1."""
+        bits = np.empty(len(ones), np.int64)
+        self.native.read_bits(
+            self.words, self.state, np.ascontiguousarray(ones, np.int64), bits, len(ones), len(self.words)
+        )
+        return bits
 
 
 def _pairs(ones: NDArray[Any]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +33,8 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "decode_codes": "tttttttiii",
     "decisions": "ttttiiiff",
     "masses": "ttiii",
+    "read_bits": "ttttii",
+    "read_codes": "tttttiiiiiiiiff",
     "peak": "ti",
 }
 
@@ -65,15 +68,24 @@ class Kernels:
     decode_codes: Callable[..., None]
     decisions: Callable[..., None]
     masses: Callable[..., None]
+    read_bits: Callable[..., None]
+    read_codes: Callable[..., None]
     peak: Callable[..., None]
 
 
 def _on_threads(function: Callable[..., None]) -> Callable[..., None]:
-    def call(*arguments: Tensor | int | float) -> None:
-        plain = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
+    def call(*arguments: Tensor | np.ndarray | float) -> None:
+        plain = [_pointer(value) for value in arguments]
         function(*plain, torch.get_num_threads())
 
     return call
+
+
+def _pointer(value: Tensor | np.ndarray | float) -> float:
+    """The address of a tensor or an array; a number as it is."""
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    return value.ctypes.data if isinstance(value, np.ndarray) else value
 
 
 @cache

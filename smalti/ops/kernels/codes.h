@@ -8,7 +8,8 @@
 
 #define CONTEXTS 7
 #define INPUTS 8 /* of the mixer: the contexts, and one that is always on */
-#define SLOTS 16 /* of a line of the cache: the nodes of four levels of the tree of decisions */
+#define LEVELS 5 /* of the tree of decisions that lie together in memory: */
+#define SLOTS 32 /* the slots of their nodes, two lines of the cache */
 #define WEIGHT_SETS 64
 #define MOST_SEEN 60
 #define STRETCH_LIMIT 3071
@@ -129,16 +130,22 @@ INLINE int one_bit(code_model *model, range_coder *coder, uint32_t **lines, int 
     return bit;
 }
 
+/* Where a context keeps the levels from `level` on, after the bits of `prefix`. */
+INLINE uint32_t *lines_of(const code_model *model, int c, uint32_t context, uint32_t prefix, int level) {
+    return model->lines[c] + (size_t)(mixed(context + (prefix + 1) * 0x9e3779b9u + level) & model->mask) * SLOTS;
+}
+
 /* One code, from its highest bit down; a decision whose 1 no code has is left out. When decoding, `code` is ignored. */
 INLINE int64_t one_code(code_model *model, range_coder *coder, const uint32_t *contexts, int64_t code, int64_t size, int depth, int decoding) {
     uint32_t *lines[CONTEXTS] = {0}, prefix = 0;
     int node = 1;
     for (int level = 0; level < depth; level++) {
-        if (level % 4 == 0) {
+        if (level % LEVELS == 0) {
             node = 1;
             for (int c = 0; c < CONTEXTS; c++) {
-                lines[c] = model->lines[c] + (size_t)(mixed(contexts[c] + (prefix + 1) * 0x9e3779b9u + level) & model->mask) * SLOTS;
+                lines[c] = lines_of(model, c, contexts[c], prefix, level);
                 __builtin_prefetch(lines[c]);
+                __builtin_prefetch(lines[c] + SLOTS / 2);
             }
         }
         int below = depth - 1 - level, bit = 0;
@@ -159,6 +166,24 @@ static void *zeros_of(size_t bytes) {
     return memory ? memset(memory, 0, bytes) : NULL;
 }
 
+/* What the contexts are told by: the neighbours of a code, as hashes. */
+INLINE void contexts_of(uint32_t *contexts, const int64_t *codes, const int64_t *hints, int64_t here, int64_t q, int64_t y, int64_t x,
+                        int64_t planes, int64_t height, int64_t width) {
+    int64_t area = height * width;
+#define AT(there, known) ((known) ? (uint32_t)codes[there] + 1 : 0)
+    uint32_t plane = (uint32_t)(q + 1) * 0x632be5abu, left = AT(here - 1, x), above = AT(here - width, y);
+    uint32_t corner = AT(here - width - 1, x && y), right = AT(here - width + 1, y && x + 1 < width);
+    uint32_t under = AT(here - area, q), before = AT(here - planes * area, here >= planes * area);
+#undef AT
+    contexts[0] = plane;
+    contexts[1] = mixed(plane + left);
+    contexts[2] = mixed(plane + above + 0x10000000u);
+    contexts[3] = mixed(mixed(plane + left) + above);
+    contexts[4] = mixed(plane + (hints ? (uint32_t)hints[here] : (uint32_t)(y * 4096 + x)) + 0x20000000u);
+    contexts[5] = q ? mixed(plane + under + 0x30000000u) : mixed(mixed(above + 0x40000000u) + right * 0x9e3779b1u + corner);
+    contexts[6] = hints ? mixed(mixed(plane + (uint32_t)hints[here] + 0x50000000u) + left) : mixed(plane + before + 0x50000000u);
+}
+
 /* All codes of all images, (planes, height, width) each; returns whether there was memory for it. `hints`, if any, are
    something known of each code, which two contexts take in place of the position and of the image before. */
 INLINE int all_codes(int64_t *codes, const int64_t *hints, const int64_t *shapes, int64_t images, int64_t size, const int16_t *stretch,
@@ -169,8 +194,8 @@ INLINE int all_codes(int64_t *codes, const int64_t *hints, const int64_t *shapes
     for (int64_t i = 0; i < images; i++) total += shapes[3 * i] * shapes[3 * i + 1] * shapes[3 * i + 2];
     code_model *model = zeros_of(sizeof(code_model));
     if (!model) return 0;
-    model->mask = (1u << 8) - 1, model->stretch = stretch, model->squash = squash;
-    while (model->mask + 1 < 1u << 17 && (int64_t)model->mask + 1 < 2 * total) model->mask = model->mask * 2 + 1;
+    model->mask = (1u << 7) - 1, model->stretch = stretch, model->squash = squash;
+    while (model->mask + 1 < 1u << 16 && (int64_t)model->mask + 1 < total) model->mask = model->mask * 2 + 1;
     size_t words = ((size_t)model->mask + 1) * SLOTS;
     uint32_t *memory = zeros_of(CONTEXTS * words * sizeof(uint32_t));
     if (!memory) return free(model), 0;
@@ -179,24 +204,17 @@ INLINE int all_codes(int64_t *codes, const int64_t *hints, const int64_t *shapes
     for (int s = 0; s < WEIGHT_SETS; s++)
         for (int c = 0; c < CONTEXTS; c++) model->weights[s][c] = 1 << 12;
     for (int64_t i = 0, here = 0; i < images; i++) {
-        int64_t planes = shapes[3 * i], height = shapes[3 * i + 1], width = shapes[3 * i + 2], area = height * width;
+        int64_t planes = shapes[3 * i], height = shapes[3 * i + 1], width = shapes[3 * i + 2];
         for (int64_t q = 0; q < planes; q++)
             for (int64_t y = 0; y < height; y++)
                 for (int64_t x = 0; x < width; x++, here++) {
-#define AT(there, known) ((known) ? (uint32_t)codes[there] + 1 : 0)
-                    uint32_t plane = (uint32_t)(q + 1) * 0x632be5abu, left = AT(here - 1, x), above = AT(here - width, y);
-                    uint32_t corner = AT(here - width - 1, x && y), right = AT(here - width + 1, y && x + 1 < width);
-                    uint32_t under = AT(here - area, q), before = AT(here - planes * area, here >= planes * area);
-#undef AT
-                    uint32_t contexts[CONTEXTS] = {
-                        plane,
-                        mixed(plane + left),
-                        mixed(plane + above + 0x10000000u),
-                        mixed(mixed(plane + left) + above),
-                        mixed(plane + (hints ? (uint32_t)hints[here] : (uint32_t)(y * 4096 + x)) + 0x20000000u),
-                        q ? mixed(plane + under + 0x30000000u) : mixed(mixed(above + 0x40000000u) + right * 0x9e3779b1u + corner),
-                        hints ? mixed(mixed(plane + (uint32_t)hints[here] + 0x50000000u) + left) : mixed(plane + before + 0x50000000u),
-                    };
+                    uint32_t contexts[CONTEXTS], next[CONTEXTS];
+                    contexts_of(contexts, codes, hints, here, q, y, x, planes, height, width);
+                    if (x + 1 < width) { /* the next code's contexts, but for what the one on its left will tell: fetched in advance */
+                        contexts_of(next, codes, hints, here + 1, q, y, x + 1, planes, height, width);
+                        for (int c = 0; c < CONTEXTS; c++)
+                            if (c != 1 && c != 3 && (c != 6 || !hints)) __builtin_prefetch(lines_of(model, c, next[c], 0, 0));
+                    }
                     int64_t found = one_code(model, coder, contexts, codes[here], size, depth, decoding);
                     if (decoding) codes[here] = found;
                 }

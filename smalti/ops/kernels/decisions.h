@@ -99,3 +99,38 @@ void NAME(masses)(const float *logits, float *mass, long rows, long size, long d
         free(noisy);
     }
 }
+
+/* Bits by their frequencies of a 1. `state` is the range coder's: lower, range, point, and words read. */
+void NAME(read_bits)(uint32_t *words, uint64_t *state, const int64_t *ones, int64_t *bits, long count, long room, int threads) {
+    range_coder coder = {.lower = state[0], .range = state[1], .point = state[2], .place = (int64_t)state[3], .words = words, .count = room};
+    (void)threads;
+    for (long n = 0; n < count; n++) bits[n] = read_bit(&coder, (uint32_t)ones[n]);
+    state[0] = coder.lower, state[1] = coder.range, state[2] = coder.point, state[3] = (uint64_t)coder.place;
+}
+
+/* The codes (rows) that a stream says under logits (rows, size), level after level for all rows. `table` has the frequencies of a 1
+   at `entries` places over `cells` cells; `shift` is in parts of a cell, of which there are `shifts`. */
+void NAME(read_codes)(const float *logits, uint32_t *words, uint64_t *state, const int64_t *table, int64_t *codes, long rows, long size,
+                      long depth, long room, long entries, long cells, long shift, long shifts, float softness, float most, int threads) {
+    range_coder coder = {.lower = state[0], .range = state[1], .point = state[2], .place = (int64_t)state[3], .words = words, .count = room};
+    long nodes = 2L << depth;
+    float *mass = malloc(rows * nodes * sizeof(float));
+    NAME(masses)(logits, mass, rows, size, depth, threads);
+    memset(codes, 0, rows * sizeof *codes);
+    for (int level = 0; level < depth; level++)
+        for (long n = 0; n < rows; n++) {
+            long bit = 0;
+            if (asked(codes[n], depth, level, size)) {
+                const float *own = mass + n * nodes;
+                double odds = decide(logits + n * size, size, own, own, depth, level, codes[n], 0, 0).odds;
+                odds = odds > most ? most : odds < -most ? -most : odds;
+                double place = (odds / (fabs(odds) + softness) + 1) * (cells / 2.0) + (double)shift / shifts;
+                long middle = (long)floor(place) * shifts + shifts / 2 - shift;
+                middle = middle < 0 ? 0 : middle >= cells * shifts ? cells * shifts - 1 : middle;
+                bit = read_bit(&coder, (uint32_t)table[middle * entries / (cells * shifts)]);
+            }
+            codes[n] = 2 * codes[n] + bit;
+        }
+    free(mass);
+    state[0] = coder.lower, state[1] = coder.range, state[2] = coder.point, state[3] = (uint64_t)coder.place;
+}
