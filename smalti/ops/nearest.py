@@ -20,10 +20,16 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
         result    (N,)    int64 in [0, K)
 
     Memory is O(N + K D): the native kernel writes no score, plain PyTorch a chunk at a time; the N x K matrix never
-    exists. A feature's code does not depend on the other features of the native kernel's call.
+    exists. A feature's code does not depend on the other features of the native kernel's call. An operator of its own,
+    so that `torch.compile` and `torch.export` keep it whole.
     """
     features, codebook = features.detach(), codebook.detach()
     bias = codebook.square().sum(1) / -2 if bias is None else bias.detach()
+    return torch.ops.smalti.nearest_code(features, codebook, bias)
+
+
+@torch.library.custom_op("smalti::nearest_code", mutates_args=())
+def _nearest_code(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     native = kernels_for(features, codebook, bias)
     if native is None:
         return nearest_code_reference(features, codebook, bias)
@@ -33,6 +39,11 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
         features.contiguous(), packed.panels, packed.bias, codes, len(features), packed.depth, packed.columns
     )
     return codes
+
+
+@_nearest_code.register_fake
+def _(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
+    return features.new_empty(len(features), dtype=torch.int64)
 
 
 def nearest_code_reference(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:

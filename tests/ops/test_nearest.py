@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from smalti.models.bottlenecks import VectorQuantizer
 from smalti.ops.native import VARIANTS, load
 from smalti.ops.nearest import nearest_code
 
@@ -60,3 +61,21 @@ def test_strided_features_and_other_types():
     expected = torch.cdist(features, codebook).argmin(1)
     assert torch.equal(nearest_code(features, codebook), expected)
     assert torch.equal(nearest_code(features.double(), codebook.double()), expected)
+
+
+def test_it_is_a_proper_operator():
+    arguments = torch.randn(6, 3), torch.randn(5, 3), torch.randn(5)
+    torch.library.opcheck(torch.ops.smalti.nearest_code, arguments)
+
+
+def test_a_quantizer_that_uses_it_is_exported_whole():
+    quantizer = VectorQuantizer(codebook_size=16, code_dim=4, start="random").eval()
+
+    class Encode(torch.nn.Module):
+        def forward(self, features):
+            return quantizer.encode(features)
+
+    features = torch.randn(2, 4, 3, 3)
+    program = torch.export.export(Encode(), (features,))
+    assert "smalti.nearest_code" in str(program)
+    assert torch.equal(program.module()(features), quantizer.encode(features))
