@@ -1,5 +1,7 @@
 """Compiles the native kernels. Without a C compiler smalti is installed all the same and uses plain PyTorch."""
 
+from pathlib import Path
+
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
@@ -8,21 +10,7 @@ FOLDER = "smalti/ops/kernels/"
 KERNELS = Extension(
     "smalti.ops.kernels.native",
     sources=[f"{FOLDER}kernels_{variant}.c" for variant in ("avx512", "avx2", "portable")],
-    depends=[
-        f"{FOLDER}{name}.h"
-        for name in (
-            "all",
-            "vectors",
-            "tiles",
-            "linear",
-            "nearest",
-            "attention",
-            "gumbel",
-            "codes",
-            "decisions",
-            "peak",
-        )
-    ],
+    depends=[str(header) for header in Path(FOLDER).glob("*.h")],
     extra_compile_args=["-O3", "-std=gnu11", "-fno-math-errno"],
     optional=True,
 )
