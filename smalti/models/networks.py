@@ -226,6 +226,7 @@ class MlpNetworks(Networks):
     Args:
         image_size: height and width of the images; no other size is taken.
         hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+        decoder_hidden: widths of the decoder's hidden layers, where they are others.
         grid: (h, w) of the features; (1, 1) is one vector, (1, 20) is 20 variables.
         activation: "tanh" or "relu".
         start: first weights: "xavier" with zero biases, or "small": PyTorch's own, those of published categorical VAEs;
@@ -238,6 +239,7 @@ class MlpNetworks(Networks):
         *,
         image_size: int,
         hidden: tuple[int, ...] = (200, 200),
+        decoder_hidden: tuple[int, ...] | None = None,
         grid: tuple[int, int] = (1, 1),
         activation: Literal["tanh", "relu"] = "tanh",
         start: Literal["xavier", "small"] = "xavier",
@@ -250,6 +252,7 @@ class MlpNetworks(Networks):
             raise SmaltiError(f"start must be 'xavier' or 'small', not {start!r}")
         self.stride = self.fixed_size = image_size
         self.start, self.grey = start, grey
+        self.decoder_hidden = tuple(hidden)[::-1] if decoder_hidden is None else tuple(decoder_hidden)
         self.hidden, self.grid, self.activation = tuple(hidden), tuple(grid), activations[activation]
 
     def _layers(self, widths: list[int]) -> list[nn.Module]:
@@ -271,7 +274,7 @@ class MlpNetworks(Networks):
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
         height, width = self.grid
-        layers = self._layers([latents * height * width, *self.hidden[::-1], parameters * self.stride**2])
+        layers = self._layers([latents * height * width, *self.decoder_hidden, parameters * self.stride**2])
         return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, self.stride, self.stride)))
 
 

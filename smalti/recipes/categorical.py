@@ -19,6 +19,7 @@ def mnist_categorical(
     variables: int = 4,
     classes: int = 8,
     hidden: tuple[int, ...] = (512, 256),
+    decoder_hidden: tuple[int, ...] | None = None,
     estimator: Estimator = "reinmax",
     first_temperature: float = 1.3,
     last_temperature: float = 1.3,
@@ -42,6 +43,7 @@ def mnist_categorical(
         variables: categorical variables of the latents.
         classes: of each variable.
         hidden: widths of the encoder's hidden layers; the decoder mirrors them; none is a linear encoder and decoder.
+        decoder_hidden: widths of the decoder's hidden layers, where they are others.
         estimator: how the gradient passes the draw of a code.
         first_temperature: of the relaxation, at the first step.
         last_temperature: of the relaxation, where its exponential decay ends.
@@ -64,6 +66,7 @@ def mnist_categorical(
         variables,
         classes,
         hidden,
+        decoder_hidden,
         estimator,
         Schedule(kind="exponential", start=first_temperature, end=last_temperature, steps=temperature_steps),
         learned_prior,
@@ -112,6 +115,7 @@ def emoji_categorical(
         variables,
         classes,
         (256, 128),
+        None,
         estimator,
         constant(temperature),
         False,
@@ -134,6 +138,7 @@ def _experiment(
     variables: int,
     classes: int,
     hidden: tuple[int, ...],
+    decoder_hidden: tuple[int, ...] | None,
     estimator: Estimator,
     temperature: Schedule,
     learned_prior: bool,
@@ -145,6 +150,7 @@ def _experiment(
         "kind": "mlp",
         "image_size": image_size,
         "hidden": tuple(hidden),
+        "decoder_hidden": decoder_hidden,
         "grid": grid,
         "activation": "relu",
         "start": "small",
