@@ -25,7 +25,7 @@ def coder(request, prior):
 
 def test_round_trip_of_thousands_of_grids(coder):
     for seed in range(3):
-        grids = random_grids(1000 if not isinstance(coder, PriorCoder) else 200, seed=seed)
+        grids = random_grids(1000 if not isinstance(coder, PriorCoder) else 400, seed=seed)
         found = coder.decode(coder.encode(grids), [grid.shape for grid in grids])
         assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
 
