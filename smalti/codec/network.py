@@ -91,8 +91,8 @@ class PriorCoder(Coder):
         odds, noise, asked = self._decisions(tiles)  # (B, T, L), in the decoder's order: (T, L, B)
         odds, noise, asked = odds.transpose(1, 2, 0), noise.transpose(1, 2, 0), asked.transpose(1, 2, 0)
         asked &= real.T[:, None]
-        block = next((size for size in BLOCKS if None not in self._shifts(size, odds, noise, asked)), BLOCKS[-1])
-        shifts = [MOST_SHIFTS if number is None else number for number in self._shifts(block, odds, noise, asked)]
+        block, found = self._blocks(odds, noise, asked)
+        shifts = [MOST_SHIFTS if number is None else number for number in found]
         rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in shifts))
         writer.rice(BLOCKS.index(block), 0)
         writer.rice(rice, RICE)
@@ -105,10 +105,15 @@ class PriorCoder(Coder):
             shift, where = int(shift_of(number)), asked[steps]
             writer.bits(bits[steps][where], frequencies(cells(odds[steps][where], shift), shift))
 
-    def _shifts(self, block: int, odds: Floats, noise: Floats, asked: Booleans) -> list[int | None]:
-        """The number of every block's shift, where there is one."""
-        blocks = steps_of(block, odds.shape[2], self.num_codes)
-        return [find_shift(odds[steps][asked[steps]], noise[steps][asked[steps]]) for steps in blocks]
+    def _blocks(self, odds: Floats, noise: Floats, asked: Booleans) -> tuple[int, list[int | None]]:
+        """The largest blocks that all have a shift, or else the smallest, and the number of each one's shift."""
+        numbers: list[int | None] = []
+        for size in BLOCKS:
+            blocks = steps_of(size, odds.shape[2], self.num_codes)
+            numbers = [find_shift(odds[steps][asked[steps]], noise[steps][asked[steps]]) for steps in blocks]
+            if None not in numbers:
+                return size, numbers
+        return BLOCKS[-1], numbers
 
     def _decisions(self, tiles: NDArray[np.int64]) -> tuple[Floats, Floats, Booleans]:
         """What `decisions` says of every decision on the way to every code: (B, T, L) each."""
