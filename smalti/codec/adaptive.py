@@ -9,6 +9,7 @@ hundred times faster.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from decimal import Context, Decimal
 from itertools import product
@@ -69,7 +70,7 @@ def encode_adaptive(
 
         _Model(codebook_size, len(codes)).run(codes, shapes, hints, write)
         return writer.finish()
-    room = len(codes) * 2 + 64
+    room = len(codes) * tree_depth(codebook_size) // 2 + 64  # words: a decision costs 16 bits at most
     words, used = np.empty(room, np.uint32), np.zeros(1, np.int64)
     native.encode_codes(
         np.ascontiguousarray(codes), _array(hints), _shapes(shapes), *_tables(), words, used, len(shapes),
@@ -87,7 +88,7 @@ def decode_adaptive(
     Raises:
         DamagedFile: the stream's length is no multiple of 4.
     """
-    codes = np.zeros(sum(int(np.prod(shape)) for shape in shapes), np.int64)
+    codes = np.zeros(sum(map(math.prod, shapes)), np.int64)
     native = kernels()
     if native is None:
         reader = StreamReader(stream)
@@ -134,9 +135,7 @@ class _Model:
         while num_lines < MOST_LINES and num_lines < count:
             num_lines *= 2
         self.mask = num_lines - 1
-        self.slots: list[dict[int, tuple[int, int]]] = [
-            {} for _ in range(NUM_CONTEXTS)
-        ]  # (probability of a 1, times seen)
+        self.slots: list[dict[int, tuple[int, int]]] = [{} for _ in range(NUM_CONTEXTS)]  # (chance of a 1, times seen)
         self.weights = [[FIRST_WEIGHT] * NUM_CONTEXTS + [0] for _ in range(WEIGHT_SETS)]
         stretch, squash = _tables()
         self.stretch, self.squash = stretch.tolist(), squash.tolist()
