@@ -17,9 +17,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from smalti.codec.errors import DamagedFile
 from smalti.codec.frequencies import tree_depth
-from smalti.codec.streams import StreamReader, StreamWriter
+from smalti.codec.streams import StreamReader, StreamWriter, words_of
 from smalti.ops.native import kernels
 
 Shape = Sequence[int]  # (q, h, w)
@@ -98,9 +97,7 @@ def decode_adaptive(
 
         _Model(codebook_size, len(codes)).run(codes, shapes, hints, read)
         return codes
-    if len(stream) % 4:
-        raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
-    words, used = np.frombuffer(stream, "<u4").astype(np.uint32), np.zeros(1, np.int64)
+    words, used = words_of(stream), np.zeros(1, np.int64)
     native.decode_codes(
         words, _array(hints), _shapes(shapes), *_tables(), codes, used, len(shapes), codebook_size, len(words)
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from smalti.codec.archive import ALPHA, GREY, Archive
 from smalti.codec.coders import AdaptiveCoder, Coder, FixedCoder, HistogramCoder
-from smalti.codec.container import CODERS, CRC, HASH_BYTES, Header, ImageEntry, chunks_of, varint
+from smalti.codec.container import CODERS, CRC, HASH_BYTES, Header, ImageEntry, chunk_is_full, chunks_of, varint
 from smalti.codec.errors import CannotDecode, DamagedFile
 from smalti.codec.lossless import pack_pixels, unpack_pixels
 from smalti.codec.network import PriorCoder
@@ -142,11 +142,14 @@ class Codec:
     def _chunks(self, pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
         """Pictures, a chunk at a time, cut as `chunks_of` cuts them."""
         members: list[Picture] = []
+        pixels = 0
         for picture in pictures:
+            more = picture.pixels.shape[0] * picture.pixels.shape[1]
+            if chunk_is_full(len(members), pixels, more, self.images_per_chunk):
+                yield members
+                members, pixels = [], 0
             members.append(picture)
-            if len(chunks_of([_entry(member) for member in members], self.images_per_chunk)) > 1:
-                yield members[:-1]
-                members = members[-1:]
+            pixels += more
         if members:
             yield members
 
@@ -249,8 +252,8 @@ class Codec:
         if header.lossless:
             sizes = [(entry.height, entry.width, 1 if entry.mode in GREY else 3) for entry in entries]
             means = [self._mean(codes, size) for codes, size in zip(grids, sizes, strict=True)]
-            shifts, packed = sections.pixels
-            pixels = unpack_pixels(shifts, packed, means)
+            shifts, exact = sections.pixels
+            pixels = unpack_pixels(shifts, exact, means)
             _same(zlib.crc32(sections.body, _check_pixels(check, pixels)), sections.check, header)
         else:
             _same(zlib.crc32(sections.body, check), sections.check, header)
@@ -258,12 +261,12 @@ class Codec:
                 self.codes.pixels(self.codes.decode(codes, entry.height, entry.width), entry.mode)
                 for codes, entry in zip(grids, entries, strict=True)
             ]
-        packed = iter(sections.alphas)
+        alphas = iter(sections.alphas)
         return [
             Picture(
                 entry.mode,
                 image,
-                unpack_alpha(next(packed), entry.height, entry.width) if entry.mode in ALPHA else None,
+                unpack_alpha(next(alphas), entry.height, entry.width) if entry.mode in ALPHA else None,
                 entry.name,
             )
             for entry, image in zip(entries, pixels, strict=True)

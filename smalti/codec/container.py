@@ -168,13 +168,18 @@ class Header:
         return ImageEntry(height, width, MODES[mode])
 
 
+def chunk_is_full(count: int, pixels: int, more: int, images_per_chunk: int) -> bool:
+    """Whether a chunk of `count` images with so many pixels is closed before an image with `more` of them."""
+    return count > 0 and (count == images_per_chunk or pixels + more > PIXELS_IN_CHUNK)
+
+
 def chunks_of(images: list[ImageEntry] | tuple[ImageEntry, ...], images_per_chunk: int) -> list[range]:
     """Which images share a chunk: at most so many, and at most about 16 million pixels."""
     result: list[range] = []
     start, pixels = 0, 0
     for index, entry in enumerate(images):
         more = entry.height * entry.width
-        if index > start and (index - start == images_per_chunk or pixels + more > PIXELS_IN_CHUNK):
+        if chunk_is_full(index - start, pixels, more, images_per_chunk):
             result.append(range(start, index))
             start, pixels = index, 0
         pixels += more

@@ -100,9 +100,7 @@ class StreamReader(BitReader):
     """
 
     def __init__(self, stream: bytes):
-        if len(stream) % 4:
-            raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
-        self._coder: Any = _STREAM.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
+        self._coder: Any = _STREAM.queue.RangeDecoder(words_of(stream))
 
     def bits(self, ones: NDArray[Any]) -> NDArray[np.int64]:
         """Read bits (N,), each with its own frequency of a 1."""
@@ -161,10 +159,7 @@ class FastBitReader(BitReader):
     """
 
     def __init__(self, native: Kernels, stream: bytes):
-        if len(stream) % 4:
-            raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
-        self.native = native
-        self.words = np.frombuffer(stream, "<u4").astype(np.uint32)
+        self.native, self.words = native, words_of(stream)
         first, second, *_ = (*self.words[:2].tolist(), 0, 0)
         self.state = np.array([0, (1 << 64) - 1, first << 32 | second, 2], np.uint64)  # lower, range, point, words read
 
@@ -175,6 +170,17 @@ class FastBitReader(BitReader):
             self.words, self.state, np.ascontiguousarray(ones, np.int64), bits, len(ones), len(self.words)
         )
         return bits
+
+
+def words_of(stream: bytes) -> NDArray[np.uint32]:
+    """The range coder's words.
+
+    Raises:
+        DamagedFile: the stream's length is no multiple of 4.
+    """
+    if len(stream) % 4:
+        raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
+    return np.frombuffer(stream, "<u4").astype(np.uint32)
 
 
 def _pairs(ones: NDArray[Any]) -> NDArray[np.float64]:
