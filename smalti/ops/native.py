@@ -35,7 +35,7 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "masses": "ttiii",
     "read_bits": "ttttii",
     "read_codes": "tttttiiiiiiiiff",
-    "pixelcnn_row": "tttttttttiiiiif",
+    "raster_row": "ttttiiiiiiiff",
     "peak": "ti",
 }
 
@@ -71,7 +71,7 @@ class Kernels:
     masses: Callable[..., None]
     read_bits: Callable[..., None]
     read_codes: Callable[..., None]
-    pixelcnn_row: Callable[..., None]
+    raster_row: Callable[..., None]
     peak: Callable[..., None]
 
 

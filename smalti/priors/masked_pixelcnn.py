@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.ops.linear import prepared_linear
-from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, Stepper
+from smalti.priors.base import ClassEmbedding, Conditions, Stepper
 from smalti.priors.causal import CausalConv2d, RasterStepper, SteppedConv
+from smalti.priors.raster import RELU, Raster, RasterPrior
 
 
-class MaskedPixelCNN(CausalPrior):
+class MaskedPixelCNN(RasterPrior):
     """PixelCNN [1]: one stack of masked convolutions, blind to part of what lies above to the right.
 
     `PixelCNN` (gated, two stacks) has no blind spot and models codes better; this one is smaller and quicker.
@@ -73,6 +74,18 @@ class MaskedPixelCNN(CausalPrior):
 
     def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
         return _MaskedStepper(self, batch, condition)
+
+    def _describe(self, raster: Raster, condition: Tensor | None) -> None:
+        shift = self.classes(condition) if self.classes is not None and condition is not None else None
+        codes = raster.window(self.embedding.embedding_dim, self.first.reach + 1, self.first.reach)
+        stream = raster.causal(self.first, codes, RELU, raster.bias(self.first, shift))
+        for block in self.blocks:
+            assert isinstance(block, _Block)
+            down = raster.linear(raster.activation(RELU, stream), block.down)
+            middle = raster.causal(block.middle, down, RELU)
+            stream = raster.add(stream, raster.linear(raster.activation(RELU, middle), block.up))
+        hidden = raster.linear(raster.activation(RELU, stream), self.hidden)
+        raster.draw(raster.linear(raster.activation(RELU, hidden), self.head), self.embedding.weight, codes)
 
 
 class _Block(nn.Module):

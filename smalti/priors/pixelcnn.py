@@ -3,16 +3,14 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from smalti.ops.linear import prepared_linear
-from smalti.ops.native import Kernels, Packed, kernels_for
-from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, SamplePlan, Stepper
+from smalti.priors.base import ClassEmbedding, Conditions, Stepper
 from smalti.priors.causal import LeftTaps, RasterStepper, as_columns, as_rows, check_kernel
-from smalti.priors.sampling import gumbel_noise
+from smalti.priors.raster import GATED, RELU, Raster, RasterPrior
 
 
-class PixelCNN(CausalPrior):
+class PixelCNN(RasterPrior):
     """Gated PixelCNN [1] over codes: a vertical and a horizontal stack, so that there is no blind spot.
 
     The vertical features of row r see all columns of the rows above r; the horizontal features of column c see besides
@@ -67,13 +65,27 @@ class PixelCNN(CausalPrior):
     def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
         return _GatedStepper(self, batch, condition)
 
-    def _sample(self, plan: SamplePlan) -> Tensor:
-        """Row by row natively, where there are kernels for it; the same codes as step by step."""
-        native = kernels_for(self.head.weight)
-        plain = plan.rules.top_k is None and plan.rules.top_p in (None, 1) and plan.guided_condition is None
-        if native is None or not plain:
-            return super()._sample(plan)
-        return _GatedStepper(self, plan.num, plan.condition).draw_rows(native, plan)
+    def _describe(self, raster: Raster, condition: Tensor | None) -> None:
+        channels = self.embedding.embedding_dim
+        first, *rest = [layer for layer in self.layers if isinstance(layer, _GatedLayer)]
+        codes = raster.window(channels, first.reach + 1, first.reach)
+        inputs = [raster.window(channels, 1, layer.reach) for layer in rest]  # of the horizontal stack
+        outs = [*(window.current for window in inputs), raster.point(channels)]
+        above, vertical, stream = codes, None, None
+        for layer, left, out in zip([first, *rest], [codes, *inputs], outs, strict=True):
+            if vertical is not None:
+                above = raster.window(channels, layer.taps, layer.reach)
+                raster.activation(GATED, vertical, above.current, rows=True)
+            shift = layer.bias(condition)
+            bias = raster.bias(layer.vertical, shift.flatten(1) if isinstance(shift, Tensor) else None)
+            vertical = raster.above(above, layer.vertical.weight, bias)
+            start = raster.linear(vertical, layer.link, layer.horizontal.bias, rows=True)
+            gated = raster.activation(GATED, raster.left(left, layer.horizontal.weight[:, :, 0], start))
+            mixed = raster.linear(gated, layer.mix, out=out if stream is None else None)
+            stream = mixed if stream is None else raster.add(stream, mixed, out)
+        assert stream is not None
+        hidden = raster.linear(raster.activation(RELU, stream), self.hidden)
+        raster.draw(raster.linear(raster.activation(RELU, hidden), self.head), self.embedding.weight, codes)
 
 
 class _GatedLayer(nn.Module):
@@ -141,22 +153,9 @@ class _SteppedLayer:
         return self.mix(gate(self.left.at(column, self.from_above[column])))
 
 
-def _panels(native: Kernels, matrix: Tensor) -> Tensor:
-    return Packed(native, matrix, matrix.new_zeros(len(matrix))).panels
-
-
-def _pack(native: Kernels, layer: _GatedLayer) -> tuple[Tensor, Tensor, Tensor]:
-    """What the kernel reads of a layer: the taps on the left, side by side, and the mix with its bias."""
-    bias = layer.mix.bias
-    assert bias is not None
-    taps = layer.horizontal.weight.detach()[:, :, 0].permute(0, 2, 1).flatten(1)
-    return _panels(native, taps), _panels(native, layer.mix.weight.detach().flatten(1)), bias.detach()
-
-
 class _GatedStepper(RasterStepper):
     def __init__(self, prior: PixelCNN, batch: int, condition: Tensor | None):
         super().__init__(prior.embedding, prior.grid)
-        self.prior = prior
         layers = [layer for layer in prior.layers if isinstance(layer, _GatedLayer)]
         self.first, *self.rest = (_SteppedLayer(layer, batch, self.width, condition) for layer in layers)
         self.hidden, self.head = prepared_linear(prior.hidden), prepared_linear(prior.head)
@@ -169,33 +168,6 @@ class _GatedStepper(RasterStepper):
         vertical = self.first.begin_row(finished)
         for layer in self.rest:
             vertical = layer.begin_row(vertical)
-
-    def draw_rows(self, native: Kernels, plan: SamplePlan) -> Tensor:
-        """Draw codes (B, h * w): the vertical stack here, all of a row's columns in one call of the kernel."""
-        layers, prior = [self.first, *self.rest], self.prior
-        packed = [_pack(native, layer.layer) for layer in layers]
-        hidden, head = (_panels(native, layer.weight.detach()) for layer in (prior.hidden, prior.head))
-        channels, size = self.embedding.shape[1], self.embedding.shape[0]
-        codes, known = plan.known.clone(), plan.mask.long()
-        like = self.embedding.new_empty(plan.num, size)
-        for start in tqdm(
-            range(0, prior.num_codes, self.width), desc="drawing", disable=not plan.progress, leave=False
-        ):
-            self.begin_row()
-            row, end = codes[:, start : start + self.width].T.contiguous(), start + self.width
-            noise = torch.stack([gumbel_noise(like, plan.generator) for _ in range(self.width)])
-            numbers = [
-                [*(part.data_ptr() for part in (*parts, layer.from_above)), layer.layer.taps, layer.layer.reach]
-                for parts, layer in zip(packed, layers, strict=True)
-            ]
-            native.pixelcnn_row(
-                torch.tensor(numbers), self.embedding, hidden, prior.hidden.bias, head, prior.head.bias, noise,
-                known[start:end], row, len(layers), plan.num, self.width, channels, size, plan.rules.temperature,
-            )  # fmt: skip
-            codes[:, start:end] = row.T
-            self.first.left.row[self.first.left.reach :] = self.embedding[row]
-            self.place = end
-        return codes
 
     def at(self, column: int) -> Tensor:
         stream = self.first.at(column)

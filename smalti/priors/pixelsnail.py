@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from smalti.ops.linear import prepared_linear
 from smalti.priors.attention import Cache
-from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions, Stepper
+from smalti.priors.base import ClassEmbedding, Conditions, Stepper
 from smalti.priors.causal import CausalConv2d, RasterStepper, SteppedConv
+from smalti.priors.raster import ELU, GLU, Place, Raster, RasterPrior
 
 
-class PixelSNAIL(CausalPrior):
+class PixelSNAIL(RasterPrior):
     """PixelSNAIL [1]: blocks of gated residual convolutions followed by causal attention over all earlier positions.
 
     Differs from [1]: one masked convolution where [1] shifts two; learned row and column positions instead of
@@ -76,6 +77,29 @@ class PixelSNAIL(CausalPrior):
 
     def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
         return _SnailStepper(self, batch, condition)
+
+    def _describe(self, raster: Raster, condition: Tensor | None) -> None:
+        channels, bias = self.embedding.embedding_dim, raster.bias(self.first).memory
+        places = (self.place.detach().flatten(1).T + bias).contiguous()  # (T, C)
+        codes = raster.window(channels, self.first.reach + 1, self.first.reach)
+        start = Place(places, channels, row=raster.width * channels, column=channels)
+        stream = raster.causal(self.first, codes, ELU, start)
+        if self.classes is not None and condition is not None:
+            stream = raster.add(stream, Place(self.classes(condition), channels, image=channels))
+        for layer in (layer for block in self.blocks if isinstance(block, nn.ModuleList) for layer in block):
+            if isinstance(layer, _Residual):
+                inner = raster.causal(layer.inner, stream, ELU)
+                change = raster.causal(layer.outer, inner, ELU)
+            else:
+                assert isinstance(layer, _Attend)
+                qkv = raster.linear(stream, layer.qkv)
+                mixed = raster.attend(qkv, layer.heads, layer.key_width, layer.value_width, self.num_codes)
+                own, others = layer.merge.weight.flatten(1).split([channels, mixed.channels], dim=1)
+                change = raster.product(raster.activation(ELU, stream), own, raster.bias(layer.merge))
+                change = raster.product(raster.activation(ELU, mixed), others, change, change)
+            stream = raster.add(stream, raster.activation(GLU, change))
+        hidden = raster.linear(raster.activation(ELU, stream), self.hidden)
+        raster.draw(raster.linear(raster.activation(ELU, hidden), self.head), self.embedding.weight, codes)
 
 
 class _Residual(nn.Module):

@@ -22,6 +22,7 @@ def mnist_pixelcnn(
     channels: int = 32,
     layers: int = 15,
     learning_rate: float = 5e-3,
+    muon_rate: float = 2.0,
     warmup: int = 50,
     ema_decay: float = 0.999,
     steps: int = 13_750,
@@ -40,6 +41,7 @@ def mnist_pixelcnn(
         channels: of the residual stream.
         layers: residual blocks.
         learning_rate: highest of the cosine schedule.
+        muon_rate: Muon learns the kernels of the convolutions at the learning rate times this; 0 is AdamW for all.
         warmup: steps to reach it.
         ema_decay: of the averaged weights that are saved and evaluated; 0 is none.
         steps: optimiser steps; 13,750 are 8 epochs of 55,000 images at batch 32.
@@ -67,6 +69,7 @@ def mnist_pixelcnn(
             learning_rate=cosine(learning_rate, 0.0, steps, warmup=warmup),
             betas=(0.9, 0.99),
             weight_decay=0.0,
+            muon_rate=muon_rate,
             clip_norm=1.0,
             ema_decay=ema_decay,
         ),

@@ -55,7 +55,7 @@ class PhotoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and what surrounds it.
+    """AdamW, perhaps with Muon beside it, and what surrounds them.
 
     Attributes:
         learning_rate: a schedule over steps.
@@ -63,6 +63,7 @@ class OptimizerConfig:
         epsilon: of AdamW.
         weight_decay: of AdamW, for tensors of two or more axes only.
         scalar_rate: learning rates of single numbers (log scales) are multiplied by this.
+        muon_rate: kernels inside the network are learnt by Muon, at the learning rate times this; 0 is by AdamW.
         clip_norm: the gradient's norm is clipped to this; 0 is never.
         accumulate: batches per optimiser step.
         ema_decay: of the averaged weights that are saved and evaluated; 0 is none. In the first steps it is
@@ -74,6 +75,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 1e-4
     scalar_rate: float = 5.0
+    muon_rate: float = 0.0
     clip_norm: float = 1.0
     accumulate: int = 1
     ema_decay: float = 0.999

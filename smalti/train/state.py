@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from smalti.errors import SmaltiError
 from smalti.files import read_tensors, write_tensors
 from smalti.train.experiment import OptimizerConfig
+from smalti.train.muon import Muon, hidden_kernels
 
 KEPT_CHECKPOINTS = 2
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster)."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon."""
+    kernels = hidden_kernels(model) if config.muon_rate else []
+    taken = set(map(id, kernels))
+    parameters = [item for item in model.parameters() if item.requires_grad and id(item) not in taken]
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters if parameter.ndim == 1]
     numbers = [parameter for parameter in parameters if parameter.ndim == 0]
@@ -27,9 +30,10 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
         {"params": vectors, "weight_decay": 0.0, "rate": 1.0},
         {"params": numbers, "weight_decay": 0.0, "rate": config.scalar_rate},
     ]
-    return torch.optim.AdamW(
+    adam = torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=0.0, betas=config.betas, eps=config.epsilon, fused=True
     )
+    return [adam, Muon([{"params": kernels, "rate": config.muon_rate}])] if kernels else [adam]
 
 
 class TrainState:
@@ -42,7 +46,7 @@ class TrainState:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
         self.model, self.config, self.step = model, config, 0
-        self.optimizer = make_optimizer(model, config)
+        self.optimizers = make_optimizers(model, config)
         self.average = copy.deepcopy(model) if config.ema_decay else None  # starts equal: no special first step
         self.parameters: list[Tensor] = list(model.parameters())
 
@@ -53,12 +57,13 @@ class TrainState:
 
     def optimizer_step(self, learning_rate: float) -> Tensor:
         """Clip, step, average; returns the gradient's norm before clipping."""
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate * group["rate"]
         limit = self.config.clip_norm or float("inf")
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return norm
 
     @torch.no_grad()
@@ -80,7 +85,8 @@ class TrainState:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        tensors |= {f"optimizer.{name}": value for name, value in moments_of(self.model, self.optimizer).items()}
+        for optimizer in self.optimizers:
+            tensors |= {f"optimizer.{name}": value for name, value in moments_of(self.model, optimizer).items()}
         tensors |= {f"extra.{name}": value for name, value in extra.items()}
         path = folder / f"step-{self.step:09d}.safetensors"
         unshared = {name: value.clone() for name, value in tensors.items()}
@@ -107,7 +113,8 @@ class TrainState:
                 self.average.load_state_dict(part["average"])
         except RuntimeError as error:
             raise SmaltiError(f"{path} is of another model: {str(error).splitlines()[1].strip()}") from error
-        load_moments(self.model, self.optimizer, part["optimizer"])
+        for optimizer in self.optimizers:
+            load_moments(self.model, optimizer, part["optimizer"])
         self.step = int(metadata["step"])
         return part["extra"], json.loads(metadata["notes"])
 
@@ -122,10 +129,11 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back what `moments_of` found."""
+    """Give an optimiser back what `moments_of` found, of the parameters that are its own."""
+    own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         moments = under(tensors, name)
-        if moments:
+        if moments and id(parameter) in own:
             optimizer.state[parameter] = {key: _laid_out_like(parameter, value) for key, value in moments.items()}
 
 

@@ -7,7 +7,7 @@
 #include "gumbel.h"
 #include "codes.h"
 #include "decisions.h"
-#include "pixelcnn.h"
+#include "raster.h"
 #include "peak.h"
 
 int NAME(panel)(void) { return PANEL; }

@@ -11,10 +11,10 @@ INLINE void linear_tile(const float *left, long stride, const float *panel, long
 }
 
 static void linear_rows(const float *left, long stride, const float *panel, long depth, vec (*sums)[2], long rows) {
-    long step = sizeof(float) * PANEL / ((rows + TILE_ROWS - 1) / TILE_ROWS);
+    long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, step = sizeof(float) * PANEL / tiles, count;
     const char *ahead = (const char *)(panel + depth * PANEL);
-    for (long r = 0; r < rows; r += TILE_ROWS, ahead += depth * step) {
-        long count = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
+    for (long r = 0; r < rows; r += count, tiles--, ahead += depth * step) {
+        count = (rows - r + tiles - 1) / tiles; /* 8 rows are twice 4 and not 6 and 2: few rows are slow */
 #define CALL(n) linear_tile(left + r * stride, stride, panel, depth, sums + r, ahead, step, n)
         WITH_ROWS(count, CALL)
 #undef CALL

@@ -1,0 +1,225 @@
+/* A small machine that draws grids of codes in raster order, for every prior made of causal convolutions.
+
+   A prior hands it two lists of operations: those done once before a row, for all its columns, and those done at each column. A
+   value lives in memory of the caller at an address that moves with the image, the row and the column. Threads take images, so they
+   never wait for each other; a single image's rows are worked on by all of them. */
+
+enum { PRODUCT, RELU, ELU, GATED, GLU, ADD, SHIFT, ATTEND, DRAW };
+
+typedef struct {
+    float *start;
+    int64_t image, row, column; /* steps, in floats */
+} place;
+
+/* As the Python side lays it out, see priors/raster.py. */
+typedef struct {
+    int64_t kind;
+    place in, more, out;
+    const float *table; /* panels of a matrix; the embedding where codes are drawn */
+    int64_t depth, columns;
+    int64_t extra[4];
+} operation;
+
+typedef struct {
+    const double *noise; /* (width, batch, codebook size) */
+    const int64_t *known;
+    int64_t *codes; /* (width, batch) */
+    float temperature, top_p;
+    long top_k, batch, width, row;
+} drawing;
+
+/* Some images, and in each some columns: what one thread works on. */
+typedef struct {
+    long first, images, column, columns;
+} block;
+
+INLINE float *at(place where, long image, long row, long column) {
+    return where.start + image * where.image + row * where.row + column * where.column;
+}
+
+/* out = more + in x table, for all images and columns of a block. The rows of a tile are images or columns, whichever are many. */
+static void raster_product(const operation *op, long row, block part, vec (*sums)[2], int threads) {
+    int across = part.columns > 1;
+    long outer = across ? part.images : 1, inner = across ? part.columns : part.images, depth = op->depth;
+    long stride = across ? op->in.column : op->in.image;
+    PARALLEL(for num_threads(threads) schedule(static) if (threads > 1))
+    for (long p = 0; p < (op->columns + PANEL - 1) / PANEL; p++) {
+        const float *panel = op->table + p * depth * PANEL;
+        long width = op->columns - p * PANEL < PANEL ? op->columns - p * PANEL : PANEL;
+        vec(*own)[2] = threads > 1 ? aligned_alloc(64, (sizeof *sums * inner * outer + 63) / 64 * 64) : sums;
+        for (long i = 0; i < outer; i++)
+            for (long k = 0; k < inner; k++) {
+                vec *sum = own[i * inner + k];
+                sum[0] = sum[1] = splat(0);
+                memcpy(sum, at(op->more, part.first + (across ? i : k), row, part.column + (across ? k : 0)) + p * PANEL,
+                       sizeof(float) * width);
+            }
+        for (long d = 0; d < depth; d += DEPTH_PART) {
+            long some = depth - d < DEPTH_PART ? depth - d : DEPTH_PART;
+            for (long i = 0; i < outer; i++)
+                linear_rows(at(op->in, part.first + i, row, part.column) + d, stride, panel + d * PANEL, some, own + i * inner, inner);
+        }
+        for (long i = 0; i < outer; i++)
+            for (long k = 0; k < inner; k++)
+                memcpy(at(op->out, part.first + (across ? i : k), row, part.column + (across ? k : 0)) + p * PANEL, own[i * inner + k],
+                       sizeof(float) * width);
+        if (threads > 1) free(own);
+    }
+}
+
+/* One vector of a result from one or two vectors of its input. */
+INLINE vec activation(int64_t kind, vec first, vec second) {
+    switch (kind) {
+        case RELU: return vmax(first, splat(0));
+        case ELU: return choose(first > splat(0), first, vexp(first) - 1.0f);
+        case GATED: return vtanh(first) * vsigmoid(second);
+        case GLU: return first * vsigmoid(second);
+        default: return first + second; /* ADD */
+    }
+}
+
+/* out (columns) = f(in), f(in, more) for ADD, or f(in, in + columns) for the gates. */
+INLINE void raster_activate(int64_t kind, const float *in, const float *more, float *out, long columns) {
+    const float *other = kind == ADD ? more : kind == GATED || kind == GLU ? in + columns : in;
+    long c = 0;
+    for (; c + LANES <= columns; c += LANES) store(out + c, activation(kind, load(in + c), load(other + c)));
+    if (c < columns) {
+        vec first = splat(0), second = splat(0), result;
+        memcpy(&first, in + c, sizeof(float) * (columns - c));
+        memcpy(&second, other + c, sizeof(float) * (columns - c));
+        result = activation(kind, first, second);
+        memcpy(out + c, &result, sizeof(float) * (columns - c));
+    }
+}
+
+/* Attention of one position of one image, over keys and values that are kept as (head, width, length). */
+static void raster_attend(const operation *op, const float *qkv, float *keys, float *values, float *out, long position, float *shares) {
+    long heads = op->extra[0], key_width = op->extra[1], value_width = op->extra[2], length = op->extra[3], count = position + 1;
+    float scale = 1.0f / sqrtf((float)key_width);
+    for (long head = 0; head < heads; head++) {
+        const float *query = qkv + head * key_width, *key = query + heads * key_width;
+        const float *value = qkv + 2 * heads * key_width + head * value_width;
+        float *own_keys = keys + head * key_width * length, *own_values = values + head * value_width * length;
+        for (long k = 0; k < key_width; k++) own_keys[k * length + position] = key[k];
+        for (long k = 0; k < value_width; k++) own_values[k * length + position] = value[k];
+        float highest = -INFINITY;
+        long t = 0;
+        for (; t + LANES <= count; t += LANES) {
+            vec sum = splat(0);
+            for (long k = 0; k < key_width; k++) sum += query[k] * load(own_keys + k * length + t);
+            store(shares + t, sum * scale);
+            float top = largest(sum) * scale;
+            highest = top > highest ? top : highest;
+        }
+        for (; t < count; t++) {
+            float sum = 0;
+            for (long k = 0; k < key_width; k++) sum += query[k] * own_keys[k * length + t];
+            shares[t] = sum * scale;
+            highest = shares[t] > highest ? shares[t] : highest;
+        }
+        float sum = exponentials(shares, count, highest);
+        for (long k = 0; k < value_width; k++) out[head * value_width + k] = dot(shares, own_values + k * length, count) / sum;
+    }
+}
+
+typedef struct {
+    double logit;
+    long code;
+} candidate;
+
+static int likelier(const void *first, const void *second) {
+    const candidate *one = first, *other = second;
+    if (one->logit != other->logit) return one->logit > other->logit ? -1 : 1;
+    return one->code < other->code ? -1 : 1;
+}
+
+/* Top-k, then top-p, on logits in order; returns how many remain. */
+static long kept_candidates(const candidate *order, long size, long top_k, float top_p) {
+    long kept = top_k > 0 && top_k < size ? top_k : size;
+    if (top_p < 1) {
+        double sum = 0, before = 0;
+        for (long k = 0; k < kept; k++) sum += exp(order[k].logit - order[0].logit);
+        for (long k = 0; k < kept; k++) {
+            if (before / sum >= (double)top_p) return k;
+            before += exp(order[k].logit - order[0].logit);
+        }
+    }
+    return kept;
+}
+
+/* The code with the largest logit / temperature + noise among those that the rules keep; temperature 0 is greedy. */
+static long drawn(const float *logits, const double *noise, long size, const drawing *all, candidate *order) {
+    double best = -INFINITY;
+    long code = 0, kept = size;
+    int ordered = all->temperature > 0 && ((all->top_k > 0 && all->top_k < size) || all->top_p < 1);
+    if (ordered) {
+        for (long k = 0; k < size; k++) order[k] = (candidate){logits[k] / all->temperature, k};
+        qsort(order, size, sizeof *order, likelier);
+        kept = kept_candidates(order, size, all->top_k, all->top_p);
+    }
+    for (long n = 0; n < kept; n++) {
+        long k = ordered ? order[n].code : n;
+        double value = all->temperature > 0 ? (double)(logits[k] / all->temperature) + noise[k] : (double)logits[k];
+        if (value > best || (value == best && k < code)) best = value, code = k;
+    }
+    return code;
+}
+
+static void raster_draw(const operation *op, const drawing *all, block part, candidate *order) {
+    for (long i = part.first; i < part.first + part.images; i++) {
+        int64_t *code = all->codes + part.column * all->batch + i;
+        if (!all->known[part.column])
+            *code = drawn(at(op->in, i, all->row, part.column), all->noise + (part.column * all->batch + i) * op->columns, op->columns, all,
+                          order);
+        memcpy(at(op->out, i, all->row, part.column), op->table + *code * op->depth, sizeof(float) * op->depth);
+    }
+}
+
+static void raster_run(const operation *op, const drawing *all, block part, vec (*sums)[2], float *shares, candidate *order, int threads) {
+    if (op->kind == PRODUCT) return raster_product(op, all->row, part, sums, threads);
+    if (op->kind == DRAW) return raster_draw(op, all, part, order);
+    for (long i = part.first; i < part.first + part.images; i++) {
+        if (op->kind == SHIFT) { /* `columns` rows of `depth` floats: each takes the place of the one above it */
+            memmove(op->out.start + i * op->out.image, op->out.start + i * op->out.image + op->depth,
+                    sizeof(float) * op->depth * (op->columns - 1));
+            continue;
+        }
+        for (long x = part.column; x < part.column + part.columns; x++) {
+            const float *in = at(op->in, i, all->row, x), *more = at(op->more, i, all->row, x);
+            float *out = at(op->out, i, all->row, x);
+            switch (op->kind) { /* a constant in every call, so that each becomes a loop of its own */
+#define CASE(kind) \
+    case kind: raster_activate(kind, in, more, out, op->columns); break;
+                CASE(RELU) CASE(ELU) CASE(GATED) CASE(GLU) CASE(ADD)
+#undef CASE
+                case ATTEND: {
+                    long values = op->extra[0] * op->extra[1] * op->extra[3];
+                    float *keys = (float *)more;
+                    raster_attend(op, in, keys, keys + values, out, all->row * all->width + x, shares);
+                }
+            }
+        }
+    }
+}
+
+/* Draws row `row` of all images: the first `before` operations for the whole row, the rest at each column. codes (width, batch), of
+   which those in columns with known[column] are given; noise (width, batch, size). */
+void NAME(raster_row)(const int64_t *operations, const double *noise, const int64_t *known, int64_t *codes, long before, long count,
+                      long batch, long width, long row, long size, long top_k, float temperature, float top_p, int threads) {
+    const operation *all = (const operation *)operations;
+    drawing task = {noise, known, codes, temperature, top_p, top_k, batch, width, row};
+    long share = (batch + threads - 1) / threads, shares = (batch + share - 1) / share;
+    int helpers = batch == 1 ? threads : 1;
+    PARALLEL(for num_threads(shares) schedule(static, 1) if (shares > 1))
+    for (long n = 0; n < shares; n++) {
+        block part = {n * share, batch - n * share < share ? batch - n * share : share, 0, width};
+        vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * part.images * width + 63) / 64 * 64);
+        float *shares_of = malloc(sizeof(float) * (row + 1) * width);
+        candidate *order = malloc(sizeof *order * size);
+        for (long k = 0; k < before; k++) raster_run(all + k, &task, part, sums, shares_of, order, helpers);
+        part.columns = 1;
+        for (; part.column < width; part.column++)
+            for (long k = before; k < count; k++) raster_run(all + k, &task, part, sums, shares_of, order, 1);
+        free(sums), free(shares_of), free(order);
+    }
+}
