@@ -18,6 +18,7 @@ from smalti.priors.sampling import gumbel_noise
 
 PRODUCT, RELU, ELU, GATED, GLU, ADD, SHIFT, ATTEND, DRAW = range(9)  # as in raster.h
 FIELDS = 20  # whole numbers of an operation there
+LANES = 16  # of the widest vectors: what is kept for attention is filled up to them
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ class Raster:
 
     def attend(self, qkv: Place, heads: int, key_width: int, value_width: int, length: int) -> Place:
         """Attention of this position over itself and all before it."""
+        length = -(-length // LANES) * LANES
         out, size = self.point(heads * value_width), heads * (key_width + value_width) * length
         cache = Place(self.like.new_zeros(self.batch, size), size, size)
         extra = [heads, key_width, value_width, length]
@@ -202,10 +204,10 @@ class Raster:
         assert operations.shape[1] == FIELDS
         codes, known, rules = plan.known.clone(), plan.mask.long(), plan.rules
         top_k, top_p = rules.top_k or 0, 1.0 if rules.top_p is None else rules.top_p
-        like = self.like.new_empty(self.batch, size)
+        like = self.like.new_empty(self.width, self.batch, size)
         for start in tqdm(range(0, places, self.width), desc="drawing", disable=not plan.progress, leave=False):
             row, end = codes[:, start : start + self.width].T.contiguous(), start + self.width
-            noise = torch.stack([gumbel_noise(like, plan.generator) for _ in range(self.width)])
+            noise = gumbel_noise(like, plan.generator)  # the same as in a call for each column
             self.native.raster_row(
                 operations, noise, known[start:end], row, len(self.by_row), len(operations), self.batch, self.width,
                 start // self.width, size, top_k, rules.temperature, top_p,

@@ -21,6 +21,24 @@ static void linear_rows(const float *left, long stride, const float *panel, long
     }
 }
 
+#define WIDE 4 /* panels that a single row is multiplied with at once: its sums alone would wait for each other */
+
+/* sums[p] += a row times panel p of WIDE, which lie `step` floats apart; the same chains as above. */
+static void linear_wide(const float *left, const float *panels, long step, long depth, vec (*sums)[2]) {
+    vec here[WIDE][2];
+    UNROLL for (int p = 0; p < WIDE; p++) here[p][0] = sums[p][0], here[p][1] = sums[p][1];
+    for (long d = 0; d < depth; d++) {
+        vec value = splat(left[d]);
+        UNROLL for (int p = 0; p < WIDE; p++) {
+            const float *panel = panels + p * step + d * PANEL;
+            __builtin_prefetch(panel + 512);
+            here[p][0] += value * load(panel);
+            here[p][1] += value * load(panel + LANES);
+        }
+    }
+    UNROLL for (int p = 0; p < WIDE; p++) sums[p][0] = here[p][0], sums[p][1] = here[p][1];
+}
+
 /* GELU with the tanh of GPT-2. */
 INLINE vec vgelu(vec x) { return 0.5f * x * (1.0f + vtanh(0.797884561f * (x + 0.044715f * x * x * x))); }
 

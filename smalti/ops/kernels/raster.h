@@ -37,6 +37,26 @@ INLINE float *at(place where, long image, long row, long column) {
     return where.start + image * where.image + row * where.row + column * where.column;
 }
 
+/* The same for a single image and column. */
+static void raster_single(const operation *op, long row, block part) {
+    const float *in = at(op->in, part.first, row, part.column), *more = at(op->more, part.first, row, part.column);
+    float *out = at(op->out, part.first, row, part.column);
+    long step = op->depth * PANEL, whole = op->columns / (WIDE * PANEL) * WIDE;
+    vec sums[WIDE][2];
+    for (long p = 0; p < whole; p += WIDE) {
+        memcpy(sums, more + p * PANEL, sizeof sums);
+        linear_wide(in, op->table + p * step, step, op->depth, sums);
+        memcpy(out + p * PANEL, sums, sizeof sums);
+    }
+    for (long p = whole; p * PANEL < op->columns; p++) {
+        long width = op->columns - p * PANEL < PANEL ? op->columns - p * PANEL : PANEL;
+        memset(sums, 0, sizeof *sums);
+        memcpy(sums, more + p * PANEL, sizeof(float) * width);
+        linear_rows(in, 0, op->table + p * step, op->depth, sums, 1);
+        memcpy(out + p * PANEL, sums, sizeof(float) * width);
+    }
+}
+
 /* out = more + in x table, for all images and columns of a block. The rows of a tile are images or columns, whichever are many. */
 static void raster_product(const operation *op, long row, block part, vec (*sums)[2], int threads) {
     int across = part.columns > 1;
@@ -92,33 +112,36 @@ INLINE void raster_activate(int64_t kind, const float *in, const float *more, fl
     }
 }
 
-/* Attention of one position of one image, over keys and values that are kept as (head, width, length). */
-static void raster_attend(const operation *op, const float *qkv, float *keys, float *values, float *out, long position, float *shares) {
+/* Attention of one position of one image over itself and all before. Keys and values are kept in blocks of LANES positions, so that they
+   are read from end to end: [head][block][channel][lane]. `scratch` holds `length` shares, then a vector for each channel of a value. */
+static void raster_attend(const operation *op, const float *qkv, float *cache, float *out, long position, float *scratch) {
     long heads = op->extra[0], key_width = op->extra[1], value_width = op->extra[2], length = op->extra[3], count = position + 1;
-    float scale = 1.0f / sqrtf((float)key_width);
+    long block = position / LANES, lane = position % LANES;
+    float scale = 1.0f / sqrtf((float)key_width), *shares = scratch;
+    vec *sums = (vec *)(scratch + length);
     for (long head = 0; head < heads; head++) {
         const float *query = qkv + head * key_width, *key = query + heads * key_width;
         const float *value = qkv + 2 * heads * key_width + head * value_width;
-        float *own_keys = keys + head * key_width * length, *own_values = values + head * value_width * length;
-        for (long k = 0; k < key_width; k++) own_keys[k * length + position] = key[k];
-        for (long k = 0; k < value_width; k++) own_values[k * length + position] = value[k];
-        float highest = -INFINITY;
-        long t = 0;
-        for (; t + LANES <= count; t += LANES) {
+        float *keys = cache + head * length * key_width, *values = cache + heads * length * key_width + head * length * value_width;
+        for (long k = 0; k < key_width; k++) keys[(block * key_width + k) * LANES + lane] = key[k];
+        for (long k = 0; k < value_width; k++) values[(block * value_width + k) * LANES + lane] = value[k];
+        vec highest = splat(-INFINITY);
+        for (long n = 0; n <= block; n++) {
             vec sum = splat(0);
-            for (long k = 0; k < key_width; k++) sum += query[k] * load(own_keys + k * length + t);
-            store(shares + t, sum * scale);
-            float top = largest(sum) * scale;
-            highest = top > highest ? top : highest;
+            for (long k = 0; k < key_width; k++) sum += query[k] * load(keys + (n * key_width + k) * LANES);
+            sum *= scale;
+            for (long behind = n < block ? LANES : lane + 1; behind < LANES; behind++) sum[behind] = -INFINITY;
+            store(shares + n * LANES, sum);
+            highest = vmax(highest, sum);
         }
-        for (; t < count; t++) {
-            float sum = 0;
-            for (long k = 0; k < key_width; k++) sum += query[k] * own_keys[k * length + t];
-            shares[t] = sum * scale;
-            highest = shares[t] > highest ? shares[t] : highest;
+        float sum = exponentials(shares, count, largest(highest));
+        for (long t = count; t % LANES; t++) shares[t] = 0;
+        for (long k = 0; k < value_width; k++) sums[k] = splat(0);
+        for (long n = 0; n <= block; n++) {
+            vec share = load(shares + n * LANES);
+            for (long k = 0; k < value_width; k++) sums[k] += share * load(values + (n * value_width + k) * LANES);
         }
-        float sum = exponentials(shares, count, highest);
-        for (long k = 0; k < value_width; k++) out[head * value_width + k] = dot(shares, own_values + k * length, count) / sum;
+        for (long k = 0; k < value_width; k++) out[head * value_width + k] = total(sums[k]) / sum;
     }
 }
 
@@ -175,7 +198,8 @@ static void raster_draw(const operation *op, const drawing *all, block part, can
     }
 }
 
-static void raster_run(const operation *op, const drawing *all, block part, vec (*sums)[2], float *shares, candidate *order, int threads) {
+static void raster_run(const operation *op, const drawing *all, block part, vec (*sums)[2], float *scratch, candidate *order, int threads) {
+    if (op->kind == PRODUCT && part.images * part.columns == 1) return raster_single(op, all->row, part);
     if (op->kind == PRODUCT) return raster_product(op, all->row, part, sums, threads);
     if (op->kind == DRAW) return raster_draw(op, all, part, order);
     for (long i = part.first; i < part.first + part.images; i++) {
@@ -192,14 +216,20 @@ static void raster_run(const operation *op, const drawing *all, block part, vec 
     case kind: raster_activate(kind, in, more, out, op->columns); break;
                 CASE(RELU) CASE(ELU) CASE(GATED) CASE(GLU) CASE(ADD)
 #undef CASE
-                case ATTEND: {
-                    long values = op->extra[0] * op->extra[1] * op->extra[3];
-                    float *keys = (float *)more;
-                    raster_attend(op, in, keys, keys + values, out, all->row * all->width + x, shares);
-                }
+                case ATTEND: raster_attend(op, in, (float *)more, out, all->row * all->width + x, scratch);
             }
         }
     }
+}
+
+/* Floats that attention needs beside its cache. */
+static long scratch_size(const operation *all, long count) {
+    long most = 0;
+    for (long n = 0; n < count; n++) {
+        long need = all[n].kind == ATTEND ? all[n].extra[3] + all[n].extra[2] * LANES : 0;
+        most = need > most ? need : most;
+    }
+    return most;
 }
 
 /* Draws row `row` of all images: the first `before` operations for the whole row, the rest at each column. codes (width, batch), of
@@ -214,12 +244,12 @@ void NAME(raster_row)(const int64_t *operations, const double *noise, const int6
     for (long n = 0; n < shares; n++) {
         block part = {n * share, batch - n * share < share ? batch - n * share : share, 0, width};
         vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * part.images * width + 63) / 64 * 64);
-        float *shares_of = malloc(sizeof(float) * (row + 1) * width);
+        float *scratch = aligned_alloc(64, (sizeof(float) * scratch_size(all, count) + 63) / 64 * 64);
         candidate *order = malloc(sizeof *order * size);
-        for (long k = 0; k < before; k++) raster_run(all + k, &task, part, sums, shares_of, order, helpers);
+        for (long k = 0; k < before; k++) raster_run(all + k, &task, part, sums, scratch, order, helpers);
         part.columns = 1;
         for (; part.column < width; part.column++)
-            for (long k = before; k < count; k++) raster_run(all + k, &task, part, sums, shares_of, order, 1);
-        free(sums), free(shares_of), free(order);
+            for (long k = before; k < count; k++) raster_run(all + k, &task, part, sums, scratch, order, 1);
+        free(sums), free(scratch), free(order);
     }
 }
