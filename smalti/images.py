@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from smalti import jpeg
 from smalti.errors import SmaltiError
 from smalti.pixels import shrink, to_uint8
 
@@ -28,7 +29,9 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None) -> np.ndarray:
+def read_image(
+    file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None, at_least: int | None = None
+) -> np.ndarray:
     """Read an image as uint8 (H, W, C).
 
     Rotated as its EXIF says; palettes resolved; transparency laid on white; 16-bit values scaled to 8; of an animation
@@ -38,6 +41,8 @@ def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: 
         file: a path, the bytes of a file, or a Pillow image.
         channels: 3 for RGB, 1 for grey.
         name: what to call it in an error; by default the path.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, so long as both sides keep so
+            many pixels; much quicker when the image is made small anyway. None decodes it whole.
 
     Raises:
         BadImage: missing, empty, truncated, no image, or more than 200 million pixels.
@@ -47,11 +52,17 @@ def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata; its bomb check is replaced below
             if not isinstance(file, Image.Image):
-                with _open(file) as image:
-                    return read_image(image, channels, name)
+                data = _read(file)
+                quick = None if at_least is None else jpeg.decode(data, channels, at_least, LARGEST_PX)
+                if quick is not None:
+                    return quick
+                with Image.open(io.BytesIO(data)) as image:
+                    return read_image(image, channels, name, at_least)
             image = file
             if image.width * image.height > LARGEST_PX:
                 raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
+            if at_least is not None:
+                jpeg.draft(image, at_least)
             return _to_array(image, channels)
     except BadImage:
         raise
@@ -65,17 +76,15 @@ def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: 
         raise BadImage(f"{name}: cut off or damaged ({error})") from error
 
 
-def _open(file: Path | str | bytes) -> Image.Image:
-    if isinstance(file, bytes):
-        if not file:
-            raise OSError("0 bytes")
-        return Image.open(io.BytesIO(file))
-    path = Path(file)
-    if path.is_dir():
-        raise BadImage(f"{path}: a folder where an image was expected")
-    if path.is_file() and path.stat().st_size == 0:
+def _read(file: Path | str | bytes) -> bytes:
+    if not isinstance(file, bytes):
+        path = Path(file)
+        if path.is_dir():
+            raise BadImage(f"{path}: a folder where an image was expected")
+        file = path.read_bytes()
+    if not file:
         raise OSError("0 bytes")
-    return Image.open(path)
+    return file
 
 
 def _to_array(image: Image.Image, channels: int) -> np.ndarray:

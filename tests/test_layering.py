@@ -13,6 +13,7 @@ BOTTOM = {
     "errors",
     "shapes",
     "pixels",
+    "jpeg",
     "schedules",
     "configs",
     "files",

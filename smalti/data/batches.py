@@ -1,15 +1,19 @@
-"""From a source to batches of uint8 (B, S, S, C): held in memory when they fit, otherwise streamed by workers."""
+"""From a source to batches of uint8 (B, S, S, C): held in memory when they fit, otherwise streamed by threads."""
 
+import itertools
 import math
+import os
 import sys
+import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from smalti.data.sources import Source
@@ -21,6 +25,11 @@ MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is held in m
 FEWEST_IMAGES = 2
 BINARY_SEED = 0  # of fixed binarisation
 SHIFT = 16  # images are shifted by at most 1/16 of their size
+
+
+def reading_threads() -> int:
+    """How many threads read images: one for each core that this process may use, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class Pixels:
@@ -61,13 +70,14 @@ class Pixels:
     def _load(self, progress: bool) -> np.ndarray:
         shape = (len(self.source), self.size, self.size, self.channels)
         pixels, count = np.empty(shape, dtype=np.uint8), 0
-        bar = tqdm(range(len(self.source)), desc="reading images", disable=not progress, file=sys.stderr, leave=False)
-        for index in bar:
-            try:
-                pixels[count] = self._read(index)
-                count += 1
-            except BadImage as error:
-                self.bad.append(str(error))
+        with ThreadPoolExecutor(reading_threads()) as pool:
+            found = pool.map(self._read_or_error, range(shape[0]))
+            for image in tqdm(found, "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False):
+                if isinstance(image, BadImage):
+                    self.bad.append(str(image))
+                else:
+                    pixels[count] = image
+                    count += 1
         if count < FEWEST_IMAGES:
             first = f"; the first: {self.bad[0]}" if self.bad else ""
             raise SmaltiError(f"{self.source.name}: only {count} of {len(self.source)} images can be read{first}")
@@ -75,8 +85,14 @@ class Pixels:
             warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=3)
         return pixels[:count]
 
+    def _read_or_error(self, index: int) -> np.ndarray | BadImage:
+        try:
+            return self._read(index)
+        except BadImage as error:
+            return error
+
     def _read(self, index: int) -> np.ndarray:
-        pixels = fit(self.source.read(index, self.channels), self.size)
+        pixels = fit(self.source.read(index, self.channels, at_least=self.size), self.size)
         if not self.fixed_binary:
             return pixels
         uniform = np.random.default_rng([BINARY_SEED, int(self.source.indices[index])]).random(pixels.shape)
@@ -120,7 +136,8 @@ class Batches:
         rank: of this process, below `world`.
         world: number of processes.
         augment: "none", "flip" (left-right, half of the time), "flip_shift" (and a shift of up to 1/16 of the size).
-        workers: processes that decode while the model trains; only for images that are not held in memory.
+        workers: threads that decode while the model trains, each a batch; only for images that are not held in memory.
+            Decoders let go of Python's lock, so threads do what processes would, without copies.
     """
 
     def __init__(
@@ -132,14 +149,15 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         augment: Augment = "none",
-        workers: int = 2,
+        workers: int | None = None,
     ):
         if augment not in ("none", "flip", "flip_shift"):
             raise SmaltiError(f"augment must be 'none', 'flip' or 'flip_shift', not {augment!r}")
         if batch_size < 1:
             raise SmaltiError(f"batch_size must be at least 1, not {batch_size}")
         self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
-        self.rank, self.world, self.workers = rank, world, workers
+        self.rank, self.world = rank, world
+        self.workers = reading_threads() if workers is None else workers
         self.augment: Augment = augment
         self.order = Epochs(len(pixels), seed=seed)
 
@@ -153,17 +171,17 @@ class Batches:
     def iterate(self, start: int = 0) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, and so on without end."""
         if self.pixels.memory is not None or not self.workers:
-            step = start
-            while True:
+            for step in itertools.count(start):
                 yield self.batch(step)
-                step += 1
-        loader = DataLoader(
-            _Steps(self, start), batch_size=None, num_workers=self.workers, prefetch_factor=2, persistent_workers=True
-        )
-        for batch in loader:
-            if isinstance(batch, SmaltiError):
-                raise batch
-            yield batch
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            ahead = deque(pool.submit(self.batch, start + offset) for offset in range(2 * self.workers))
+            for step in itertools.count(start + len(ahead)):
+                batch = ahead.popleft().result()
+                ahead.append(pool.submit(self.batch, step))
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Epochs:
@@ -179,6 +197,7 @@ class Epochs:
     def __init__(self, count: int, *, seed: int):
         self.count, self.seed = count, seed
         self._orders: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, first: int, places: int) -> np.ndarray:
         """The numbers at `first`, `first` + 1, ..., (places,)."""
@@ -191,27 +210,12 @@ class Epochs:
 
     def _order(self, epoch: int) -> np.ndarray:
         """The permutation of one epoch; the last two are kept."""
-        if epoch not in self._orders:
-            for old in [number for number in self._orders if number < epoch - 1]:
-                del self._orders[old]
-            self._orders[epoch] = np.random.default_rng([self.seed, 0, epoch]).permutation(self.count)
-        return self._orders[epoch]
-
-
-class _Steps(Dataset):
-    """Batches as a map-style data set, so that torch's worker processes can make them ahead of time, in order."""
-
-    def __init__(self, batches: Batches, start: int):
-        self.batches, self.start = batches, start
-
-    def __len__(self) -> int:
-        return 1 << 40
-
-    def __getitem__(self, offset: int) -> Tensor | SmaltiError:
-        try:
-            return self.batches.batch(self.start + offset)
-        except SmaltiError as error:  # given back, since torch would wrap a worker's exception in its traceback
-            return error
+        with self._lock:
+            if epoch not in self._orders:
+                for old in [number for number in self._orders if number < epoch - 1]:
+                    del self._orders[old]
+                self._orders[epoch] = np.random.default_rng([self.seed, 0, epoch]).permutation(self.count)
+            return self._orders[epoch]
 
 
 def augmented(pixels: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:

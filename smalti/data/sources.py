@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import struct
+import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -38,11 +39,11 @@ FOLDER_NAMES = {
 
 
 class Reader(ABC):
-    """Reads image `index` of the whole data set as uint8 (H, W, C)."""
+    """Reads image `index` of the whole data set as uint8 (H, W, C); from several threads at once."""
 
     @abstractmethod
-    def __call__(self, index: int, channels: int) -> np.ndarray:
-        """Read one image.
+    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
+        """Read one image, perhaps at a smaller size with at least so many pixels on each side (see `read_image`).
 
         Raises:
             BadImage: it cannot be read.
@@ -76,9 +77,9 @@ class Source:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def read(self, index: int, channels: int | None = None) -> np.ndarray:
-        """Image `index` of this part as uint8 (H, W, C)."""
-        return self.reader(self.indices[index], channels or self.channels)
+    def read(self, index: int, channels: int | None = None, at_least: int | None = None) -> np.ndarray:
+        """Image `index` of this part as uint8 (H, W, C), with at least so many pixels a side if it is to be shrunk."""
+        return self.reader(self.indices[index], channels or self.channels, at_least)
 
     def name_of(self, index: int) -> str:
         """The name of image `index` of this part."""
@@ -157,7 +158,7 @@ class _Emoji(Reader):
     def __init__(self) -> None:
         self.read = EmojiReader()
 
-    def __call__(self, index: int, channels: int) -> np.ndarray:
+    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
         return read_image_array(self.read(index), channels)
 
 
@@ -175,8 +176,8 @@ class _Files(Reader):
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
 
-    def __call__(self, index: int, channels: int) -> np.ndarray:
-        return read_image(self.paths[index], channels)
+    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
+        return read_image(self.paths[index], channels, at_least=at_least)
 
 
 def _open_folder(folder: Path) -> tuple[Source, list[str]]:
@@ -222,7 +223,7 @@ class _Array(Reader):
     def __init__(self, pixels: np.ndarray):
         self.pixels = pixels
 
-    def __call__(self, index: int, channels: int) -> np.ndarray:
+    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
         return read_image_array(self.pixels[index][:, :, None], channels)
 
 
@@ -291,23 +292,29 @@ class _Parquet(Reader):
         self.paths, self.starts, self.names = paths, starts, names  # starts: (first row, file, row group)
         self.first = [start[0] for start in starts]
         self.groups: OrderedDict[int, list] = OrderedDict()
+        self.lock = threading.Lock()
 
-    def __call__(self, index: int, channels: int) -> np.ndarray:
+    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
+        at = int(np.searchsorted(self.first, index, side="right")) - 1
+        with self.lock:
+            cell = self._group(at)[index - self.starts[at][0]]
+        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        if data is None:
+            raise BadImage(f"{self.names[index]}: the image column holds no bytes")
+        return read_image(data, channels, self.names[index], at_least)
+
+    def _group(self, at: int) -> list:
+        """The cells of a row group."""
         import pyarrow.parquet as parquet
 
-        at = int(np.searchsorted(self.first, index, side="right")) - 1
-        first, file, group = self.starts[at]
         if at not in self.groups:
+            _, file, group = self.starts[at]
             table = parquet.ParquetFile(self.paths[file]).read_row_group(group, columns=["image"])
             self.groups[at] = table["image"].to_pylist()
             while len(self.groups) > self.KEPT:
                 self.groups.popitem(last=False)
         self.groups.move_to_end(at)
-        cell = self.groups[at][index - first]
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
-        if data is None:
-            raise BadImage(f"{self.names[index]}: the image column holds no bytes")
-        return read_image(data, channels, name=self.names[index])
+        return self.groups[at]
 
 
 def _open_parquet(pattern: str) -> tuple[Source, list[str]]:
