@@ -56,7 +56,12 @@ class PillowFiles(Dataset):
 
 def forever(paths: list[Path], size: int, workers: int) -> Iterator[Tensor]:
     loader = DataLoader(
-        PillowFiles(paths, size), BATCH, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+        PillowFiles(paths, size),
+        BATCH,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        persistent_workers=workers > 0,
     )
     while True:
         yield from loader

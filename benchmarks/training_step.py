@@ -135,7 +135,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="also their network through torch.compile, with its wait")
+    parser.add_argument(
+        "--compile", action="store_true", help="also their network through torch.compile, with its wait"
+    )
     parser.add_argument("--out", default="benchmarks/results/training_step.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -7,6 +7,7 @@ nothing of the size of the logits is kept, and by the native kernels nothing of 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.ops.native import Kernels, Packed, kernels_for
@@ -34,7 +35,7 @@ def gumbel_latents(
         hard: straight-through Gumbel-Softmax; the codebook's gradient is then that of the drawn code alone.
         seed: of the noise.
     """
-    return torch.ops.smalti.gumbel_softmax(logits, codebook, float(temperature), hard, seed)
+    return torch.ops.smalti.gumbel_softmax(logits, codebook, float(temperature), hard, seed)[:3]
 
 
 def gumbel_noise_of(rows: int, size: int, seed: int, like: Tensor) -> Tensor:
@@ -49,30 +50,43 @@ def gumbel_noise_of(rows: int, size: int, seed: int, like: Tensor) -> Tensor:
     return uniform.log_().neg_().clamp_(min=2.0**-25).log_().neg_()
 
 
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # latents, kl, codes, and what the backward pass needs:
+# drawn (N,) int64, the codes that `hard` chose; stats (N, 4): see `row_t` in gumbel.h
+
+
 @torch.library.custom_op("smalti::gumbel_softmax", mutates_args=())
 def _forward(
     logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     native = kernels_for(logits, codebook)
     if native is not None:
         return _native_forward(native, logits, codebook, temperature, hard, seed)
     noisy = logits + gumbel_noise_of(len(logits), logits.shape[1], seed, logits)
-    log_q = logits.log_softmax(1)
-    kl = math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(1)
-    latents = codebook[noisy.argmax(1)] if hard else (noisy / temperature).softmax(1) @ codebook
-    return latents, kl, logits.argmax(1)
+    lse, (highest, drawn) = logits.logsumexp(1), noisy.max(1)
+    shares = ((noisy - highest[:, None]) / temperature).exp()
+    scale = 1 / shares.sum(1)
+    log_q = logits - lse[:, None]
+    entropy = -(log_q.exp() * log_q).sum(1)
+    latents = codebook[drawn] if hard else (shares * scale[:, None]) @ codebook
+    stats = torch.stack([lse, entropy, highest, scale], dim=1)
+    return latents, math.log(logits.shape[1]) - entropy, logits.argmax(1), drawn, stats
 
 
 @_forward.register_fake
-def _(logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _(logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int) -> Outputs:
     rows = len(logits)
-    return logits.new_empty(rows, codebook.shape[1]), logits.new_empty(rows), logits.new_empty(rows, dtype=torch.int64)
+    codes = logits.new_empty(rows, dtype=torch.int64)
+    latents = logits.new_empty(rows, codebook.shape[1])
+    return latents, logits.new_empty(rows), codes, torch.empty_like(codes), logits.new_empty(rows, 4)
 
 
 @torch.library.custom_op("smalti::gumbel_softmax_backward", mutates_args=())
 def _backward(
     logits: Tensor,
     codebook: Tensor,
+    latents: Tensor,
+    drawn: Tensor,
+    stats: Tensor,
     latents_gradient: Tensor,
     kl_gradient: Tensor,
     temperature: float,
@@ -81,24 +95,30 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     native = kernels_for(logits, codebook)
     if native is not None:
-        return _native_backward(native, logits, codebook, latents_gradient, kl_gradient, temperature, hard, seed)
-    noisy = logits + gumbel_noise_of(len(logits), logits.shape[1], seed, logits)
-    weights, log_q = (noisy / temperature).softmax(1), logits.log_softmax(1)
-    pull = latents_gradient @ codebook.T
-    logits_gradient = weights * (pull - (weights * pull).sum(1, keepdim=True)) / temperature
-    probabilities = log_q.exp()
-    centred = log_q - (probabilities * log_q).sum(1, keepdim=True)
-    logits_gradient += kl_gradient[:, None] * probabilities * centred
+        means = torch.empty(0) if hard else (latents * latents_gradient).sum(1)
+        gradients = _native_backward(
+            native, logits, codebook, stats, means, latents_gradient, kl_gradient, temperature, hard, seed
+        )
+    else:
+        noisy = logits + gumbel_noise_of(len(logits), logits.shape[1], seed, logits)
+        lse, entropy, highest, scale = stats[:, :, None].unbind(1)
+        weights, log_q = ((noisy - highest) / temperature).exp() * scale, logits - lse
+        pull = latents_gradient @ codebook.T
+        logits_gradient = weights * (pull - (weights * pull).sum(1, keepdim=True)) / temperature
+        logits_gradient += kl_gradient[:, None] * log_q.exp() * (log_q + entropy)
+        gradients = logits_gradient, codebook if hard else weights.T @ latents_gradient
     if hard:
-        drawn = torch.zeros_like(codebook).index_add_(0, noisy.argmax(1), latents_gradient)
-        return logits_gradient, drawn
-    return logits_gradient, weights.T @ latents_gradient
+        return gradients[0], torch.zeros_like(codebook).index_add_(0, drawn, latents_gradient)
+    return gradients
 
 
 @_backward.register_fake
 def _(
     logits: Tensor,
     codebook: Tensor,
+    latents: Tensor,
+    drawn: Tensor,
+    stats: Tensor,
     latents_gradient: Tensor,
     kl_gradient: Tensor,
     temperature: float,
@@ -110,14 +130,14 @@ def _(
 
 def _keep(ctx, inputs, output) -> None:
     logits, codebook, ctx.temperature, ctx.hard, ctx.seed = inputs
-    ctx.save_for_backward(logits, codebook)
-    ctx.mark_non_differentiable(output[2])
+    latents, _, codes, drawn, stats = output
+    ctx.save_for_backward(logits, codebook, latents, drawn, stats)
+    ctx.mark_non_differentiable(codes, drawn, stats)
 
 
-def _differentiate(ctx, latents_gradient, kl_gradient, _):
-    logits, codebook = ctx.saved_tensors
+def _differentiate(ctx, latents_gradient, kl_gradient, *_):
     gradients = torch.ops.smalti.gumbel_softmax_backward(
-        logits, codebook, latents_gradient, kl_gradient, ctx.temperature, ctx.hard, ctx.seed
+        *ctx.saved_tensors, latents_gradient, kl_gradient, ctx.temperature, ctx.hard, ctx.seed
     )
     return *gradients, None, None, None
 
@@ -130,31 +150,38 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 
 def _native_forward(
     native: Kernels, logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     (rows, size), dim = logits.shape, codebook.shape[1]
     logits, codebook = logits.contiguous(), codebook.contiguous()
-    latents, kl = logits.new_empty(rows, dim), logits.new_empty(rows)
-    codes = torch.empty(rows, dtype=torch.int64)
+    latents, kl, stats = logits.new_empty(rows, dim), logits.new_empty(rows), logits.new_empty(rows, 4)
+    codes, drawn = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
     packed = codebook if hard else Packed(native, codebook.T, codebook.new_zeros(dim)).panels
-    native.gumbel(logits, packed, codebook, latents, kl, codes, rows, size, dim, temperature, seed, hard)
-    return latents, kl, codes
+    sizes = (rows, size, dim, temperature, seed, hard)
+    native.gumbel(logits, packed, codebook, latents, kl, codes, drawn, stats, *sizes)
+    return latents, kl, codes, drawn, stats
 
 
 def _native_backward(
     native: Kernels,
     logits: Tensor,
     codebook: Tensor,
+    stats: Tensor,
+    means: Tensor,
     latents_gradient: Tensor,
     kl_gradient: Tensor,
     temperature: float,
     hard: bool,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
+    """The gradient in the logits and, unless `hard`, in the codebook."""
     (rows, size), dim = logits.shape, codebook.shape[1]
-    logits_gradient, codebook_gradient = torch.empty_like(logits.contiguous()), torch.empty_like(codebook.contiguous())
+    logits = logits.contiguous()
+    up = F.pad(latents_gradient, (0, -dim % native.panel)).contiguous()  # to whole panels
+    logits_gradient = torch.empty_like(logits)
+    codebook_gradient = up.new_zeros(0 if hard else size, up.shape[1])
     packed = Packed(native, codebook, codebook.new_zeros(size)).panels
     native.gumbel_backward(
-        logits.contiguous(), packed, latents_gradient.contiguous(), kl_gradient.contiguous(),
-        logits_gradient, codebook_gradient, rows, size, dim, temperature, seed, hard,
+        logits, packed, up, kl_gradient.contiguous(), stats, means, logits_gradient, codebook_gradient,
+        rows, size, dim, temperature, seed, hard,
     )  # fmt: skip
-    return logits_gradient, codebook_gradient
+    return logits_gradient, codebook_gradient[:, :dim]

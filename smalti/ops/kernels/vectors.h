@@ -51,37 +51,50 @@ INLINE vec vmax(vec first, vec second) {
 }
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
 
+/* The functions below are long chains of operations that wait for each other. They take several vectors, one operation of all
+   after the other: a processor looks some 250 instructions ahead, and so finds as many chains to work on as there are vectors. */
+#define WAYS 4
+#define EACH UNROLL for (int w = 0; w < ways; w++)
+
 /* e^x within 2 units in the last place; for x below -87 it is e^-87, above 88 e^88. With n the nearest whole number to
    x / ln 2 and r the rest, e^x = 2^n (1 + r + r^2 q(r)); q is a least-squares fit at 400 Chebyshev nodes. */
-INLINE vec vexp(vec x) {
-    x = choose(x < splat(-87.0f), splat(-87.0f), x);
-    x = choose(x > splat(88.0f), splat(88.0f), x);
-    vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* adding 1.5 * 2^23 rounds to a whole number */
-    vec r = x - n * 0.693359375f - n * -2.12194440e-4f;    /* ln 2 in two parts, the first with few bits */
-    vec q = splat(1.374829955e-3f);
-    q = q * r + 8.371041559e-3f;
-    q = q * r + 4.166982788e-2f;
-    q = q * r + 1.666649730e-1f;
-    q = q * r + 4.999998613e-1f;
-    return (vec)((ivec)(q * r * r + r + 1.0f) + (__builtin_convertvector(n, ivec) << 23));
+INLINE void vexps(vec *x, int ways) {
+    vec n[WAYS], r[WAYS], q[WAYS];
+    EACH x[w] = choose(x[w] < splat(-87.0f), splat(-87.0f), x[w]);
+    EACH x[w] = choose(x[w] > splat(88.0f), splat(88.0f), x[w]);
+    EACH n[w] = (x[w] * 1.44269504f + 12582912.0f) - 12582912.0f; /* adding 1.5 * 2^23 rounds to a whole number */
+    EACH r[w] = x[w] - n[w] * 0.693359375f;                       /* ln 2 in two parts, the first with few bits */
+    EACH r[w] -= n[w] * -2.12194440e-4f;
+    EACH q[w] = 1.374829955e-3f * r[w] + 8.371041559e-3f;
+    EACH q[w] = q[w] * r[w] + 4.166982788e-2f;
+    EACH q[w] = q[w] * r[w] + 1.666649730e-1f;
+    EACH q[w] = q[w] * r[w] + 4.999998613e-1f;
+    EACH q[w] = q[w] * r[w] * r[w] + r[w] + 1.0f;
+    EACH x[w] = (vec)((ivec)q[w] + (__builtin_convertvector(n[w], ivec) << 23));
 }
 
 /* ln x for positive normal x, within 2 units in the last place. With x = 2^n m, m within a factor sqrt 2 of 1, and t = m - 1
    it is n ln 2 + t + t^2 q(t); q is a least-squares fit at 2000 Chebyshev nodes. */
-INLINE vec vlog(vec x) {
-    ivec bits = (ivec)x;
-    ivec n = (bits - 0x3f3504f3) >> 23; /* 0x3f3504f3 is sqrt(1/2) */
-    vec t = (vec)(bits - (n << 23)) - 1.0f;
-    vec q = splat(8.649196304e-2f);
-    q = q * t - 1.438149908e-1f;
-    q = q * t + 1.498124834e-1f;
-    q = q * t - 1.656325363e-1f;
-    q = q * t + 1.995525839e-1f;
-    q = q * t - 2.500192088e-1f;
-    q = q * t + 3.333412996e-1f;
-    q = q * t - 4.999999027e-1f;
-    vec whole = __builtin_convertvector(n, vec);
-    return whole * 0.693359375f + (t + (q * t * t + whole * -2.12194440e-4f));
+INLINE void vlogs(vec *x, int ways) {
+    vec whole[WAYS], t[WAYS], q[WAYS];
+    EACH {
+        ivec n = ((ivec)x[w] - 0x3f3504f3) >> 23; /* 0x3f3504f3 is sqrt(1/2) */
+        t[w] = (vec)((ivec)x[w] - (n << 23)) - 1.0f;
+        whole[w] = __builtin_convertvector(n, vec);
+    }
+    EACH q[w] = 8.649196304e-2f * t[w] - 1.438149908e-1f;
+    EACH q[w] = q[w] * t[w] + 1.498124834e-1f;
+    EACH q[w] = q[w] * t[w] - 1.656325363e-1f;
+    EACH q[w] = q[w] * t[w] + 1.995525839e-1f;
+    EACH q[w] = q[w] * t[w] - 2.500192088e-1f;
+    EACH q[w] = q[w] * t[w] + 3.333412996e-1f;
+    EACH q[w] = q[w] * t[w] - 4.999999027e-1f;
+    EACH x[w] = whole[w] * 0.693359375f + (t[w] + (q[w] * t[w] * t[w] + whole[w] * -2.12194440e-4f));
+}
+
+INLINE vec vexp(vec x) {
+    vexps(&x, 1);
+    return x;
 }
 
 INLINE vec vsigmoid(vec x) { return 1.0f / (1.0f + vexp(-x)); }
