@@ -2,9 +2,9 @@
 
     python benchmarks/data_loading.py
 
-The files are made here: 200 textured pictures of 512x512, wanted at 256x256. Both sides give shuffled uint8 batches of 32
-with the same number of workers. Ours decodes at half size by the cosine transform where that leaves enough pixels, which is
-not the same as a bicubic resize: the mean difference between the two is printed.
+The files are made here: 200 textured pictures of 512x512, wanted at 256x256. Both sides give shuffled uint8 batches of
+32 with the same number of workers. Ours decodes at half size by the cosine transform where that leaves enough pixels,
+which is not the same as a bicubic resize: the mean difference between the two is printed.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     make bench-training_step        # the environment of the peers, then: python benchmarks/training_step.py
 
-Both sides start from the same weights and take the same images: 64x64, soft Gumbel-Softmax at temperature 0.9, mean squared
-error, Adam. Ours keeps their convolutions and replaces what lies between them by `Categorical`; it is channels-last, with
-a fused optimiser. Before timing, the gradients of both are compared on the same noise. bf16 is measured where the processor
-has bf16 arithmetic; elsewhere it is slower than fp32 and the rows are left out.
+Both sides start from the same weights and take the same images: soft Gumbel-Softmax at temperature 0.9, mean squared
+error, Adam. Ours keeps their convolutions and replaces what lies between them by `Categorical`; it is channels-last,
+with a fused optimiser. Before timing, the gradients of both are compared on the same noise. bf16 is measured where the
+processor has bf16 arithmetic; elsewhere it is slower than fp32 and the rows are left out.
 """
 
 import argparse

@@ -234,5 +234,5 @@ def count_codes(model: Autoencoder, source: Source, batch_size: int = 64) -> Ten
     bottleneck = model.codes_bottleneck
     counts = torch.zeros(bottleneck.num_codebooks, bottleneck.codebook_size, dtype=torch.int64)
     for batch in pixels.in_order(batch_size):
-        counts += bottleneck.histogram(model.encode(to_float(batch)))
+        counts += bottleneck.histogram(model.encode(to_float(batch))).cpu()
     return counts

@@ -87,11 +87,11 @@ class AutoencoderTask(Task):
         bottleneck = self.autoencoder.bottleneck
         discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
         self.usage = CodeUsage(discrete.codebook_size, discrete.num_codebooks) if discrete else None
-        self.counted: list[Tensor] = []
+        self.counted: list[tuple[Tensor, int]] = []  # counts of a batch's codes, and how many they are
         photo = experiment.photo
         self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
         self.adversary = Adversary(photo, channels, device) if photo.adversarial_weight else None
-        self.restarted = 0.0
+        self.restarted = torch.zeros(())
 
     @property
     def model(self) -> Autoencoder:
@@ -125,7 +125,7 @@ class AutoencoderTask(Task):
             images = binarize(images)
         loss = self._photo_loss(images, autoencoder_loss(self.autoencoder, images, self.experiment.loss, step), step)
         if loss.codes is not None:
-            self.counted.append(self.autoencoder.codes_bottleneck.histogram(loss.codes))
+            self.counted.append((self.autoencoder.codes_bottleneck.histogram(loss.codes), loss.codes.numel()))
         return loss
 
     def _photo_loss(self, images: Tensor, loss: Loss, step: int) -> Loss:
@@ -147,8 +147,10 @@ class AutoencoderTask(Task):
         """Update the codebook and the discriminator; count the codes."""
         if self.adversary is not None:
             self.adversary.step()
-        self.restarted += self.autoencoder.bottleneck.update().get("restarted", 0.0)
-        alarms = [self.usage.observe(counts) for counts in self.counted] if self.usage else []
+        restarted = self.autoencoder.bottleneck.update().get("restarted")
+        if restarted is not None:
+            self.restarted = self.restarted.to(restarted.device) + restarted
+        alarms = [self.usage.observe(*counts) for counts in self.counted] if self.usage else []
         self.counted.clear()
         return next((alarm for alarm in alarms if alarm), None)
 
@@ -156,7 +158,7 @@ class AutoencoderTask(Task):
         """Usage, perplexity, and how many codes were restarted since the last report."""
         if self.usage is None:
             return {}
-        restarted, self.restarted = self.restarted, 0.0
+        restarted, self.restarted = self.restarted.item(), torch.zeros(())
         return {**self.usage.report(), "restarted_codes": restarted}
 
     def picture(self, model: Pretrained) -> Image.Image:
@@ -170,11 +172,11 @@ class AutoencoderTask(Task):
         adversary = (
             {f"adversary.{name}": value for name, value in self.adversary.state().items()} if self.adversary else {}
         )
-        return {"restarted": torch.tensor(self.restarted), **window, **adversary}
+        return {"restarted": self.restarted.cpu(), **window, **adversary}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on with the usage window and the discriminator."""
-        self.restarted = state["restarted"].item()
+        self.restarted = state["restarted"]
         if self.usage:
             self.usage.load(under(state, "usage"))
         if self.adversary:

@@ -35,17 +35,19 @@ class CodeUsage:
     def __init__(self, codebook_size: int, num_codebooks: int = 1):
         self.window = WINDOW_CODES_PER_ENTRY * codebook_size * num_codebooks
         self.counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
+        self.seen = 0  # codes in `counts`, known without asking a device
         self.latest = torch.full((2,), NONE_YET, dtype=torch.float64)  # usage and perplexity of the last full window
         self.armed = torch.ones((), dtype=torch.bool)
         self.windows = torch.zeros((), dtype=torch.int64)
 
-    def observe(self, counts: Tensor) -> str | None:
-        """Add counts (q, K); returns the alarm's text when a window ends with too few codes in use."""
-        self.counts += counts
-        if self.counts.sum() < self.window:
+    def observe(self, counts: Tensor, seen: int) -> str | None:
+        """Add counts (q, K) of `seen` codes; returns the alarm's text when a window ends with too few codes in use."""
+        self.counts = self.counts.to(counts.device) + counts
+        self.seen += seen
+        if self.seen < self.window:
             return None
         self.latest = torch.tensor([usage(self.counts), perplexity(self.counts)], dtype=torch.float64)
-        self.counts.zero_()
+        self.counts, self.seen = torch.zeros_like(self.counts), 0
         self.windows += 1
         used = self.latest[0].item()
         if used > REARM_ABOVE:
@@ -63,9 +65,10 @@ class CodeUsage:
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed run needs."""
-        return {"counts": self.counts, "latest": self.latest, "armed": self.armed, "windows": self.windows}
+        return {"counts": self.counts.cpu(), "latest": self.latest, "armed": self.armed, "windows": self.windows}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
         self.counts, self.latest = state["counts"], state["latest"]
+        self.seen = int(self.counts.sum())
         self.armed, self.windows = state["armed"], state["windows"]

@@ -1,6 +1,7 @@
 """Laws that every bottleneck obeys; a member that is not in MEMBERS fails the last test."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, NEAREST
 from smalti.schedules import cosine
+from smalti.train.usage import CodeUsage
 
 K, D, SIDE = 24, 6, 4
 
@@ -65,6 +67,19 @@ def bottleneck(request):
 @pytest.fixture(params=DISCRETE)
 def discrete(request):
     return make(request.param)
+
+
+def test_a_training_step_asks_the_device_for_nothing(bottleneck, monkeypatch):
+    """Meta tensors have no values: whatever would wait for a GPU (`item`, `if tensor:`, `nonzero`) raises on them."""
+    monkeypatch.setattr("smalti.models.bottlenecks.base.fp32_island", lambda _: nullcontext())  # no autocast for meta
+    bottleneck = copy.deepcopy(bottleneck).to("meta")
+    out = bottleneck(torch.empty(8, bottleneck.in_channels, SIDE, SIDE, device="meta", requires_grad=True))
+    (out.latents.sum() + out.kl.sum() + sum(out.penalties.values())).backward()
+    bottleneck.update()
+    if isinstance(bottleneck, DiscreteBottleneck):
+        counts = bottleneck.histogram(out.codes)
+        assert counts.shape == (bottleneck.num_codebooks, bottleneck.codebook_size)
+        CodeUsage(bottleneck.codebook_size, bottleneck.num_codebooks).observe(counts, 1)
 
 
 @pytest.mark.parametrize("training", [True, False])

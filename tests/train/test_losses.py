@@ -76,30 +76,30 @@ def test_usage_and_perplexity_by_hand():
 def test_alarm_waits_out_the_start(monkeypatch):
     monkeypatch.setattr("smalti.train.usage.GRACE_WINDOWS", 3)
     watch, few = CodeUsage(4), torch.tensor([[128, 0, 0, 0]])
-    assert [watch.observe(few) is None for _ in range(4)] == [True, True, True, False]
+    assert [watch.observe(few, int(few.sum())) is None for _ in range(4)] == [True, True, True, False]
 
 
 def test_alarm_rings_once_per_fall_and_advises(monkeypatch):
     monkeypatch.setattr("smalti.train.usage.GRACE_WINDOWS", 0)
     watch = CodeUsage(4)  # a window of 128 codes
     few, all_codes = torch.tensor([[64, 0, 0, 0]]), torch.tensor([[16, 16, 16, 16]])
-    assert watch.observe(few) is None  # half a window
+    assert watch.observe(few, int(few.sum())) is None  # half a window
     assert watch.report() == {}
-    alarm = watch.observe(few)
+    alarm = watch.observe(few, int(few.sum()))
     assert "25% of 4 codes" in alarm and "remedies" in alarm
-    assert [watch.observe(few) for _ in range(4)] == [None] * 4
-    assert [watch.observe(all_codes) for _ in range(4)] == [None] * 4
+    assert [watch.observe(few, int(few.sum())) for _ in range(4)] == [None] * 4
+    assert [watch.observe(all_codes, int(all_codes.sum())) for _ in range(4)] == [None] * 4
     assert watch.report() == {"usage": 1.0, "perplexity": pytest.approx(4.0)}
-    assert watch.observe(few) is None and watch.observe(few) is not None
+    assert watch.observe(few, int(few.sum())) is None and watch.observe(few, int(few.sum())) is not None
 
 
 def test_window_does_not_depend_on_the_batch_size():
     codes = torch.randint(0, 8, (512,), generator=torch.Generator().manual_seed(0))
     whole, parts = CodeUsage(8), CodeUsage(8)
     for part in codes.split(256):
-        whole.observe(torch.bincount(part, minlength=8)[None])
+        whole.observe(torch.bincount(part, minlength=8)[None], 256)
     for part in codes.split(16):
-        parts.observe(torch.bincount(part, minlength=8)[None])
+        parts.observe(torch.bincount(part, minlength=8)[None], 16)
     assert whole.report() == parts.report()
 
 

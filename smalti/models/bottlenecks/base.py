@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
+from smalti.ops.counts import code_counts
 from smalti.shapes import check_shape
 
 
@@ -101,7 +102,7 @@ class Bottleneck(nn.Module, ABC):
         """Set what follows a schedule for optimiser step `step`; reports what was set. Called before the step."""
         return {}
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> dict[str, Tensor]:
         """Learn from the statistics of the forward passes since the last update (codebook averages, restarts).
 
         Called once after every optimiser step, so gradient accumulation changes nothing; reports what happened.
@@ -128,9 +129,9 @@ class DiscreteBottleneck(Bottleneck):
         return (h, w)
 
     def histogram(self, codes: Tensor) -> Tensor:
-        """How often each code occurs in codes (B, *grid), for each codebook: (q, K) int64 on the CPU."""
-        each = codes.cpu().view(len(codes), self.num_codebooks, -1).transpose(0, 1).flatten(1)
-        return torch.stack([torch.bincount(part, minlength=self.codebook_size) for part in each])
+        """How often each code occurs in codes (B, *grid), for each codebook: (q, K) int64 on their device."""
+        each = codes.view(len(codes), self.num_codebooks, -1).transpose(0, 1).flatten(1)
+        return torch.stack([code_counts(part, self.codebook_size) for part in each])
 
     def uniform_kl(self, features: Tensor) -> Tensor:
         """KL of one certain code at each position to the uniform distribution: h*w*q*ln K nats, (B,)."""

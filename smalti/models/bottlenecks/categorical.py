@@ -101,6 +101,8 @@ class Categorical(DiscreteBottleneck):
         if min(self.schedule(0), self.schedule.end) <= 0:
             raise SmaltiError(f"the temperature must stay positive; it ends at {self.schedule.end}")
         self.register_buffer("temperature", torch.tensor(self.schedule(0)), persistent=True)
+        self._annealed: float | None = None  # the same number without asking a device
+        self.register_load_state_dict_post_hook(_ask_again)
         self.codebook = None
         if code_dim:
             restart_below = restart_below if self.by_distance else 0.0
@@ -122,9 +124,10 @@ class Categorical(DiscreteBottleneck):
         """Set the temperature for optimiser step `step`."""
         temperature = self.schedule(step)
         self.temperature.fill_(temperature)
+        self._annealed = temperature
         return {"temperature": temperature}
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> dict[str, Tensor]:
         """Restart dead codes; see `Codebook.update`."""
         return {} if self.codebook is None else self.codebook.update()
 
@@ -147,7 +150,7 @@ class Categorical(DiscreteBottleneck):
 
     @torch.no_grad()
     def _initialize(self, features: Tensor) -> None:
-        if self.log_scale is not None and self.codebook is not None and not self.codebook.ready:
+        if self.log_scale is not None and self.codebook is not None and not self.codebook.started:
             flat = flatten_grid(features)
             self.codebook.initialize(flat)
             nearest = self.vectors[nearest_code(flat, self.vectors)]
@@ -161,7 +164,8 @@ class Categorical(DiscreteBottleneck):
         logits, log_prob = self._logits(features), None
         if self.training and self.prior_logits is None and self.estimator in FUSED:
             hard, seed = FUSED[self.estimator], int(torch.randint(1 << 62, ()))
-            latents, kl, codes = gumbel_latents(logits, self.vectors, self.temperature.item(), hard=hard, seed=seed)
+            temperature = self.temperature.item() if self._annealed is None else self._annealed
+            latents, kl, codes = gumbel_latents(logits, self.vectors, temperature, hard=hard, seed=seed)
         else:
             log_q = logits.log_softmax(1)
             kl = (log_q.exp() * (log_q - self._log_prior(batch, height, width))).sum(1)
@@ -212,6 +216,11 @@ class Categorical(DiscreteBottleneck):
 
     def _decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.vectors).permute(0, 3, 1, 2)
+
+
+def _ask_again(bottleneck: nn.Module, _: object) -> None:
+    assert isinstance(bottleneck, Categorical)
+    bottleneck._annealed = None
 
 
 def _in_channels(logits: str, codebook_size: int, code_dim: int, in_channels: int | None) -> int:

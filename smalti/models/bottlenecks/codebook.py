@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
+from smalti.ops.counts import code_counts
 from smalti.ops.nearest import nearest_code
 
 KMEANS_ITERATIONS = 10
@@ -66,6 +67,7 @@ class Codebook(nn.Module):
         self.register_buffer("share", torch.full((size,), 1 / size))
         self.register_buffer("sums", vectors / size)
         self.register_buffer("ready", torch.tensor(start == "random"))
+        self._started = start == "random"
         self._forget()
 
     @property
@@ -77,6 +79,12 @@ class Codebook(nn.Module):
         """Make the code vectors these (K, D)."""
         self.table.copy_(vectors if self.matrix is None else torch.linalg.solve(self.matrix, vectors, left=False))
 
+    @property
+    def started(self) -> bool:
+        """Whether the first values have been taken from data; a device is asked until they have, and never again."""
+        self._started = self._started or bool(self.ready)
+        return self._started
+
     def _forget(self) -> None:
         self._counted: list[Tensor] = []
         self._summed: list[Tensor] = []
@@ -86,13 +94,13 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def initialize(self, vectors: Tensor) -> None:
         """Run k-means on (N, D) vectors for the first values of the codes, unless that has been done."""
-        if self.ready:
+        if self.started:
             return
         size = len(self.table)
         means = _draw(vectors, size)
         for _ in range(KMEANS_ITERATIONS):
             codes = nearest_code(vectors, means)
-            counts = torch.bincount(codes, minlength=size).to(vectors)
+            counts = code_counts(codes, size).to(vectors)
             sums = torch.zeros_like(means).index_add_(0, codes, vectors)
             means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], _draw(vectors, size))
         self._set(means)
@@ -102,15 +110,15 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def observe(self, vectors: Tensor, codes: Tensor) -> None:
         """Collect the assignment of (N, D) vectors to (N,) codes for the next update."""
-        self._counted.append(torch.bincount(codes, minlength=len(self.table)))
+        self._counted.append(code_counts(codes, len(self.table)))
         if self.learning == "ema":
             self._summed.append(torch.zeros_like(self.sums).index_add_(0, codes, vectors))
         self._seen += len(codes)
         self._recent = vectors.detach()
 
     @torch.no_grad()
-    def update(self) -> dict[str, float]:
-        """Average what was observed since the last call, then restart dead codes; reports how many."""
+    def update(self) -> dict[str, Tensor]:
+        """Average what was observed since the last call, then restart dead codes; reports how many, a scalar tensor."""
         if not self._seen or self._recent is None:
             return {}
         weight = 1 - self.decay
@@ -118,18 +126,18 @@ class Codebook(nn.Module):
         if self.learning == "ema":
             self.sums.lerp_(torch.stack(self._summed).sum(0) / self._seen, weight)
             self._set(self.sums / self.share.clamp(min=EPSILON)[:, None])
-        restarted = self._restart(self._recent) if self.restart_below else 0.0
+        restarted = self._restart(self._recent) if self.restart_below else self.share.new_zeros(())
         self._forget()
         return {"restarted": restarted}
 
-    def _restart(self, recent: Tensor) -> float:
+    def _restart(self, recent: Tensor) -> Tensor:
         size = len(self.table)
         dead = self.share < self.restart_below / size
         fresh = _draw(recent, size)
         self._set(torch.where(dead[:, None], fresh, self.vectors))
         self.sums.copy_(torch.where(dead[:, None], fresh / size, self.sums))
         self.share.masked_fill_(dead, 1 / size)
-        return float(dead.sum())
+        return dead.sum().to(self.share)
 
 
 def _draw(vectors: Tensor, num: int) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from smalti.configs import build
@@ -41,10 +42,10 @@ class SeveralQuantizers(CertainBottleneck):
         """The quantizers, in order."""
         return [quantizer for quantizer in self.quantizers if isinstance(quantizer, VectorQuantizer)]
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> dict[str, Tensor]:
         """Move all codebooks; see `Codebook.update`."""
         reports = [quantizer.update() for quantizer in self.members]
-        return {name: sum(report[name] for report in reports) for name in reports[0]}
+        return {name: torch.stack([report[name] for report in reports]).sum() for name in reports[0]}
 
 
 def mean_penalties(outputs: list[BottleneckOutput]) -> dict[str, Tensor]:

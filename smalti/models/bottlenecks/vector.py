@@ -127,6 +127,6 @@ class VectorQuantizer(CertainBottleneck):
     def _decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self._vectors()).permute(0, 3, 1, 2)
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> dict[str, Tensor]:
         """Move the codebook; see `Codebook.update`."""
         return self.codebook.update()
