@@ -34,10 +34,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-bench: bench-lookup bench-gumbel bench-sampling  ## everything that is measured beside the peers; about 40 minutes
+THREADS := 2
+BESIDE_PEERS := lookup gumbel training_step encode sampling
+ALONE := data_loading imports
 
-bench-%: $(PEERS)/.installed  ## one of benchmarks/: lookup, gumbel, sampling
-	PYTHONPATH=.:benchmarks $(PEERS)/bin/python benchmarks/$*.py
+bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%)  ## everything, then the table of docs/performance.md; about an hour
+	$(BIN)/python benchmarks/table.py
+
+$(BESIDE_PEERS:%=bench-%): bench-%: $(PEERS)/.installed  ## one of them; `make bench-lookup THREADS=1`
+	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/$*.py
+
+$(ALONE:%=bench-%): bench-%: $(STAMP)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/$*.py
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from common import compare, save
 from torch import Tensor
@@ -21,7 +22,10 @@ from smalti.models.bottlenecks import VectorQuantizer
 from smalti.ops.nearest import nearest_code, nearest_code_reference
 
 Lookup = Callable[[Tensor], Tensor]
-SIZES = ((16384, 64, 512), (16384, 64, 2048), (16384, 64, 8192), (4096, 64, 8192), (4096, 8, 8192), (4096, 8, 65536))
+SIZES = (
+    (16384, 64, 512), (16384, 64, 2048), (16384, 64, 8192), (4096, 64, 8192), (1024, 64, 8192),
+    (16384, 8, 8192), (4096, 8, 65536),
+)  # fmt: skip
 STEPS = ((16384, 64, 1024), (16384, 64, 8192))
 BATCH, MARGIN = 16, 1e-6
 
@@ -111,7 +115,9 @@ def one_lookup(count: int, dim: int, size: int, rounds: int) -> dict:
             assert fine, f"{name} chose a code that is not the nearest"
     works = {name: timed(lambda lookup=lookup: lookup(features), count) for name, lookup in sides.items()}
     result = compare(f"lookup, N {count}, D {dim}, K {size}", works, "smalti", rounds, "vectors/s")
-    result["codes_unlike_float64"] = different
+    result["size"], result["codes_unlike_float64"] = (count, dim, size), different
+    with torch.inference_mode():
+        result["extra_megabytes"] = round(extra_bytes(lambda: nearest_code(features, codebook)) / 2**20, 1)
     gflops = 2 * dim * size * result["rates"]["smalti"] / 1e9
     result["smalti_gflops"], result["share_of_peak"] = round(gflops, 1), round(gflops / result["peak_gflops"], 3)
     print(f"  smalti: {gflops:.1f} GF/s, {result['share_of_peak']:.0%} of the peak; unlike float64: {different}")
@@ -190,14 +196,30 @@ def one_step(count: int, dim: int, size: int, rounds: int) -> dict:
     return result
 
 
+def growth(results: list[dict]) -> dict:
+    """How our time grows over three sizes each: the slope of its logarithm over that of N, and of K; 1 is linear."""
+    seconds = {result["size"]: result["size"][0] / result["rates"]["smalti"] for result in results}
+
+    def slope(axis: int, sizes: list[tuple[int, int, int]]) -> float:
+        points = np.array([[size[axis], seconds[size]] for size in sizes])
+        return round(float(np.polyfit(*np.log(points).T, 1)[0]), 2)
+
+    by_size = [(16384, 64, size) for size in (512, 2048, 8192)]
+    by_count = [(count, 64, 8192) for count in (1024, 4096, 16384)]
+    found = {"workload": "growth of the lookup", "in_K": slope(2, by_size), "in_N": slope(0, by_count)}
+    print(found)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", default="benchmarks/results/lookup.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = [one_lookup(*size, arguments.rounds) for size in SIZES]
+    results.append(growth(results))
     results += [one_step(*size, arguments.rounds) for size in STEPS]
     save(results, Path(arguments.out))
 

@@ -182,7 +182,7 @@ def transformer(rounds: int, batch: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=["convolutional", "transformer"], default=None)
     parser.add_argument("--out", default="benchmarks/results/sampling.json")

@@ -27,12 +27,12 @@ from smalti.schedules import Schedule
 K, D, WIDTH, TEMPERATURE, STEPS = 1024, 64, 64, 0.9, 3
 
 
-def peer_network(side: int) -> nn.Module:
+def peer_network(side: int, codes: int = K) -> nn.Module:
     dalle_pytorch()  # its stand-ins for what it does not need
     from dalle_pytorch import DiscreteVAE
 
     return DiscreteVAE(
-        image_size=side, num_layers=2, num_tokens=K, codebook_dim=D, num_resnet_blocks=1, hidden_dim=WIDTH,
+        image_size=side, num_layers=2, num_tokens=codes, codebook_dim=D, num_resnet_blocks=1, hidden_dim=WIDTH,
         temperature=TEMPERATURE,
     ).train()  # fmt: skip
 
@@ -45,7 +45,11 @@ class Ours(nn.Module):
         *layers, last = copy.deepcopy(list(peer.encoder))
         self.encoder, self.decoder = nn.Sequential(*layers), copy.deepcopy(peer.decoder)
         self.bottleneck = Categorical(
-            codebook_size=K, code_dim=D, logits="convolution", in_channels=WIDTH, temperature=Schedule(end=TEMPERATURE)
+            codebook_size=peer.num_tokens,
+            code_dim=D,
+            logits="convolution",
+            in_channels=WIDTH,
+            temperature=Schedule(end=TEMPERATURE),
         )
         assert self.bottleneck.to_logits is not None and self.bottleneck.codebook is not None
         self.bottleneck.to_logits.load_state_dict(last.state_dict())
@@ -133,7 +137,7 @@ def one(side: int, batch: int, rounds: int, compiled: bool) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
         "--compile", action="store_true", help="also their network through torch.compile, with its wait"
