@@ -1,7 +1,7 @@
 /* The code with the highest score for each row: a product whose result is never written. */
 
 #define NEAREST_ROWS (16 * TILE_ROWS) /* rows that a thread takes at a time */
-#define NEAREST_BLOCK (64 * 1024)     /* floats of the codebook that stay in the second-level cache for all these rows */
+#define NEAREST_BLOCK (4 * 1024)      /* floats of the codebook that stay in the first-level cache for all these rows */
 
 /* For each row and lane: the best score so far, and the group of panels that it came from. */
 typedef struct {
@@ -57,7 +57,10 @@ static int64_t nearest_code_of(const float *left, const float *packed, const flo
 void NAME(nearest)(const float *left, const float *packed, const float *bias, int64_t *codes, long rows, long depth,
                    long columns, int threads) {
     long panels = (columns + PANEL - 1) / PANEL;
-    long group_panels = depth < 64 ? 64 / depth : 1; /* with few dimensions, remembering where the best score was would cost as much */
+    /* remembering where the best score was costs more than a panel of few dimensions; making a group's scores again costs less the
+       smaller a part of all panels it is */
+    long most = panels / 64 > 64 / depth ? panels / 64 : 64 / depth, group_panels = 256 / depth < most ? 256 / depth : most;
+    group_panels = group_panels ? group_panels : 1;
     long groups = (panels + group_panels - 1) / group_panels;
     long block = NEAREST_BLOCK / (group_panels * depth * PANEL);
     block = block ? block : 1;
