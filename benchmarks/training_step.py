@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--compile", action="store_true", help="also their network through torch.compile, with its wait"
+        "--compile", action=argparse.BooleanOptionalAction, default=True, help="their network through torch.compile too"
     )
     parser.add_argument("--out", default="benchmarks/results/training_step.json")
     arguments = parser.parse_args()

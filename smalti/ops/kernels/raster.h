@@ -2,7 +2,7 @@
 
    A prior hands it two lists of operations: those done once before a row, for all its columns, and those done at each column. A
    value lives in memory of the caller at an address that moves with the image, the row and the column. Threads take images, so they
-   never wait for each other; a single image's rows are worked on by all of them. */
+   never wait for each other; a single image is drawn by one thread, since waking another takes as long as a product. */
 
 enum { PRODUCT, RELU, ELU, GATED, GLU, ADD, SHIFT, ATTEND, DRAW };
 
@@ -58,18 +58,16 @@ static void raster_single(const operation *op, long row, block part) {
 }
 
 /* out = more + in x table, for all images and columns of a block. The rows of a tile are images or columns, whichever are many. */
-static void raster_product(const operation *op, long row, block part, vec (*sums)[2], int threads) {
+static void raster_product(const operation *op, long row, block part, vec (*sums)[2]) {
     int across = part.columns > 1;
     long outer = across ? part.images : 1, inner = across ? part.columns : part.images, depth = op->depth;
     long stride = across ? op->in.column : op->in.image;
-    PARALLEL(for num_threads(threads) schedule(static) if (threads > 1))
     for (long p = 0; p < (op->columns + PANEL - 1) / PANEL; p++) {
         const float *panel = op->table + p * depth * PANEL;
         long width = op->columns - p * PANEL < PANEL ? op->columns - p * PANEL : PANEL;
-        vec(*own)[2] = threads > 1 ? aligned_alloc(64, (sizeof *sums * inner * outer + 63) / 64 * 64) : sums;
         for (long i = 0; i < outer; i++)
             for (long k = 0; k < inner; k++) {
-                vec *sum = own[i * inner + k];
+                vec *sum = sums[i * inner + k];
                 sum[0] = sum[1] = splat(0);
                 memcpy(sum, at(op->more, part.first + (across ? i : k), row, part.column + (across ? k : 0)) + p * PANEL,
                        sizeof(float) * width);
@@ -77,13 +75,12 @@ static void raster_product(const operation *op, long row, block part, vec (*sums
         for (long d = 0; d < depth; d += DEPTH_PART) {
             long some = depth - d < DEPTH_PART ? depth - d : DEPTH_PART;
             for (long i = 0; i < outer; i++)
-                linear_rows(at(op->in, part.first + i, row, part.column) + d, stride, panel + d * PANEL, some, own + i * inner, inner);
+                linear_rows(at(op->in, part.first + i, row, part.column) + d, stride, panel + d * PANEL, some, sums + i * inner, inner);
         }
         for (long i = 0; i < outer; i++)
             for (long k = 0; k < inner; k++)
-                memcpy(at(op->out, part.first + (across ? i : k), row, part.column + (across ? k : 0)) + p * PANEL, own[i * inner + k],
+                memcpy(at(op->out, part.first + (across ? i : k), row, part.column + (across ? k : 0)) + p * PANEL, sums[i * inner + k],
                        sizeof(float) * width);
-        if (threads > 1) free(own);
     }
 }
 
@@ -198,9 +195,9 @@ static void raster_draw(const operation *op, const drawing *all, block part, can
     }
 }
 
-static void raster_run(const operation *op, const drawing *all, block part, vec (*sums)[2], float *scratch, candidate *order, int threads) {
+static void raster_run(const operation *op, const drawing *all, block part, vec (*sums)[2], float *scratch, candidate *order) {
     if (op->kind == PRODUCT && part.images * part.columns == 1) return raster_single(op, all->row, part);
-    if (op->kind == PRODUCT) return raster_product(op, all->row, part, sums, threads);
+    if (op->kind == PRODUCT) return raster_product(op, all->row, part, sums);
     if (op->kind == DRAW) return raster_draw(op, all, part, order);
     for (long i = part.first; i < part.first + part.images; i++) {
         if (op->kind == SHIFT) { /* `columns` rows of `depth` floats: each takes the place of the one above it */
@@ -239,17 +236,16 @@ void NAME(raster_row)(const int64_t *operations, const double *noise, const int6
     const operation *all = (const operation *)operations;
     drawing task = {noise, known, codes, temperature, top_p, top_k, batch, width, row};
     long share = (batch + threads - 1) / threads, shares = (batch + share - 1) / share;
-    int helpers = batch == 1 ? threads : 1;
     PARALLEL(for num_threads(shares) schedule(static, 1) if (shares > 1))
     for (long n = 0; n < shares; n++) {
         block part = {n * share, batch - n * share < share ? batch - n * share : share, 0, width};
         vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * part.images * width + 63) / 64 * 64);
         float *scratch = aligned_alloc(64, (sizeof(float) * scratch_size(all, count) + 63) / 64 * 64);
         candidate *order = malloc(sizeof *order * size);
-        for (long k = 0; k < before; k++) raster_run(all + k, &task, part, sums, scratch, order, helpers);
+        for (long k = 0; k < before; k++) raster_run(all + k, &task, part, sums, scratch, order);
         part.columns = 1;
         for (; part.column < width; part.column++)
-            for (long k = before; k < count; k++) raster_run(all + k, &task, part, sums, scratch, order, 1);
+            for (long k = before; k < count; k++) raster_run(all + k, &task, part, sums, scratch, order);
         free(sums), free(scratch), free(order);
     }
 }
