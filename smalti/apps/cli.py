@@ -42,8 +42,17 @@ INTERRUPTED = 130
 set_parsing_settings(parse_optionals_as_positionals=False)
 
 
+SPINS = "10000"  # turns of the loop in which OpenMP's threads wait for each other before they sleep
+
+
 def entry() -> None:
-    """The console script."""
+    """The console script.
+
+    With OpenMP's own 300,000 turns a training step beside a busy process is ten times slower than alone, see
+    benchmarks/neighbour.py. Read when torch is imported, which is later than here.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     sys.exit(main(sys.argv[1:]))
 
 
