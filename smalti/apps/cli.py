@@ -48,7 +48,7 @@ SPINS = "10000"  # turns of the loop in which OpenMP's threads wait for each oth
 def entry() -> None:
     """The console script.
 
-    With OpenMP's own 300,000 turns a training step beside a busy process is ten times slower than alone, see
+    With OpenMP's own 300,000 turns a training step beside a busy process is several times slower than alone, see
     benchmarks/neighbour.py. Read when torch is imported, which is later than here.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

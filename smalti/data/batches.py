@@ -7,9 +7,9 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from smalti.data.sources import Source
 from smalti.errors import SmaltiError
 from smalti.images import BadImage, fit
 
+T = TypeVar("T")
 Augment = Literal["none", "flip", "flip_shift"]
 MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is held in memory
 FEWEST_IMAGES = 2
@@ -30,6 +31,20 @@ SHIFT = 16  # images are shifted by at most 1/16 of their size
 def reading_threads() -> int:
     """How many threads read images: one for each core that this process may use, at most 8."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def read_ahead(function: Callable[[int], T], numbers: Iterable[int], threads: int) -> Iterator[T]:
+    """function(number) for each number, in order, made by threads that are at most two results each ahead."""
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future[T]]()
+    try:
+        for number in numbers:
+            waiting.append(pool.submit(function, number))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Pixels:
@@ -70,14 +85,13 @@ class Pixels:
     def _load(self, progress: bool) -> np.ndarray:
         shape = (len(self.source), self.size, self.size, self.channels)
         pixels, count = np.empty(shape, dtype=np.uint8), 0
-        with ThreadPoolExecutor(reading_threads()) as pool:
-            found = pool.map(self._read_or_error, range(shape[0]))
-            for image in tqdm(found, "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False):
-                if isinstance(image, BadImage):
-                    self.bad.append(str(image))
-                else:
-                    pixels[count] = image
-                    count += 1
+        found = read_ahead(self._read_or_error, range(shape[0]), reading_threads())
+        for image in tqdm(found, "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False):
+            if isinstance(image, BadImage):
+                self.bad.append(str(image))
+            else:
+                pixels[count] = image
+                count += 1
         if count < FEWEST_IMAGES:
             first = f"; the first: {self.bad[0]}" if self.bad else ""
             raise SmaltiError(f"{self.source.name}: only {count} of {len(self.source)} images can be read{first}")
@@ -173,15 +187,7 @@ class Batches:
         if self.pixels.memory is not None or not self.workers:
             for step in itertools.count(start):
                 yield self.batch(step)
-        pool = ThreadPoolExecutor(self.workers)
-        try:
-            ahead = deque(pool.submit(self.batch, start + offset) for offset in range(2 * self.workers))
-            for step in itertools.count(start + len(ahead)):
-                batch = ahead.popleft().result()
-                ahead.append(pool.submit(self.batch, step))
-                yield batch
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        yield from read_ahead(self.batch, itertools.count(start), self.workers)
 
 
 class Epochs:

@@ -118,7 +118,6 @@ class Raster:
         """start + source x matrix (out, depth); the source may go on over the columns to its right."""
         packed = Packed(self.native, matrix.detach(), matrix.new_zeros(len(matrix))).panels
         out = out or (self.line if rows else self.point)(len(matrix))
-        self.held.append(packed)
         lists = self.by_row if rows else self.by_column
         self._add(lists, PRODUCT, source, out, start, packed, matrix.shape[1], len(matrix))
         return out
