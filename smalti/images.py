@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def read_image(
     """Read an image as uint8 (H, W, C).
 
     Rotated as its EXIF says; palettes resolved; transparency laid on white; 16-bit values scaled to 8; of an animation
-    the first frame.
+    the first frame. What Pillow warns about (odd metadata) is warned about; the command line is silent about it.
 
     Args:
         file: a path, the bytes of a file, or a Pillow image.
@@ -49,21 +48,19 @@ def read_image(
     """
     name = name or (str(file) if isinstance(file, Path | str) else "image")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata; its bomb check is replaced below
-            if not isinstance(file, Image.Image):
-                data = _read(file)
-                quick = None if at_least is None else jpeg.decode(data, channels, at_least, LARGEST_PX)
-                if quick is not None:
-                    return quick
-                with Image.open(io.BytesIO(data)) as image:
-                    return read_image(image, channels, name, at_least)
-            image = file
-            if image.width * image.height > LARGEST_PX:
-                raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
-            if at_least is not None:
-                jpeg.draft(image, at_least)
-            return _to_array(image, channels)
+        if not isinstance(file, Image.Image):
+            data = _read(file)
+            quick = None if at_least is None else jpeg.decode(data, channels, at_least, LARGEST_PX)
+            if quick is not None:
+                return quick
+            with Image.open(io.BytesIO(data)) as image:
+                return read_image(image, channels, name, at_least)
+        image = file
+        if image.width * image.height > LARGEST_PX:
+            raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
+        if at_least is not None:
+            jpeg.draft(image, at_least)
+        return _to_array(image, channels)
     except BadImage:
         raise
     except Image.DecompressionBombError as error:

@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command line; returns the exit status."""
     with warnings.catch_warnings():
         warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", module="PIL")  # odd metadata; how large an image may be is our own check
         warnings.showwarning = _say_warning
         return _run(list(argv))
 

@@ -106,6 +106,15 @@ def test_bad_files_in_a_folder_are_skipped_and_counted(tmp_path):
     assert streamed.gather([0, 1, 2, 3, 4]).shape == (5, 8, 8, 3)
 
 
+def test_reading_by_threads_leaves_the_filters_of_warnings_as_they_were(image_folder, monkeypatch):
+    """`warnings.catch_warnings` is no thing for threads: who leaves last puts back what another had set."""
+    monkeypatch.setattr("smalti.data.batches.reading_threads", lambda: 8)
+    before = list(warnings.filters)
+    for _ in range(20):
+        Pixels(open_data(image_folder), 8)
+        assert warnings.filters == before
+
+
 def test_too_few_good_images_is_an_error(tmp_path):
     Image.fromarray(draw_image(0)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
