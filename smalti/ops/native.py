@@ -123,14 +123,13 @@ class Packed:
         kernels: for which.
         matrix: (columns, depth) float32.
         bias: (columns,) float32.
-        fill: the bias of the columns that fill up the last panel.
     """
 
-    def __init__(self, kernels: Kernels, matrix: Tensor, bias: Tensor, fill: float = 0.0):
+    def __init__(self, kernels: Kernels, matrix: Tensor, bias: Tensor):
         self.columns, self.depth = matrix.shape
         panels = -(-self.columns // kernels.panel)
         self.panels = matrix.new_empty(panels, self.depth, kernels.panel)
-        self.bias = F.pad(bias, (0, panels * kernels.panel - self.columns), value=fill)
+        self.bias = F.pad(bias, (0, panels * kernels.panel - self.columns))
         kernels.pack(matrix.contiguous(), self.columns, self.depth, self.panels)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from smalti.ops.native import Packed, kernels_for, triton_for
+from smalti.ops.native import kernels_for, triton_for
 
 CHUNK_ELEMENTS = 1 << 22  # at most this many scores exist at a time (16 MB), whatever N and K are
 
@@ -19,7 +19,7 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
         bias      (K,)    float32, optional
         result    (N,)    int64 in [0, K)
 
-    Memory is O(N + K D): the native kernel writes no score, plain PyTorch a chunk at a time; the N x K matrix never
+    Memory is O(N + K): the native kernel writes no score, plain PyTorch a chunk at a time; the N x K matrix never
     exists. A feature's code does not depend on the other features of the native kernel's call. An operator of its own,
     so that `torch.compile` and `torch.export` keep it whole.
     """
@@ -37,10 +37,8 @@ def _nearest_code(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     if native is None:
         return nearest_code_reference(features, codebook, bias)
     codes = torch.empty(len(features), dtype=torch.int64)
-    packed = Packed(native, codebook, bias, fill=-torch.inf)
-    native.nearest(
-        features.contiguous(), packed.panels, packed.bias, codes, len(features), packed.depth, packed.columns
-    )
+    features, codebook, bias = features.contiguous(), codebook.contiguous(), bias.contiguous()
+    native.nearest(features, codebook, bias, codes, *features.shape, len(codebook))
     return codes
 
 

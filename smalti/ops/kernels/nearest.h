@@ -1,86 +1,76 @@
-/* The code with the highest score for each row: a product whose result is never written. */
+/* The code with the highest score for each row: a product whose result is never written.
 
-#define NEAREST_ROWS (16 * TILE_ROWS) /* rows that a thread takes at a time */
-#define NEAREST_BLOCK (4 * 1024)      /* floats of the codebook that stay in the first-level cache for all these rows */
+   The lanes of a vector are rows and not codes. So a row's scores come one after the other in the same lane, the best so far is one
+   vector, and codes are read as they lie. */
 
-/* For each row and lane: the best score so far, and the group of panels that it came from. */
+#define NEAREST_VECTORS 3                       /* of rows at a time; with so many codes the sums fill the registers */
+#define NEAREST_CODES (LANES == 16 ? 8 : 4)     /* at a time: seven loads for twelve multiply-adds, or eleven for 24 */
+#define NEAREST_ROWS (NEAREST_VECTORS * LANES)  /* in a panel */
+#define NEAREST_PANELS 6                        /* of rows that a thread takes at a time */
+#define NEAREST_BLOCK (4 * 1024)                /* floats of the codebook that stay in the first-level cache meanwhile */
+
+/* The best score of each row of a panel so far, and whose it is. */
 typedef struct {
-    vec score[2];
-    ivec group[2];
+    vec score[NEAREST_VECTORS];
+    ivec code[NEAREST_VECTORS];
 } best_t;
 
-/* Scores of `count` panels (a group), folded into the bests of a tile of rows. */
-INLINE void nearest_tile(const float *left, const float *panels, const float *bias, long depth, long count, int group,
-                         best_t *best, int rows) {
-    vec highest[TILE_ROWS][2];
-    UNROLL for (int r = 0; r < rows; r++) highest[r][0] = highest[r][1] = splat(-INFINITY);
-    for (long p = 0; p < count; p++) {
-        vec sums[TILE_ROWS][2];
-        UNROLL for (int r = 0; r < rows; r++) sums[r][0] = load(bias + p * PANEL), sums[r][1] = load(bias + p * PANEL + LANES);
-        const float *panel = panels + p * depth * PANEL;
-        multiply(left, depth, panel, depth, sums, (const char *)panel, 0, rows);
-        UNROLL for (int r = 0; r < rows; r++) {
-            highest[r][0] = vmax(sums[r][0], highest[r][0]);
-            highest[r][1] = vmax(sums[r][1], highest[r][1]);
+/* Folds the scores of `count` codes, from `first` on, into the bests of a panel of rows. Each score is one chain of fused
+   multiply-adds in the order of depth, so it does not depend on the company of row or code. */
+INLINE void nearest_tile(const float *codes, const float *bias, const float *panel, long depth, int first, best_t *best, int count) {
+    vec scores[NEAREST_CODES][NEAREST_VECTORS], highest[NEAREST_VECTORS];
+    UNROLL for (int c = 0; c < count; c++) UNROLL for (int v = 0; v < NEAREST_VECTORS; v++) scores[c][v] = splat(bias[c]);
+    _Pragma("GCC unroll 4") for (long d = 0; d < depth; d++) {
+        vec rows[NEAREST_VECTORS];
+        UNROLL for (int v = 0; v < NEAREST_VECTORS; v++) rows[v] = load(panel + d * NEAREST_ROWS + v * LANES);
+        UNROLL for (int c = 0; c < count; c++) {
+            vec value = splat(codes[c * depth + d]);
+            UNROLL for (int v = 0; v < NEAREST_VECTORS; v++) scores[c][v] += value * rows[v];
         }
     }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int i = 0; i < 2; i++) {
-        ivec better = highest[r][i] > best[r].score[i];
-        best[r].score[i] = choose(better, highest[r][i], best[r].score[i]);
-        best[r].group[i] = (better & group) | (~better & best[r].group[i]);
+    ivec better[NEAREST_VECTORS], some = {0};
+    UNROLL for (int v = 0; v < NEAREST_VECTORS; v++) {
+        highest[v] = best->score[v];
+        UNROLL for (int c = 0; c < count; c++) highest[v] = vmax(scores[c][v], highest[v]);
+        some |= better[v] = highest[v] > best->score[v];
+    }
+    if (!any(some)) return; /* nearly always: among K codes the best so far changes about ln K times */
+    UNROLL for (int v = 0; v < NEAREST_VECTORS; v++) {
+        best->score[v] = highest[v];
+        UNROLL for (int c = count - 1; c >= 0; c--) { /* the lowest of those that are equal comes last and stays */
+            ivec here = better[v] & (scores[c][v] == highest[v]);
+            best->code[v] = (here & (first + c)) | (~here & best->code[v]);
+        }
     }
 }
 
-/* The lowest code that has the best score of a row; scores of a group are made again, with the same rounding. */
-static int64_t nearest_code_of(const float *left, const float *packed, const float *bias, long depth, long panels,
-                               long group_panels, const best_t *best) {
-    float highest = -INFINITY;
-    for (int lane = 0; lane < PANEL; lane++)
-        highest = fmaxf(highest, best->score[lane / LANES][lane % LANES]);
-    int64_t code = INT64_MAX;
-    for (int lane = 0; lane < PANEL; lane++) {
-        if (best->score[lane / LANES][lane % LANES] != highest) continue;
-        long p = best->group[lane / LANES][lane % LANES] * group_panels;
-        long last = p + group_panels < panels ? p + group_panels : panels;
-        for (; p < last - 1; p++) {
-            vec sums[1][2] = {{load(bias + p * PANEL), load(bias + p * PANEL + LANES)}};
-            const float *panel = packed + p * depth * PANEL;
-            multiply(left, depth, panel, depth, sums, (const char *)panel, 0, 1);
-            if (sums[0][lane / LANES][lane % LANES] == highest) break;
-        }
-        code = p * PANEL + lane < code ? p * PANEL + lane : code;
-    }
-    return code == INT64_MAX ? 0 : code; /* every score was not a number */
-}
-
-/* codes[n] = the lowest k with the highest left_n . code_k + bias_k. The bias is -infinity past the last code. */
-void NAME(nearest)(const float *left, const float *packed, const float *bias, int64_t *codes, long rows, long depth,
-                   long columns, int threads) {
-    long panels = (columns + PANEL - 1) / PANEL;
-    /* remembering where the best score was costs more than a panel of few dimensions; making a group's scores again costs less the
-       smaller a part of all panels it is */
-    long most = panels / 64 > 64 / depth ? panels / 64 : 64 / depth, group_panels = 256 / depth < most ? 256 / depth : most;
-    group_panels = group_panels ? group_panels : 1;
-    long groups = (panels + group_panels - 1) / group_panels;
-    long block = NEAREST_BLOCK / (group_panels * depth * PANEL);
-    block = block ? block : 1;
-    PARALLEL(for num_threads(threads) schedule(dynamic))
-    for (long start = 0; start < rows; start += NEAREST_ROWS) {
-        long end = rows - start < NEAREST_ROWS ? rows : start + NEAREST_ROWS;
-        best_t best[NEAREST_ROWS];
-        for (long r = 0; r < end - start; r++)
-            best[r] = (best_t){{splat(-INFINITY), splat(-INFINITY)}, {{0}, {0}}};
-        for (long from = 0; from < groups; from += block)
-            for (long r = start; r < end; r += TILE_ROWS)
-                for (long g = from; g < groups && g < from + block; g++) {
-                    long p = g * group_panels, count = panels - p < group_panels ? panels - p : group_panels;
-                    long tile = end - r < TILE_ROWS ? end - r : TILE_ROWS;
-#define CALL(n) \
-    nearest_tile(left + r * depth, packed + p * depth * PANEL, bias + p * PANEL, depth, count, (int)g, best + r - start, n)
-                    WITH_ROWS(tile, CALL)
-#undef CALL
+/* codes[n] = the lowest k with the highest row_n . code_k + bias_k; 0 where no score is above -infinity. */
+void NAME(nearest)(const float *rows, const float *codebook, const float *bias, int64_t *codes, long count, long depth,
+                   long size, int threads) {
+    long together = NEAREST_PANELS * NEAREST_ROWS, block = NEAREST_BLOCK / depth / NEAREST_CODES * NEAREST_CODES;
+    block = block ? block : NEAREST_CODES;
+    PARALLEL(num_threads(threads)) {
+        float *packed = aligned_alloc(64, (sizeof(float) * together * depth + 63) / 64 * 64);
+#pragma omp for schedule(dynamic)
+        for (long start = 0; start < count; start += together) {
+            long here = count - start < together ? count - start : together;
+            best_t best[NEAREST_PANELS];
+            for (long p = 0; p * NEAREST_ROWS < here; p++)
+                for (int v = 0; v < NEAREST_VECTORS; v++) best[p].score[v] = splat(-INFINITY), best[p].code[v] = (ivec){0};
+            pack_panels(rows + start * depth, here, depth, NEAREST_ROWS, packed);
+            for (long from = 0; from < size; from += block) {
+                long to = size - from < block ? size : from + block;
+                for (long p = 0; p * NEAREST_ROWS < here; p++) {
+                    const float *panel = packed + p * NEAREST_ROWS * depth;
+                    long k = from;
+                    for (; k + NEAREST_CODES <= to; k += NEAREST_CODES)
+                        nearest_tile(codebook + k * depth, bias + k, panel, depth, (int)k, best + p, NEAREST_CODES);
+                    for (; k < to; k++) nearest_tile(codebook + k * depth, bias + k, panel, depth, (int)k, best + p, 1);
                 }
-        for (long r = start; r < end; r++)
-            codes[r] = nearest_code_of(left + r * depth, packed, bias, depth, panels, group_panels, best + r - start);
+            }
+            for (long r = 0; r < here; r++)
+                codes[start + r] = best[r / NEAREST_ROWS].code[r % NEAREST_ROWS / LANES][r % LANES];
+        }
+        free(packed);
     }
 }

@@ -26,16 +26,21 @@
 #define WITH_ROWS(rows, CALL) \
     switch (rows) { TILE_CASE(1, CALL) TILE_CASE(2, CALL) TILE_CASE(3, CALL) TILE_CASE(4, CALL) MORE_CASES(CALL) }
 
-/* (columns, depth) row by row -> panels of PANEL columns, [panel][depth][PANEL], filled up with zeros. */
-void NAME(pack)(const float *matrix, long columns, long depth, float *packed, int threads) {
-    long panels = (columns + PANEL - 1) / PANEL;
-    PARALLEL(for num_threads(threads) schedule(static))
-    for (long p = 0; p < panels; p++) {
-        float *panel = packed + p * depth * PANEL;
-        long width = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
-        if (width < PANEL) memset(panel, 0, sizeof(float) * depth * PANEL);
+/* (columns, depth) row by row -> panels of `wide` columns, [panel][depth][wide], filled up with zeros. */
+static void pack_panels(const float *matrix, long columns, long depth, long wide, float *packed) {
+    for (long first = 0; first < columns; first += wide, packed += depth * wide) {
+        long width = columns - first < wide ? columns - first : wide;
+        if (width < wide) memset(packed, 0, sizeof(float) * depth * wide);
         for (long column = 0; column < width; column++)
-            for (long d = 0; d < depth; d++) panel[d * PANEL + column] = matrix[(p * PANEL + column) * depth + d];
+            for (long d = 0; d < depth; d++) packed[d * wide + column] = matrix[(first + column) * depth + d];
+    }
+}
+
+void NAME(pack)(const float *matrix, long columns, long depth, float *packed, int threads) {
+    PARALLEL(for num_threads(threads) schedule(static))
+    for (long first = 0; first < columns; first += PANEL) {
+        long width = columns - first < PANEL ? columns - first : PANEL;
+        pack_panels(matrix + first * depth, width, depth, PANEL, packed + first * depth);
     }
 }
 

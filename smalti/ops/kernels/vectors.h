@@ -49,6 +49,16 @@ INLINE vec vmax(vec first, vec second) {
     return (vec)((larger & (ivec)first) | (~larger & (ivec)second));
 #endif
 }
+/* Whether a comparison holds in any lane. */
+INLINE int any(ivec mask) {
+#if LANES == 16
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif LANES == 8
+    return _mm256_movemask_ps((__m256)mask) != 0;
+#else
+    return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+#endif
+}
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
 
 /* The functions below are long chains of operations that wait for each other. They take several vectors, one operation of all
