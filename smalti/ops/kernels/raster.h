@@ -2,7 +2,8 @@
 
    A prior hands it two lists of operations: those done once before a row, for all its columns, and those done at each column. A
    value lives in memory of the caller at an address that moves with the image, the row and the column. Threads take images, so they
-   never wait for each other; a single image is drawn by one thread, since waking another takes as long as a product. */
+   never wait for each other. Where there are more threads than images they share the columns of what is done before a row, and an
+   image's columns are drawn by one thread, since waking another takes as long as a product. */
 
 enum { PRODUCT, RELU, ELU, GATED, GLU, ADD, SHIFT, ATTEND, DRAW };
 
@@ -201,8 +202,8 @@ static void raster_run(const operation *op, const drawing *all, block part, vec 
     if (op->kind == DRAW) return raster_draw(op, all, part, order);
     for (long i = part.first; i < part.first + part.images; i++) {
         if (op->kind == SHIFT) { /* `columns` rows of `depth` floats: each takes the place of the one above it */
-            memmove(op->out.start + i * op->out.image, op->out.start + i * op->out.image + op->depth,
-                    sizeof(float) * op->depth * (op->columns - 1));
+            float *rows = op->out.start + i * op->out.image;
+            if (part.column == 0) memmove(rows, rows + op->depth, sizeof(float) * op->depth * (op->columns - 1));
             continue;
         }
         for (long x = part.column; x < part.column + part.columns; x++) {
@@ -229,20 +230,37 @@ static long scratch_size(const operation *all, long count) {
     return most;
 }
 
+/* One operation before a row after the other, its columns shared by the threads. */
+static void raster_before(const operation *all, long before, const drawing *task, int threads) {
+    long share = (task->width + threads - 1) / threads;
+    PARALLEL(num_threads(threads)) {
+        vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * task->batch * share + 63) / 64 * 64);
+        for (long k = 0; k < before; k++) {
+#pragma omp for schedule(static, 1)
+            for (long column = 0; column < task->width; column += share) {
+                long columns = task->width - column < share ? task->width - column : share;
+                raster_run(all + k, task, (block){0, task->batch, column, columns}, sums, NULL, NULL);
+            }
+        }
+        free(sums);
+    }
+}
+
 /* Draws row `row` of all images: the first `before` operations for the whole row, the rest at each column. codes (width, batch), of
    which those in columns with known[column] are given; noise (width, batch, size). */
 void NAME(raster_row)(const int64_t *operations, const double *noise, const int64_t *known, int64_t *codes, long before, long count,
                       long batch, long width, long row, long size, long top_k, float temperature, float top_p, int threads) {
     const operation *all = (const operation *)operations;
     drawing task = {noise, known, codes, temperature, top_p, top_k, batch, width, row};
-    long share = (batch + threads - 1) / threads, shares = (batch + share - 1) / share;
+    long share = (batch + threads - 1) / threads, shares = (batch + share - 1) / share, done = 0;
+    if (threads > batch) raster_before(all, done = before, &task, threads);
     PARALLEL(for num_threads(shares) schedule(static, 1) if (shares > 1))
     for (long n = 0; n < shares; n++) {
         block part = {n * share, batch - n * share < share ? batch - n * share : share, 0, width};
         vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * part.images * width + 63) / 64 * 64);
         float *scratch = aligned_alloc(64, (sizeof(float) * scratch_size(all, count) + 63) / 64 * 64);
         candidate *order = malloc(sizeof *order * size);
-        for (long k = 0; k < before; k++) raster_run(all + k, &task, part, sums, scratch, order);
+        for (long k = done; k < before; k++) raster_run(all + k, &task, part, sums, scratch, order);
         part.columns = 1;
         for (; part.column < width; part.column++)
             for (long k = before; k < count; k++) raster_run(all + k, &task, part, sums, scratch, order);
