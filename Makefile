@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling
-ALONE := data_loading imports neighbour
+ALONE := data_loading imports process
 
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%)  ## everything, then the table of docs/performance.md; about an hour
 	$(BIN)/python benchmarks/table.py

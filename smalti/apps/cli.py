@@ -14,7 +14,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
-from smalti.apps import verbs
+from smalti.apps import process, verbs
 from smalti.apps.compare import compare
 from smalti.apps.demo import demo
 from smalti.apps.draw import sample
@@ -42,17 +42,9 @@ INTERRUPTED = 130
 set_parsing_settings(parse_optionals_as_positionals=False)
 
 
-SPINS = "10000"  # turns of the loop in which OpenMP's threads wait for each other before they sleep
-
-
 def entry() -> None:
-    """The console script.
-
-    With OpenMP's own 300,000 turns a training step beside a busy process is several times slower than alone, see
-    benchmarks/neighbour.py. Read when torch is imported, which is later than here.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    """The console script."""
+    process.prepare()
     sys.exit(main(sys.argv[1:]))
 
 

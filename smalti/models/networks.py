@@ -9,10 +9,10 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
+from smalti.ops.convolution import Conv2d, ConvTranspose2d
 
 
 class Networks(ABC):
@@ -37,11 +37,15 @@ class Networks(ABC):
         """A module from latents (B, D, h, w) to the likelihood's parameters (B, parameters, H, W)."""
 
 
-class Convolution(nn.Conv2d):
+class InNext(nn.Identity):
+    """Where a ReLU is that the next convolution takes with it; it keeps its place in the names of saved weights."""
+
+
+class Convolution(Conv2d):
     """A convolution that keeps the size, with the initialisation of DALL-E: weights N(0, 1/fan_in), bias 0."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int):
-        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, rectified: bool = False):
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, rectified=rectified)
         nn.init.normal_(self.weight, std=(in_channels * kernel**2) ** -0.5)
         assert self.bias is not None
         nn.init.zeros_(self.bias)
@@ -50,8 +54,8 @@ class Convolution(nn.Conv2d):
 class Head(Convolution):
     """The 1x1 convolution next to the bottleneck or the likelihood: float32 whatever surrounds it, as in DALL-E."""
 
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(in_channels, out_channels, 1)
+    def __init__(self, in_channels: int, out_channels: int, *, rectified: bool = False):
+        super().__init__(in_channels, out_channels, 1, rectified=rectified)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, h, w) to (B, out, h, w), float32."""
@@ -68,16 +72,14 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, middle: int, kernels: list[int], gain: float):
         super().__init__()
         widths = [in_channels, *[middle] * (len(kernels) - 1), out_channels]
-        self.convolutions = nn.ModuleList(map(Convolution, widths, widths[1:], kernels))
+        layers = zip(widths, widths[1:], kernels, strict=False)
+        self.convolutions = nn.Sequential(*(Convolution(*layer, rectified=True) for layer in layers))
         self.shortcut = Head(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
         self.gain = gain
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, in, h, w) to (B, out, h, w)."""
-        residual = inputs
-        for convolution in self.convolutions:
-            residual = convolution(F.relu(residual))
-        return self.shortcut(inputs) + self.gain * residual.float()
+        return torch.add(self.shortcut(inputs), self.convolutions(inputs).float(), alpha=self.gain)
 
 
 class ResidualNetworks(Networks):
@@ -144,7 +146,7 @@ class ResidualNetworks(Networks):
         pool = nn.MaxPool2d(2) if self.pooling == "max" else nn.AvgPool2d(2)
         groups = self._groups(self.widths[0], self.widths, [3] * (self.convolutions - 1) + [1], pool)
         fold = [nn.PixelUnshuffle(self.patch)] if self.patch > 1 else []
-        return nn.Sequential(*fold, stem, *groups, nn.ReLU(), Head(self.widths[-1], features))
+        return nn.Sequential(*fold, stem, *groups, InNext(), Head(self.widths[-1], features, rectified=True))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
@@ -152,9 +154,8 @@ class ResidualNetworks(Networks):
         upsample = nn.Upsample(scale_factor=2, mode="nearest")
         groups = self._groups(lifted, widths, [1] + [3] * (self.convolutions - 1), upsample)
         unfold = [nn.PixelShuffle(self.patch)] if self.patch > 1 else []
-        return nn.Sequential(
-            Head(latents, lifted), *groups, nn.ReLU(), Head(widths[-1], parameters * self.patch**2), *unfold
-        )
+        last = Head(widths[-1], parameters * self.patch**2, rectified=True)
+        return nn.Sequential(Head(latents, lifted), *groups, InNext(), last, *unfold)
 
 
 class StridedNetworks(Networks):
@@ -184,18 +185,18 @@ class StridedNetworks(Networks):
         self.halvings = stride.bit_length() - 1
 
     def _residual(self) -> list[nn.Module]:
-        return [*(_PlainBlock(self.width, self.middle) for _ in range(self.depth)), nn.ReLU()]
+        return [*(_PlainBlock(self.width, self.middle) for _ in range(self.depth)), InNext()]
 
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
         widths = [image_channels, *[self.width // 2] * (self.halvings - 1), self.width]
         down = [
             module
-            for before, after in itertools.pairwise(widths)
-            for module in (nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU())
+            for index, (before, after) in enumerate(itertools.pairwise(widths))
+            for module in (Conv2d(before, after, 4, stride=2, padding=1, rectified=index > 0), InNext())
         ]
-        last = nn.Conv2d(self.width, self.width, 3, padding=1)
-        return nn.Sequential(*down, last, *self._residual(), nn.Conv2d(self.width, features, 1))
+        last = Conv2d(self.width, self.width, 3, padding=1, rectified=True)
+        return nn.Sequential(*down, last, *self._residual(), Conv2d(self.width, features, 1, rectified=True))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
@@ -203,9 +204,9 @@ class StridedNetworks(Networks):
         up = [
             module
             for before, after in itertools.pairwise(widths)
-            for module in (nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU())
+            for module in (ConvTranspose2d(before, after, 4, stride=2, padding=1, rectified=True), InNext())
         ]
-        return nn.Sequential(nn.Conv2d(latents, self.width, 3, padding=1), *self._residual(), *up[:-1])
+        return nn.Sequential(Conv2d(latents, self.width, 3, padding=1), *self._residual(), *up[:-1])
 
 
 class _PlainBlock(nn.Module):
@@ -213,11 +214,12 @@ class _PlainBlock(nn.Module):
 
     def __init__(self, channels: int, middle: int):
         super().__init__()
-        self.inner, self.outer = nn.Conv2d(channels, middle, 3, padding=1), nn.Conv2d(middle, channels, 1)
+        self.inner = Conv2d(channels, middle, 3, padding=1, rectified=True)
+        self.outer = Conv2d(middle, channels, 1, rectified=True)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, channels, h, w) to the same."""
-        return inputs + self.outer(F.relu(self.inner(F.relu(inputs))))
+        return inputs + self.outer(self.inner(inputs))
 
 
 class MlpNetworks(Networks):

@@ -27,6 +27,8 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "pack": "tiit",
     "linear": "ttttiiii",
     "nearest": "ttttiii",
+    "convolve": "ttti",
+    "convolve_weights": "ttttii",
     "attend": "ttttiiiiii",
     "gumbel": "ttttttttiiifii",
     "gumbel_backward": "ttttttttiiifii",
@@ -63,6 +65,8 @@ class Kernels:
     pack: Callable[..., None]
     linear: Callable[..., None]
     nearest: Callable[..., None]
+    convolve: Callable[..., None]
+    convolve_weights: Callable[..., None]
     attend: Callable[..., None]
     gumbel: Callable[..., None]
     gumbel_backward: Callable[..., None]

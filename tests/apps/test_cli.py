@@ -1,7 +1,6 @@
 """The command line, in process: verbs, exit status, one-line errors, --json."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from conftest import draw_image
-from smalti.apps import cli
 from smalti.apps.cli import main
 from smalti.train.log import read_metrics
 
@@ -49,20 +47,6 @@ def complaint(capsys, *argv):
     lines = [line for line in err.splitlines() if line.startswith("smalti:") and "warning" not in line]
     assert len(lines) == 1 and "Traceback" not in err
     return lines[0]
-
-
-@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}])
-def test_threads_wait_less_unless_the_user_said_how_long(given, monkeypatch):
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.argv", ["smalti", "--version"])
-    with pytest.raises(SystemExit):
-        cli.entry()
-    expected = None if "OMP_WAIT_POLICY" in given else given.get("GOMP_SPINCOUNT", cli.SPINS)
-    assert os.environ.get("GOMP_SPINCOUNT") == expected
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
 
 
 def test_help_and_version(capsys):
