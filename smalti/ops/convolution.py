@@ -1,8 +1,8 @@
 """Convolutions of channels-last images, forward and backward, at nearly the rate of a matrix product.
 
 A ReLU before a convolution costs nothing here: it is taken while the input is read, and its gradient while that of the
-input is written. Where the native kernels do not apply (another device, another type, autocast, groups, dilation,
-`torch.compile`) `Conv2d` and `ConvTranspose2d` are PyTorch's.
+input is written. `Conv2d` and `ConvTranspose2d` are PyTorch's where the native kernels do not apply (another device,
+another type, autocast, groups, dilation, `torch.compile`), and on processors where they were not found to be faster.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from smalti.errors import SmaltiError
 from smalti.ops.native import Kernels, kernels_for
 
+FASTER = {"avx2"}  # than PyTorch's: with AVX-512, which PyTorch's are made for, and elsewhere it was not measured
 SHARES = 8  # of the pixels, at most, whose weights' gradients are made apart and then added up
 PIXELS_IN_SHARE = 512  # at least
 
@@ -103,7 +104,7 @@ class _Convolution(torch.autograd.Function):
             )
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
             pair = (gradient, images) if transposed else (images, gradient)
-            of_weight, of_bias = _weights(native, *pair, weight.shape[2:], stride, padding, transposed, rectified)
+            of_weight, of_bias = _weights(native, *pair, weight, stride, padding, transposed, rectified)
             of_bias = gradient.sum((0, 2, 3)) if transposed else of_bias
         return None, of_images, of_weight, of_bias, None, None, None, None
 
@@ -212,33 +213,25 @@ def _weights(
     native: Kernels,
     images: Tensor,
     gradient: Tensor,
-    kernel: Sequence[int],
+    weight: Tensor,
     stride: int,
     padding: int,
     transposed: bool,
     rectified: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of a convolution's weight (O, C, *kernel) and bias (O,), from its input and its output's gradient.
+    """The gradients of a convolution's weight (O, C, kh, kw) and bias (O,), from its input and its output's gradient.
 
     For a transposed one its input is the gradient here, and the gradient of its output the input.
     """
-    batch, outputs, rows, columns = gradient.shape
-    channels, panels = images.shape[1], -(-outputs // native.panel)
+    (outputs, channels, high, wide), (batch, _, rows, columns) = weight.shape, gradient.shape
     shares = max(1, min(SHARES, batch * rows * columns // PIXELS_IN_SHARE))
-    parts = images.new_zeros(shares, panels, kernel[0] * kernel[1] * channels + 1, native.panel)
-    numbers = _numbers(
-        images,
-        images.new_empty(0, 0, *kernel),
-        [range(length) for length in kernel],
-        gradient,
-        rectified=rectified and not transposed,
-        step=stride,
-        before=(padding, padding),
-    )
+    parts = images.new_empty(shares, -(-outputs // native.panel), high * wide * channels + 1, native.panel)
+    found, bias = torch.empty_like(weight), images.new_empty(outputs)
+    taps, before, windows_rectified = (range(high), range(wide)), (padding, padding), rectified and not transposed
+    numbers = _numbers(images, found, taps, gradient, rectified=windows_rectified, step=stride, before=before)
     numbers = np.array(numbers, dtype=np.int64)
-    native.convolve_weights(numbers, images, gradient, parts, shares, rectified and transposed)
-    found = parts.sum(0).transpose(1, 2).reshape(panels * native.panel, -1)[:outputs]
-    return found[:, :-1].unflatten(1, (*kernel, channels)).permute(0, 3, 1, 2), found[:, -1]
+    native.convolve_weights(numbers, images, gradient, parts, bias, shares, rectified and transposed)
+    return found, bias
 
 
 def _is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
@@ -251,7 +244,8 @@ def _is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
 def _forward(layer: "Conv2d | ConvTranspose2d", images: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
     weight, bias = layer.weight, layer.bias
     elsewhere = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    if not layer.plain or bias is None or images.ndim != 4 or elsewhere or kernels_for(images, weight, bias) is None:
+    native = None if elsewhere or bias is None else kernels_for(images, weight, bias)
+    if bias is None or native is None or native.variant not in FASTER or not layer.plain or images.ndim != 4:
         return plain(F.relu(images) if layer.rectified else images)
     options = {"transposed": layer.transposed, "rectified": layer.rectified}
     return convolution(images, weight, bias, stride=layer.stride[0], padding=int(layer.padding[0]), **options)

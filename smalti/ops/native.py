@@ -28,7 +28,7 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "linear": "ttttiiii",
     "nearest": "ttttiii",
     "convolve": "ttti",
-    "convolve_weights": "ttttii",
+    "convolve_weights": "tttttii",
     "attend": "ttttiiiiii",
     "gumbel": "ttttttttiiifii",
     "gumbel_backward": "ttttttttiiifii",

@@ -9,10 +9,17 @@ from torch import nn
 
 from smalti.errors import SmaltiError
 from smalti.ops.convolution import Conv2d, ConvTranspose2d, convolution, phases
-from smalti.ops.native import VARIANTS, kernels, load
+from smalti.ops.native import VARIANTS, load
 
 AVAILABLE = [variant for variant in VARIANTS if load(variant) is not None]
-needs_kernels = pytest.mark.skipif(not AVAILABLE, reason="smalti was installed without a C compiler")
+
+
+@pytest.fixture
+def avx2(monkeypatch):
+    """The layers run natively."""
+    if "avx2" not in AVAILABLE:
+        pytest.skip("no AVX2, or no C compiler when smalti was installed")
+    monkeypatch.setenv("SMALTI_KERNELS", "avx2")
 
 
 @pytest.fixture(params=[*AVAILABLE, "off"])
@@ -50,7 +57,7 @@ def test_values_and_gradients(variant, inputs, outputs, kernel, stride, padding,
         torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-4, atol=1e-3)
 
 
-@needs_kernels
+@pytest.mark.usefixtures("avx2")
 @pytest.mark.parametrize("layer", [Conv2d(5, 20, 3, padding=1), ConvTranspose2d(5, 20, 4, stride=2, padding=1)])
 def test_neither_company_nor_threads_change_a_bit(layer):
     torch.manual_seed(0)
@@ -70,7 +77,7 @@ def test_neither_company_nor_threads_change_a_bit(layer):
     assert torch.equal(torch.cat([layer(image) for image in images.split(1)]), found[0][0])
 
 
-@needs_kernels
+@pytest.mark.usefixtures("avx2")
 def test_the_result_is_channels_last_whatever_the_input_is():
     layer, images = Conv2d(3, 8, 3), torch.randn(2, 3, 8, 8)
     last = images.contiguous(memory_format=torch.channels_last)
@@ -80,7 +87,7 @@ def test_the_result_is_channels_last_whatever_the_input_is():
     torch.testing.assert_close(layer(strided), layer(strided.clone()), rtol=0, atol=0)
 
 
-@needs_kernels
+@pytest.mark.usefixtures("avx2")
 def test_shapes_that_do_not_fit_are_one_line_errors():
     weight, bias = torch.zeros(5, 3, 4, 4), torch.zeros(5)
     for images, given in (
@@ -120,7 +127,7 @@ def test_autocast_is_pytorchs():
     assert layer(images).dtype == torch.float32
 
 
-@needs_kernels
+@pytest.mark.usefixtures("avx2")
 def test_empty_batches_and_frozen_layers():
     layer = Conv2d(3, 5, 3, padding=1, rectified=True)
     assert layer(torch.zeros(0, 3, 8, 8)).shape == (0, 5, 8, 8)
@@ -132,9 +139,8 @@ def test_empty_batches_and_frozen_layers():
     assert layer.weight.grad is not None
 
 
-@needs_kernels
+@pytest.mark.usefixtures("avx2")
 def test_a_gradient_of_the_gradient_is_an_error_and_not_a_wrong_number():
-    assert kernels() is not None
     images = torch.randn(1, 3, 8, 8, requires_grad=True)
     (gradient,) = torch.autograd.grad(Conv2d(3, 5, 3)(images).square().sum(), images, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

@@ -6,18 +6,19 @@
 
 /* One convolution; a transposed one has several. As the Python side lays it out, see convolution.py. */
 typedef struct {
-    const float *weight;                                  /* of output, row, column and channel of the window, */
-    int64_t of_output, of_row, of_column, of_channel;     /* so many floats apart; below 0 where the kernel is turned round */
+    float *weight;                                    /* of output, row, column and channel of the window, */
+    int64_t of_output, of_row, of_column, of_channel; /* so many floats apart; below 0 where the kernel is turned round */
     float *out;
-    const float *gate;                                    /* NULL, or laid out as `out`: where it is not above 0, `out` is 0 */
-    int64_t image, row, column;                           /* floats from one of the output to the next */
-    int64_t rows, columns, outputs;                       /* of the output */
-    int64_t images, height, width, channels;              /* of the input */
-    int64_t rectified;                                    /* whether the input is the positive part of what is given */
-    int64_t high, wide, step, top, left;                  /* the window: size, how far it moves, where it starts above and left of the input */
+    const float *gate;                                /* NULL, or laid out as `out`: where it is not above 0, `out` is 0 */
+    int64_t image, row, column;                       /* floats from one of the output to the next */
+    int64_t rows, columns, outputs;                   /* of the output */
+    int64_t images, height, width, channels;          /* of the input */
+    int64_t rectified;                                /* whether the input is the positive part of what is given */
+    int64_t high, wide, step, top, left;              /* the window: its size, how far it moves, where it starts above and left */
 } convolution;
 
-#define CONVOLUTION_PIXELS 64 /* about so many output pixels, whole rows of them, are made together, so that weights are read less often */
+#define CONVOLUTION_PIXELS 64 /* about so many output pixels, in whole rows, share a window */
+#define CONVOLUTION_TILE (TILE_ROWS < 6 ? TILE_ROWS : 6) /* pixels at a time: so many addresses fit into registers */
 
 static long rows_together(const convolution *c) {
     long rows = CONVOLUTION_PIXELS / c->columns;
@@ -38,8 +39,12 @@ INLINE void copy_rectified(float *to, const float *from, long count) {
     for (; i < count; i++) to[i] = from[i] <= 0 ? 0 : from[i];
 }
 
-/* The input rows that output rows `row` and so on see, with zeros around. */
-static void fill_window(const convolution *c, const float *image, long row, long rows, float *window) {
+/* The input rows that output rows `row` and so on see, with zeros around: in `window`, or where they lie if nothing is around. */
+static const float *window_of(const convolution *c, const float *image, long row, long rows, float *window) {
+    int single = c->high == 1 && c->wide == 1 && c->step == 1 && c->top == 0 && c->left == 0;
+    if (single && c->columns == c->width && row + rows <= c->height && !c->rectified)
+        return image + row * c->width * c->channels;
+    const float *filled = window;
     long line = window_line(c), across = line / c->channels, lines = (rows - 1) * c->step + c->high;
     long from = c->left > 0 ? c->left : 0, to = c->width + c->left < across ? c->width + c->left : across;
     for (long n = 0; n < lines; n++, window += line) {
@@ -56,6 +61,7 @@ static void fill_window(const convolution *c, const float *image, long row, long
             memcpy(to, seen, sizeof(float) * (last - first) * c->channels);
         memset(window + last * c->channels, 0, sizeof(float) * (across - last) * c->channels);
     }
+    return filled;
 }
 
 /* A panel of the weights: [row][column][channel][PANEL], filled up with zeros. */
@@ -69,8 +75,8 @@ static void pack_weights(const convolution *c, long p, float *packed) {
                     packed[o] = o < width ? weight[o * c->of_output + y * c->of_row + x * c->of_column + k * c->of_channel] : 0;
 }
 
-/* A panel of outputs of a few pixels, or its first vector, each one chain of fused multiply-adds in the order of the window; `seen` and `made` say where
-   what the pixels see and where they themselves begin. */
+/* A panel of outputs of a few pixels, or its first vector, each one chain of fused multiply-adds in the order of the window. `seen` and
+   `made` say where what the pixels see and where they themselves begin. */
 INLINE void convolve_tile(const convolution *c, const float *window, const long *seen, const float *panel, const float *bias, float *out,
                           const long *made, long width, int vectors, int count) {
     long line = window_line(c), depth = c->wide * c->channels;
@@ -106,7 +112,7 @@ static void convolve_pixels(const convolution *c, const float *packed, const flo
     long size = c->high * c->wide * c->channels * PANEL;
     for (long p = 0; p * PANEL < c->outputs; p++) {
         long width = c->outputs - p * PANEL < PANEL ? c->outputs - p * PANEL : PANEL, count;
-        long tiles = (pixels + TILE_ROWS - 1) / TILE_ROWS;
+        long tiles = (pixels + CONVOLUTION_TILE - 1) / CONVOLUTION_TILE;
         for (long i = 0; i < pixels; i += count, tiles--) {
             count = (pixels - i + tiles - 1) / tiles; /* 8 pixels are twice 4 and not 6 and 2 */
 #define CALL_1(n) convolve_tile(c, window, seen + i, packed + p * size, bias + p * PANEL, out + p * PANEL, made + i, width, 1, n)
@@ -172,8 +178,9 @@ void NAME(convolve)(const int64_t *numbers, const float *in, const float *bias, 
                 const convolution *c = all + n;
                 long rows = c->rows - row < together ? c->rows - row : together;
                 if (rows > 0) {
-                    fill_window(c, in + image * c->height * c->width * c->channels, row, rows, places[n].window);
-                    convolve_pixels(c, packed + place, places[n].window, filled, c->out + image * c->image + row * c->row,
+                    const float *first = in + image * c->height * c->width * c->channels;
+                    const float *window = window_of(c, first, row, rows, places[n].window);
+                    convolve_pixels(c, packed + place, window, filled, c->out + image * c->image + row * c->row,
                                     rows * c->columns, places[n].seen, places[n].made);
                 }
                 place += panels * c->high * c->wide * c->channels * PANEL;
@@ -229,30 +236,49 @@ static void pack_gradients(const convolution *c, const float *gradient, long row
         }
 }
 
-/* Gradients of the matrix of `convolve`, packed like it, one row more for those of the bias: `shares` of them, to be added up. Which
-   pixels a share is made of does not depend on the threads, so neither does the sum. With `rectified` it is the positive part of
-   `gradient` that counts: in a transposed convolution input and output change places. */
-void NAME(convolve_weights)(const int64_t *numbers, const float *in, const float *gradient, float *out, long shares, long rectified,
-                            int threads) {
+/* The gradient of a panel of the weights and of the bias: the sum of `shares` parts that lie `step` floats apart. */
+static void add_parts(const convolution *c, long p, const float *parts, long shares, long step, float *bias) {
+    long width = c->outputs - p * PANEL < PANEL ? c->outputs - p * PANEL : PANEL, size = c->high * c->wide * c->channels;
+    float *weight = c->weight + p * PANEL * c->of_output;
+    for (long d = 0; d <= size; d++, parts += PANEL) {
+        vec sums[2] = {load(parts), load(parts + LANES)};
+        for (long n = 1; n < shares; n++) sums[0] += load(parts + n * step), sums[1] += load(parts + n * step + LANES);
+        long y = d / c->channels / c->wide, x = d / c->channels % c->wide, k = d % c->channels;
+        float *to = d == size ? bias + p * PANEL : weight + y * c->of_row + x * c->of_column + k * c->of_channel;
+        for (long o = 0; o < width; o++) to[o * (d == size ? 1 : c->of_output)] = sums[o / LANES][o % LANES];
+    }
+}
+
+/* Gradients of the weights and of the bias (outputs), from the input and the gradient of the output. The pixels are dealt out to
+   `shares`; `parts` is room for what each finds: shares x panels x (high x wide x channels + 1) x PANEL. Which pixels a share is made
+   of does not depend on the threads, so neither does their sum. With `rectified` it is the positive part of `gradient` that counts:
+   in a transposed convolution input and output change places. */
+void NAME(convolve_weights)(const int64_t *numbers, const float *in, const float *gradient, float *parts, float *bias, long shares,
+                            long rectified, int threads) {
     const convolution *c = (const convolution *)numbers;
     long together = rows_together(c), chunks = (c->rows + together - 1) / together, total = c->images * chunks;
     long panels = (c->outputs + PANEL - 1) / PANEL, size = (c->high * c->wide * c->channels + 1) * PANEL;
     long groups = (4 * threads + shares - 1) / shares; /* of panels: enough work for all threads, however few the pixels */
     groups = groups < panels ? groups : panels;
-    PARALLEL(for num_threads(threads) schedule(dynamic))
-    for (long task = 0; task < shares * groups; task++) {
-        long share = task / groups, first = panels * (task % groups) / groups, last = panels * (task % groups + 1) / groups;
-        float *window = new_window(c, together), *own = out + share * panels * size;
-        float *gradients = aligned_alloc(64, sizeof(float) * together * c->columns * PANEL);
-        for (long chunk = total * share / shares; chunk < total * (share + 1) / shares; chunk++) {
-            long image = chunk / chunks, row = chunk % chunks * together, rows = c->rows - row < together ? c->rows - row : together;
-            fill_window(c, in + image * c->height * c->width * c->channels, row, rows, window);
-            for (long p = first; p < last; p++) {
-                long width = c->outputs - p * PANEL < PANEL ? c->outputs - p * PANEL : PANEL;
-                pack_gradients(c, gradient + image * c->image + row * c->row + p * PANEL, rows, width, rectified, gradients);
-                gradient_panel(c, window, gradients, rows, own + p * size);
+    PARALLEL(num_threads(threads)) {
+        float *buffer = new_window(c, together), *gradients = aligned_alloc(64, sizeof(float) * together * c->columns * PANEL);
+#pragma omp for schedule(dynamic)
+        for (long task = 0; task < shares * groups; task++) {
+            long share = task / groups, first = panels * (task % groups) / groups, last = panels * (task % groups + 1) / groups;
+            float *own = parts + share * panels * size;
+            memset(own + first * size, 0, sizeof(float) * (last - first) * size);
+            for (long chunk = total * share / shares; chunk < total * (share + 1) / shares; chunk++) {
+                long image = chunk / chunks, row = chunk % chunks * together, rows = c->rows - row < together ? c->rows - row : together;
+                const float *window = window_of(c, in + image * c->height * c->width * c->channels, row, rows, buffer);
+                for (long p = first; p < last; p++) {
+                    long width = c->outputs - p * PANEL < PANEL ? c->outputs - p * PANEL : PANEL;
+                    pack_gradients(c, gradient + image * c->image + row * c->row + p * PANEL, rows, width, rectified, gradients);
+                    gradient_panel(c, window, gradients, rows, own + p * size);
+                }
             }
         }
-        free(window), free(gradients);
+#pragma omp for schedule(dynamic)
+        for (long p = 0; p < panels; p++) add_parts(c, p, parts + p * size, shares, panels * size, bias);
+        free(buffer), free(gradients);
     }
 }
