@@ -9,13 +9,13 @@ from smalti.files import atomic_path
 GUIDANCE = 2.0  # of the pictures that the demo ends with
 
 
-def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2400, seed: int = 0) -> dict[str, Any]:
+def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, seed: int = 0) -> dict[str, Any]:
     """Train a dVAE on the bundled emoji, then a transformer that draws new ones from text; evaluate both, show both.
 
     Args:
         out: the dVAE's folder; the transformer's is OUT/text_to_image. An interrupted demo goes on.
-        steps: optimiser steps of the dVAE; the default takes about four minutes on two cores.
-        prior_steps: optimiser steps of the transformer; the default takes about eight minutes on two cores.
+        steps: optimiser steps of the dVAE; the default takes about three minutes on two cores.
+        prior_steps: optimiser steps of the transformer; the default takes about nine minutes on two cores.
         seed: of everything random.
     """
     from smalti.evaluate.drawings import draw_captions, picture
