@@ -14,9 +14,9 @@ def prepare() -> None:
 
 
 def wait_less() -> None:
-    """With OpenMP's own 300,000 turns a training step beside a busy process is several times slower than alone.
+    """Beside a busy process, threads that wait in a loop, 300,000 turns as OpenMP has it, burn the cores that are left.
 
-    See benchmarks/neighbour.py. Unless the user has said how threads wait.
+    See benchmarks/process.py. Unless the user has said how threads wait.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -25,8 +25,8 @@ def wait_less() -> None:
 def keep_freed_memory() -> None:
     """Large blocks that are freed stay with the process.
 
-    glibc gives them back to the system and takes them again in the next step, page by page: thousands of page faults, a
-    tenth of a training step. Unless the user has said what malloc does; without effect where there is no glibc.
+    glibc gives them back to the system and takes them again in the next step, page by page: thousands of page faults,
+    see benchmarks/process.py. Unless the user has said what malloc does; without effect where there is no glibc.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return

@@ -34,7 +34,7 @@ def convolution(
 ) -> Tensor:
     """`F.conv2d` or, transposed, `F.conv_transpose2d`, of the images or of their ReLU.
 
-    An image's result depends neither on its batch nor on the number of threads, the weight's gradient not on these.
+    An image's result depends neither on its batch nor on the threads; nor does the weight's gradient on the latter.
     Gradients reach images, weight and bias, once.
 
     Shapes:

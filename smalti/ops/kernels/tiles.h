@@ -46,11 +46,11 @@ void NAME(pack)(const float *matrix, long columns, long depth, float *packed, in
 
 /* sums[r] += row r of `left` times a panel; `rows` is a constant wherever this is called. Each sum is one chain of fused
    multiply-adds in the order of depth, so a row's result does not depend on its company. Every step asks for a little of
-   what comes `ahead`, so that memory is read while sums are made; NULL where the caches do that well. */
+   what comes `ahead`, so that memory is read while sums are made. */
 INLINE void multiply(const float *left, long stride, const float *panel, long depth, vec (*sums)[2], const char *ahead,
                      long ahead_step, int rows) {
     _Pragma("GCC unroll 4") for (long d = 0; d < depth; d++) {
-        if (ahead) __builtin_prefetch(ahead + d * ahead_step);
+        __builtin_prefetch(ahead + d * ahead_step);
         vec first = load(panel + d * PANEL), second = load(panel + d * PANEL + LANES);
         UNROLL for (int r = 0; r < rows; r++) {
             vec value = splat(left[r * stride + d]);
