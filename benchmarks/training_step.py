@@ -3,20 +3,17 @@
     make bench-training_step        # the environment of the peers, then: python benchmarks/training_step.py
 
 Both sides start from the same weights and take the same images: soft Gumbel-Softmax at temperature 0.9, mean squared
-error, Adam. Ours is the same layers as smalti's convolutions, which take the ReLU before them with them, and
-`Categorical` between them; it is channels-last, with a fused optimiser. All sides keep freed memory, as the command
-line does (`smalti.apps.process`). Before timing, the gradients of both are compared on the same noise. bf16 is measured
-where the processor has bf16 arithmetic; elsewhere it is slower than fp32 and the rows are left out.
-
-Our own networks run with smalti's convolutions and, everything else the same, with PyTorch's.
+error, Adam. Ours is the same layers with `Categorical` between them, channels-last, with a fused optimiser. All sides
+keep freed memory, as the command line does (`smalti.apps.process`). Before timing, the gradients of both are compared
+on the same noise. bf16 is measured where the processor has bf16 arithmetic; elsewhere it is slower than fp32 and the
+rows are left out.
 """
 
 import argparse
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +22,7 @@ from sampling import dalle_pytorch
 from torch import Tensor, nn
 
 from smalti.apps.process import keep_freed_memory
-from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import Categorical
-from smalti.models.config import AutoencoderConfig
-from smalti.ops import convolution
-from smalti.ops.convolution import Conv2d, ConvTranspose2d
 from smalti.ops.gumbel import gumbel_noise_of
 from smalti.schedules import Schedule
 
@@ -46,32 +39,13 @@ def peer_network(side: int, codes: int = K) -> nn.Module:
     ).train()  # fmt: skip
 
 
-def convolutions_of(layers: Iterable[nn.Module]) -> nn.Sequential:
-    """The same layers with smalti's convolutions, in which ReLUs before them disappear."""
-    found: list[nn.Module] = []
-    flat = [part for layer in layers for part in (layer if isinstance(layer, nn.Sequential) else [layer])]
-    for before, layer in zip([None, *flat], flat, strict=False):
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            if isinstance(before, nn.ReLU):
-                found.pop()
-            kind = Conv2d if isinstance(layer, nn.Conv2d) else ConvTranspose2d
-            sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
-            found.append(kind(*sizes, rectified=isinstance(before, nn.ReLU)))
-            found[-1].load_state_dict(layer.state_dict())
-        else:
-            if hasattr(layer, "net"):  # a residual block
-                layer.net = convolutions_of(layer.net)
-            found.append(layer)
-    return nn.Sequential(*found)
-
-
 class Ours(nn.Module):
-    """The same network with smalti's convolutions and bottleneck."""
+    """The same network with smalti's bottleneck."""
 
     def __init__(self, peer: nn.Module):
         super().__init__()
         *layers, last = copy.deepcopy(list(peer.encoder))
-        self.encoder, self.decoder = convolutions_of(layers), convolutions_of(copy.deepcopy(peer.decoder))
+        self.encoder, self.decoder = nn.Sequential(*layers), copy.deepcopy(peer.decoder)
         self.bottleneck = Categorical(
             codebook_size=peer.num_tokens,
             code_dim=D,
@@ -111,7 +85,7 @@ def check(peer: nn.Module, images: Tensor) -> None:
     finally:
         F.gumbel_softmax = given
     torch.testing.assert_close(loss, theirs, rtol=1e-4, atol=1e-5)
-    first, other = ours.encoder[0].weight.grad, peer.encoder[0][0].weight.grad
+    first, other = ours.encoder[0][0].weight.grad, peer.encoder[0][0].weight.grad
     assert F.cosine_similarity(first.flatten(), other.flatten(), dim=0) > 0.9999
     peer.zero_grad()
 
@@ -163,42 +137,6 @@ def one(side: int, batch: int, rounds: int, compiled: bool) -> dict:
     return compare(f"dVAE step, {side}x{side}, batch {batch}", sides, "smalti", rounds, "images/s")
 
 
-def ours_alone(name: str, networks: dict, side: int, batch: int, rounds: int) -> dict:
-    """A VQ-VAE of ours with its own convolutions and with PyTorch's."""
-    torch.manual_seed(0)
-    bottleneck = {"kind": "vector_quantizer", "codebook_size": 512, "code_dim": 16}
-    model = Autoencoder(AutoencoderConfig(networks=networks, bottleneck=bottleneck)).train()
-    images = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
-    plain = mock.patch.object(convolution, "kernels_for", lambda *_: None)
-
-    def loss_of(model: nn.Module) -> Tensor:
-        out = model(images)
-        model.bottleneck.update()
-        return model.likelihood.nll(out.parameters, images).mean() + out.bottleneck.penalties["commitment"]
-
-    with torch.no_grad():
-        own = model.encoder(images)
-        with plain:
-            torch.testing.assert_close(own, model.encoder(images), rtol=1e-4, atol=1e-4)
-    copied = copy.deepcopy(model)
-    step = stepper(copied, images, loss_of, fused=True, bf16=False)
-
-    def with_pytorchs() -> float:
-        with plain:
-            return step()
-
-    sides = {"smalti": stepper(model, images, loss_of, fused=True, bf16=False), "PyTorch's convolutions": with_pytorchs}
-    return compare(f"step of our {name} networks, {side}x{side}, batch {batch}", sides, "smalti", rounds, "images/s")
-
-
-OURS = (
-    ("residual, 64 channels", {"kind": "residual"}, 32, 32),
-    ("residual, 32 channels", {"kind": "residual", "width": 32, "depth": 1}, 64, 16),
-    ("residual, 128 channels, patch 2", {"kind": "residual", "width": 128, "patch": 2}, 64, 8),
-    ("strided", {"kind": "strided"}, 32, 32),
-)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -212,7 +150,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     sizes = ((32, 32), (64, 16), (128, 4))
     results = [one(side, batch, arguments.rounds, arguments.compile and side == 64) for side, batch in sizes]
-    results += [ours_alone(*network, arguments.rounds) for network in OURS]
     save(results, Path(arguments.out))
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
-from smalti.ops.convolution import Conv2d, ConvTranspose2d
 
 
 class Networks(ABC):
@@ -37,15 +36,11 @@ class Networks(ABC):
         """A module from latents (B, D, h, w) to the likelihood's parameters (B, parameters, H, W)."""
 
 
-class InNext(nn.Identity):
-    """Where a ReLU is that the next convolution takes with it; it keeps its place in the names of saved weights."""
-
-
-class Convolution(Conv2d):
+class Convolution(nn.Conv2d):
     """A convolution that keeps the size, with the initialisation of DALL-E: weights N(0, 1/fan_in), bias 0."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, rectified: bool = False):
-        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, rectified=rectified)
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
         nn.init.normal_(self.weight, std=(in_channels * kernel**2) ** -0.5)
         assert self.bias is not None
         nn.init.zeros_(self.bias)
@@ -54,8 +49,8 @@ class Convolution(Conv2d):
 class Head(Convolution):
     """The 1x1 convolution next to the bottleneck or the likelihood: float32 whatever surrounds it, as in DALL-E."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, rectified: bool = False):
-        super().__init__(in_channels, out_channels, 1, rectified=rectified)
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, h, w) to (B, out, h, w), float32."""
@@ -64,28 +59,31 @@ class Head(Convolution):
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation bottleneck block: identity + gain * (ReLU, convolution) repeated, through a narrower middle.
+    """Pre-activation bottleneck block: identity + gain * (ReLU, convolution) repeated, with fewer channels between.
 
     The identity path stays in float32 under autocast, so that bf16 rounds only the small residual updates.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, middle: int, kernels: list[int], gain: float):
+    def __init__(self, in_channels: int, out_channels: int, *, inner_channels: int, kernels: list[int], gain: float):
         super().__init__()
-        widths = [in_channels, *[middle] * (len(kernels) - 1), out_channels]
-        layers = zip(widths, widths[1:], kernels, strict=False)
-        self.convolutions = nn.Sequential(*(Convolution(*layer, rectified=True) for layer in layers))
+        widths = [in_channels, *[inner_channels] * (len(kernels) - 1), out_channels]
+        layers = zip(itertools.pairwise(widths), kernels, strict=True)
+        self.convolutions = nn.ModuleList(Convolution(before, after, kernel) for (before, after), kernel in layers)
         self.shortcut = Head(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
         self.gain = gain
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, in, h, w) to (B, out, h, w)."""
-        return torch.add(self.shortcut(inputs), self.convolutions(inputs).float(), alpha=self.gain)
+        update = inputs
+        for convolution in self.convolutions:
+            update = convolution(update.relu())
+        return torch.add(self.shortcut(inputs), update.float(), alpha=self.gain)
 
 
 class ResidualNetworks(Networks):
     """Groups of residual blocks with max-pooling (encoder) or nearest-neighbour upsampling (decoder) between them [1].
 
-    The defaults of `middle`, `convolutions` and `pooling` are DALL-E's; its own networks are width=256, depth=2,
+    The defaults of `block_ratio`, `convolutions` and `pooling` are DALL-E's; its own networks are width=256, depth=2,
     stride=8, stem_kernel=7.
 
     Args:
@@ -94,7 +92,7 @@ class ResidualNetworks(Networks):
         depth: residual blocks in a group.
         patch: the encoder first folds patch x patch pixels into channels (and the decoder unfolds at its end): saves
             most of the arithmetic where it buys least. A power of two that divides the stride; 1 is DALL-E's.
-        middle: a block's outer channels divided by its inner ones.
+        block_ratio: a block's outer channels divided by its inner ones.
         convolutions: convolutions in a block, one of them 1x1 (next to the bottleneck's side), the others 3x3.
         stem_kernel: size of the encoder's first convolution, odd.
         pooling: "max" or "average".
@@ -110,7 +108,7 @@ class ResidualNetworks(Networks):
         width: int = 64,
         depth: int = 2,
         patch: int = 1,
-        middle: int = 4,
+        block_ratio: int = 4,
         convolutions: int = 4,
         stem_kernel: int = 3,
         pooling: Literal["max", "average"] = "max",
@@ -119,14 +117,14 @@ class ResidualNetworks(Networks):
             raise SmaltiError(
                 f"stride and patch must be powers of two and patch divide stride, not {stride} and {patch}"
             )
-        if width < middle or depth < 1 or convolutions < 2 or stem_kernel % 2 == 0:
+        if width < block_ratio or depth < 1 or convolutions < 2 or stem_kernel % 2 == 0:
             raise SmaltiError(
-                f"need width >= middle, depth >= 1, convolutions >= 2 and an odd stem_kernel, not width={width}, "
-                f"middle={middle}, depth={depth}, convolutions={convolutions}, stem_kernel={stem_kernel}"
+                f"need width >= block_ratio, depth >= 1, convolutions >= 2 and an odd stem_kernel, not width={width}, "
+                f"block_ratio={block_ratio}, depth={depth}, convolutions={convolutions}, stem_kernel={stem_kernel}"
             )
         if pooling not in ("max", "average"):
             raise SmaltiError(f"pooling must be 'max' or 'average', not {pooling!r}")
-        self.stride, self.patch, self.depth, self.middle = stride, patch, depth, middle
+        self.stride, self.patch, self.depth, self.block_ratio = stride, patch, depth, block_ratio
         self.convolutions, self.stem_kernel, self.pooling = convolutions, stem_kernel, pooling
         self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
         self.gain = 1 / (len(self.widths) * depth) ** 2
@@ -134,7 +132,7 @@ class ResidualNetworks(Networks):
     def _groups(self, first: int, widths: list[int], kernels: list[int], between: nn.Module) -> list[nn.Module]:
         channels = [first, *itertools.chain.from_iterable([width] * self.depth for width in widths)]
         blocks = [
-            ResidualBlock(before, after, middle=after // self.middle, kernels=kernels, gain=self.gain)
+            ResidualBlock(before, after, inner_channels=after // self.block_ratio, kernels=kernels, gain=self.gain)
             for before, after in itertools.pairwise(channels)
         ]
         groups = [blocks[start : start + self.depth] for start in range(0, len(blocks), self.depth)]
@@ -146,7 +144,7 @@ class ResidualNetworks(Networks):
         pool = nn.MaxPool2d(2) if self.pooling == "max" else nn.AvgPool2d(2)
         groups = self._groups(self.widths[0], self.widths, [3] * (self.convolutions - 1) + [1], pool)
         fold = [nn.PixelUnshuffle(self.patch)] if self.patch > 1 else []
-        return nn.Sequential(*fold, stem, *groups, InNext(), Head(self.widths[-1], features, rectified=True))
+        return nn.Sequential(*fold, stem, *groups, nn.ReLU(), Head(self.widths[-1], features))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
@@ -154,49 +152,49 @@ class ResidualNetworks(Networks):
         upsample = nn.Upsample(scale_factor=2, mode="nearest")
         groups = self._groups(lifted, widths, [1] + [3] * (self.convolutions - 1), upsample)
         unfold = [nn.PixelShuffle(self.patch)] if self.patch > 1 else []
-        last = Head(widths[-1], parameters * self.patch**2, rectified=True)
-        return nn.Sequential(Head(latents, lifted), *groups, InNext(), last, *unfold)
+        last = Head(widths[-1], parameters * self.patch**2)
+        return nn.Sequential(Head(latents, lifted), *groups, nn.ReLU(), last, *unfold)
 
 
 class StridedNetworks(Networks):
     """Strided 4x4 convolutions, then residual blocks at the coarsest resolution: those of the VQ-VAE's authors [1].
 
-    ReLU, 3x3 to `middle` channels, ReLU, 1x1 back is a residual block; the decoder mirrors all of it with transposed
+    ReLU, 3x3 to `residual_channels`, ReLU, 1x1 back is a residual block; the decoder mirrors all of it with transposed
     convolutions. PyTorch's default initialisation.
 
     Args:
         stride: pixels per grid position, a power of two.
         width: channels at the coarsest resolution; half of them before it.
         depth: residual blocks.
-        middle: channels inside a residual block.
+        residual_channels: channels inside a residual block.
 
     References:
         [1] van den Oord, Vinyals, Kavukcuoglu. Neural Discrete Representation Learning. 2017. arXiv:1711.00937;
             the sizes are those of the authors' example on CIFAR-10 (google-deepmind/sonnet, vqvae_example.ipynb)
     """
 
-    def __init__(self, *, stride: int = 4, width: int = 128, depth: int = 2, middle: int = 32):
-        if stride < 2 or stride & (stride - 1) or width < 2 or depth < 0 or middle < 1:
+    def __init__(self, *, stride: int = 4, width: int = 128, depth: int = 2, residual_channels: int = 32):
+        if stride < 2 or stride & (stride - 1) or width < 2 or depth < 0 or residual_channels < 1:
             raise SmaltiError(
-                f"need a stride that is a power of two, width >= 2, depth >= 0 and middle >= 1, not stride={stride}, "
-                f"width={width}, depth={depth}, middle={middle}"
+                f"need a stride that is a power of two, width >= 2, depth >= 0 and residual_channels >= 1, "
+                f"not stride={stride}, width={width}, depth={depth}, residual_channels={residual_channels}"
             )
-        self.stride, self.width, self.depth, self.middle = stride, width, depth, middle
+        self.stride, self.width, self.depth, self.residual_channels = stride, width, depth, residual_channels
         self.halvings = stride.bit_length() - 1
 
     def _residual(self) -> list[nn.Module]:
-        return [*(_PlainBlock(self.width, self.middle) for _ in range(self.depth)), InNext()]
+        return [*(_PlainBlock(self.width, self.residual_channels) for _ in range(self.depth)), nn.ReLU()]
 
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
         widths = [image_channels, *[self.width // 2] * (self.halvings - 1), self.width]
         down = [
             module
-            for index, (before, after) in enumerate(itertools.pairwise(widths))
-            for module in (Conv2d(before, after, 4, stride=2, padding=1, rectified=index > 0), InNext())
+            for before, after in itertools.pairwise(widths)
+            for module in (nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU())
         ]
-        last = Conv2d(self.width, self.width, 3, padding=1, rectified=True)
-        return nn.Sequential(*down, last, *self._residual(), Conv2d(self.width, features, 1, rectified=True))
+        last = nn.Conv2d(self.width, self.width, 3, padding=1)
+        return nn.Sequential(*down, last, *self._residual(), nn.Conv2d(self.width, features, 1))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
@@ -204,22 +202,22 @@ class StridedNetworks(Networks):
         up = [
             module
             for before, after in itertools.pairwise(widths)
-            for module in (ConvTranspose2d(before, after, 4, stride=2, padding=1, rectified=True), InNext())
+            for module in (nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU())
         ]
-        return nn.Sequential(Conv2d(latents, self.width, 3, padding=1), *self._residual(), *up[:-1])
+        return nn.Sequential(nn.Conv2d(latents, self.width, 3, padding=1), *self._residual(), *up[:-1])
 
 
 class _PlainBlock(nn.Module):
     """inputs + 1x1(ReLU(3x3(ReLU(inputs))))."""
 
-    def __init__(self, channels: int, middle: int):
+    def __init__(self, channels: int, inner_channels: int):
         super().__init__()
-        self.inner = Conv2d(channels, middle, 3, padding=1, rectified=True)
-        self.outer = Conv2d(middle, channels, 1, rectified=True)
+        self.inner = nn.Conv2d(channels, inner_channels, 3, padding=1)
+        self.outer = nn.Conv2d(inner_channels, channels, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, channels, h, w) to the same."""
-        return inputs + self.outer(self.inner(inputs))
+        return inputs + self.outer(self.inner(inputs.relu()).relu())
 
 
 class MlpNetworks(Networks):

@@ -1,4 +1,4 @@
-"""How often each code occurs, without a round trip to the host."""
+"""How often each code occurs, and what that says of a codebook: usage and perplexity."""
 
 import torch
 from torch import Tensor
@@ -12,3 +12,14 @@ def code_counts(codes: Tensor, size: int) -> Tensor:
     if codes.device.type == "cpu":
         return torch.bincount(codes, minlength=size)
     return torch.zeros(size, dtype=torch.int64, device=codes.device).scatter_add_(0, codes, torch.ones_like(codes))
+
+
+def usage(counts: Tensor) -> float:
+    """Fraction of the codes that were used at least once, of counts (K,) or, for q codebooks, (q, K)."""
+    return (counts > 0).float().mean().item()
+
+
+def perplexity(counts: Tensor) -> float:
+    """exp of the entropy of the histogram (K,): K when all codes are used alike; for (q, K) of the mean entropy."""
+    share = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)
+    return torch.special.entr(share).sum(-1).mean().exp().item()

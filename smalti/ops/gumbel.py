@@ -5,13 +5,12 @@ nothing of the size of the logits is kept, and by the native kernels nothing of 
 """
 
 import math
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.ops.native import Kernels, Packed, kernels_for, triton_for
+from smalti.ops.native import Kernels, Packed, kernels_for
 
 
 def gumbel_latents(
@@ -62,9 +61,6 @@ def _forward(
     native = kernels_for(logits, codebook)
     if native is not None:
         return _native_forward(native, logits, codebook, temperature, hard, seed)
-    triton = triton_for(logits, codebook)
-    if triton is not None:
-        return triton.gumbel(logits, codebook, temperature, hard, seed)
     noisy = logits + gumbel_noise_of(len(logits), logits.shape[1], seed, logits)
     lse, (highest, drawn) = logits.logsumexp(1), noisy.max(1)
     shares = ((noisy - highest[:, None]) / temperature).exp()
@@ -97,12 +93,11 @@ def _backward(
     hard: bool,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    native, triton = kernels_for(logits, codebook), triton_for(logits, codebook)
-    backward = None if triton is None else triton.gumbel_backward
-    backward = backward if native is None else partial(_native_backward, native)
-    if backward is not None:
+    native = kernels_for(logits, codebook)
+    if native is not None:
         means = (latents * latents_gradient).sum(1)  # of the relaxed weights' pulls; not used where `hard`
-        gradients = backward(logits, codebook, stats, means, latents_gradient, kl_gradient, temperature, hard, seed)
+        options = (temperature, hard, seed)
+        gradients = _native_backward(native, logits, codebook, stats, means, latents_gradient, kl_gradient, *options)
     else:
         noisy = logits + gumbel_noise_of(len(logits), logits.shape[1], seed, logits)
         lse, entropy, highest, scale = stats[:, :, None].unbind(1)

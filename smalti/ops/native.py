@@ -2,16 +2,14 @@
 
 They are plain C without PyTorch's headers, compiled when smalti is installed. Where there was no compiler `kernels()`
 is None, and each operation takes its plain PyTorch form, which gives the same results within rounding.
-SMALTI_KERNELS=off (or avx512, avx2, portable) decides otherwise. On CUDA, SMALTI_TRITON=on takes `triton_kernels.py`.
+SMALTI_KERNELS=off (or avx512, avx2, portable) decides otherwise.
 """
 
 import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -27,8 +25,6 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "pack": "tiit",
     "linear": "ttttiiii",
     "nearest": "ttttiii",
-    "convolve": "ttti",
-    "convolve_weights": "tttttii",
     "attend": "ttttiiiiii",
     "gumbel": "ttttttttiiifii",
     "gumbel_backward": "ttttttttiiifii",
@@ -65,8 +61,6 @@ class Kernels:
     pack: Callable[..., None]
     linear: Callable[..., None]
     nearest: Callable[..., None]
-    convolve: Callable[..., None]
-    convolve_weights: Callable[..., None]
     attend: Callable[..., None]
     gumbel: Callable[..., None]
     gumbel_backward: Callable[..., None]
@@ -146,19 +140,3 @@ def kernels_for(*tensors: Tensor) -> Kernels | None:
     """The kernels if all these tensors are float32 on the CPU, else None."""
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
     return kernels() if plain else None
-
-
-def triton_for(*tensors: Tensor) -> ModuleType | None:
-    """`triton_kernels` if all these tensors are float32 on CUDA and SMALTI_TRITON is "on", else None.
-
-    Raises:
-        SmaltiError: it is on, and Triton is not installed.
-    """
-    if os.environ.get("SMALTI_TRITON") != "on":
-        return None
-    if not all(tensor.device.type == "cuda" and tensor.dtype == torch.float32 for tensor in tensors):
-        return None
-    try:
-        return import_module("smalti.ops.triton_kernels")
-    except ImportError as error:
-        raise SmaltiError("SMALTI_TRITON is on, but Triton is not installed: pip install triton") from error

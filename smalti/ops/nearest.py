@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from smalti.ops.native import kernels_for, triton_for
+from smalti.ops.native import kernels_for
 
 CHUNK_ELEMENTS = 1 << 22  # at most this many scores exist at a time (16 MB), whatever N and K are
 
@@ -31,9 +31,6 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
 @torch.library.custom_op("smalti::nearest_code", mutates_args=())
 def _nearest_code(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     native = kernels_for(features, codebook, bias)
-    triton = triton_for(features, codebook, bias)
-    if triton is not None:
-        return triton.nearest(features, codebook, bias)
     if native is None:
         return nearest_code_reference(features, codebook, bias)
     codes = torch.empty(len(features), dtype=torch.int64)

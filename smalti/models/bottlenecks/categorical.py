@@ -19,7 +19,6 @@ from smalti.models.bottlenecks.base import (
 )
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, gumbel_noise
-from smalti.ops.convolution import Conv2d
 from smalti.ops.gumbel import gumbel_latents
 from smalti.ops.nearest import nearest_code
 from smalti.schedules import Schedule
@@ -113,7 +112,7 @@ class Categorical(DiscreteBottleneck):
         else:
             self.register_buffer("identity", torch.eye(codebook_size), persistent=False)
         self.log_scale = nn.Parameter(torch.zeros(())) if self.by_distance else None
-        self.to_logits = Conv2d(self.in_channels, codebook_size, 1) if logits == "convolution" else None
+        self.to_logits = nn.Conv2d(self.in_channels, codebook_size, 1) if logits == "convolution" else None
         self.prior_logits = nn.Parameter(torch.zeros(*prior_grid, codebook_size)) if prior_grid else None
 
     @property

@@ -4,7 +4,6 @@
 #include "linear.h"
 #include "nearest.h"
 #include "attention.h"
-#include "convolution.h"
 #include "gumbel.h"
 #include "codes.h"
 #include "decisions.h"
