@@ -24,11 +24,11 @@ from torch import Tensor
 
 from smalti.codec import Archive, Codec
 from smalti.codec.coders import AdaptiveCoder, FixedCoder, HistogramCoder
-from smalti.codec.network import PriorCoder
+from smalti.codec.prior_coder import PriorCoder
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
+from smalti.images.pixels import to_float
 from smalti.models.autoencoder import Autoencoder
-from smalti.pixels import to_float
 from smalti.priors.code_model import CodeModel
 
 ARCHIVE = 1000

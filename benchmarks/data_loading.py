@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from smalti import jpeg
 from smalti.data.batches import Batches, Pixels
 from smalti.data.sources import open_data
+from smalti.images import jpeg
 
 FILES, BATCH, BATCHES = 200, 32, 12
 

@@ -17,7 +17,7 @@ import torch
 from common import compare, save
 from torch import Tensor
 
-from smalti.evaluate.memory import peak_bytes, reset_peak, resident_bytes
+from smalti.apps.memory import peak_bytes, reset_peak, resident_bytes
 from smalti.models.bottlenecks import VectorQuantizer
 from smalti.ops.nearest import nearest_code, nearest_code_reference
 

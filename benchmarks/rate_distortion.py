@@ -20,9 +20,9 @@ from tqdm import tqdm
 from smalti.codec import Codec
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
-from smalti.evaluate.charts import COLOURS, figure
-from smalti.images import find_images, read_image
+from smalti.images.reading import find_images, read_image
 from smalti.models.autoencoder import Autoencoder
+from smalti.report.charts import COLOURS, figure
 
 QUALITIES = {
     "JPEG": ("JPEG", (1, 3, 5, 10, 20, 40, 60, 80, 95), {"optimize": True}),

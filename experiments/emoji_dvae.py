@@ -10,12 +10,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from smalti.evaluate.autoencoders import evaluate
+from smalti.evaluation.autoencoders import evaluate
 from smalti.files import write_text
 from smalti.models.autoencoder import Autoencoder
 from smalti.recipes import dvae, vqvae
-from smalti.train.log import read_metrics
-from smalti.train.loop import train
+from smalti.training.log import read_metrics
+from smalti.training.loop import train
 
 ARMS: dict[str, dict[str, Any]] = {
     "recipe": {},

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
-from smalti.images import to_pil
+from smalti.images.pixels import to_float
+from smalti.images.reading import to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.features import perceptual_distance
-from smalti.pixels import to_float
 
 IMAGES, SHOWN, SCALE = 1000, 12, 3
 

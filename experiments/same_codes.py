@@ -12,8 +12,8 @@ import torch
 
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
+from smalti.images.pixels import to_float
 from smalti.models.autoencoder import Autoencoder
-from smalti.pixels import to_float
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smalti import Generator
 from smalti.data.batches import Epochs, Pixels, augmented
 from smalti.data.sources import open_data
-from smalti.pixels import to_float
+from smalti.images.pixels import to_float
 
 LABEL, NUM_TRAIN = "subgroup", 500
 SETTINGS = ((1.0, 1.0), (2.0, 1.0), (1.0, 0.8), (1.5, 0.8), (1.0, 0.6))  # (guidance, sampling temperature)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smalti.data.sources import open_data
     from smalti.errors import SmaltiError
-    from smalti.generator import Generator
-    from smalti.images import to_pil
+    from smalti.generate.generator import Generator
+    from smalti.images.reading import to_pil
     from smalti.models.autoencoder import Autoencoder
     from smalti.models.bottlenecks import (
         FSQ,
@@ -30,13 +30,13 @@ _HOMES = {
     "BinaryQuantizer": "smalti.models.bottlenecks",
     "Categorical": "smalti.models.bottlenecks",
     "FSQ": "smalti.models.bottlenecks",
-    "Generator": "smalti.generator",
+    "Generator": "smalti.generate.generator",
     "ProductQuantizer": "smalti.models.bottlenecks",
     "ResidualQuantizer": "smalti.models.bottlenecks",
     "SmaltiError": "smalti.errors",
     "VectorQuantizer": "smalti.models.bottlenecks",
     "open_data": "smalti.data.sources",
-    "to_pil": "smalti.images",
+    "to_pil": "smalti.images.reading",
 }
 
 __all__ = [

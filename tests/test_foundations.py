@@ -13,12 +13,12 @@ from PIL import Image
 from smalti.configs import build, differences, from_dict, to_dict
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, read_tensors, write_json, write_tensors
-from smalti.pictures import before_after, grid, side_by_side
-from smalti.pixels import crop_to, pad_to_multiple, shrink, to_float, to_uint8
+from smalti.images.contact_sheets import before_after, grid, side_by_side
+from smalti.images.pixels import crop_to, pad_to_multiple, shrink, to_float, to_uint8
 from smalti.recipes import RECIPES
 from smalti.schedules import Schedule, constant, cosine, linear
 from smalti.shapes import check_shape
-from smalti.train.experiment import Experiment
+from smalti.training.experiment import Experiment
 
 
 def test_check_shape_states_both_shapes():

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from smalti.errors import SmaltiError
-from smalti.masks import NAMES, grey_out, named_mask, read_mask, to_grid
-from smalti.pictures import captioned
+from smalti.images.contact_sheets import captioned
+from smalti.images.masks import NAMES, grey_out, named_mask, read_mask, to_grid
 
 
 def test_names_keep_what_they_say():

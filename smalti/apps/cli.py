@@ -14,28 +14,36 @@ import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
-from smalti.apps import process, verbs
+from smalti.apps import process
 from smalti.apps.compare import compare
+from smalti.apps.compress import compress
+from smalti.apps.decode import decode
+from smalti.apps.decompress import decompress
 from smalti.apps.demo import demo
-from smalti.apps.draw import sample
-from smalti.apps.lab import estimators
-from smalti.apps.pack import compress, decompress
+from smalti.apps.encode import encode
+from smalti.apps.estimators import estimators
+from smalti.apps.evaluate import evaluate
+from smalti.apps.info import info
+from smalti.apps.output import as_text
+from smalti.apps.reconstruct import reconstruct
+from smalti.apps.sample import sample
+from smalti.apps.train import train
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
 
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo,
-    "evaluate": verbs.evaluate,
+    "evaluate": evaluate,
     "compare": compare,
     "estimators": estimators,
-    "reconstruct": verbs.reconstruct,
-    "encode": verbs.encode,
-    "decode": verbs.decode,
+    "reconstruct": reconstruct,
+    "encode": encode,
+    "decode": decode,
     "sample": sample,
     "compress": compress,
     "decompress": decompress,
-    "info": verbs.info,
+    "info": info,
 }
 INTERRUPTED = 130
 
@@ -64,7 +72,7 @@ def _run(argv: list[str]) -> int:
         if as_json:
             print(json.dumps(result, ensure_ascii=False))
         elif result is not None:
-            print(verbs.as_text(name, result))
+            print(as_text(name, result))
         sys.stdout.flush()
         return 0
     except SystemExit as stop:  # jsonargparse: 0 after --help, 2 for wrong usage
@@ -105,8 +113,8 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
             _add_verb(child, function)
             _add_json(child)
         commands.add_subcommand(name, child, help=_first_line(function))
-    train = ArgumentParser(prog="smalti train", description=_first_line(verbs.train))
-    commands.add_subcommand("train", train, help=_first_line(verbs.train))
+    training = ArgumentParser(prog="smalti train", description=_first_line(train))
+    commands.add_subcommand("train", training, help=_first_line(train))
     chosen = argv[1] if argv[:1] == ["train"] and len(argv) > 1 else ""
     recipes = RECIPES
     if ".py:" in chosen:  # known by the function's name from here on: a dot would mean something to the parser
@@ -114,7 +122,7 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         recipes = {**RECIPES, function: _recipe_from_file(chosen)}
         argv = ["train", function, *argv[2:]]
         chosen = function
-    _add_recipes(train, recipes, chosen)
+    _add_recipes(training, recipes, chosen)
     if verb is not None and verb not in commands.choices:
         parser.error(f"unknown verb {verb!r}; {nearest(verb, commands.choices)}")
 
@@ -129,7 +137,7 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         function = recipes[recipe]
         arguments = arguments[recipe]
         as_json, out, _ = arguments.pop("json"), arguments.pop("out"), arguments.pop("config", None)
-        return name, lambda: verbs.train(function(**arguments), Path(out)), {}, as_json
+        return name, lambda: train(function(**arguments), Path(out)), {}, as_json
     as_json, _ = arguments.pop("json"), arguments.pop("config", None)
     return name, VERBS[name], arguments, as_json
 

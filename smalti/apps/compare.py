@@ -5,13 +5,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from smalti.apps.verbs import evaluate, say, train
+from smalti.apps.evaluate import evaluate
+from smalti.apps.memory import peak_bytes, reset_peak
+from smalti.apps.output import say
+from smalti.apps.train import train
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
-from smalti.evaluate.memory import peak_bytes, reset_peak
 from smalti.files import read_json, write_json, write_text
 from smalti.recipes import RECIPES
-from smalti.train.experiment import Experiment
+from smalti.training.experiment import Experiment
 
 SYSTEMS = {name: RECIPES[name] for name in ("ae", "vae", "vqvae", "dvae", "fsq", "lfq", "bsq", "rvq", "pq")}
 SHOWN = 16
@@ -46,11 +48,12 @@ def compare(
         seeds: how often each is trained.
         split: what is measured: test, validation or train.
     """
-    from smalti.evaluate.comparison import gradient_noise, latent_pictures, rate_distortion, some_images
-    from smalti.evaluate.report import System, as_html, as_json
+    from smalti.evaluation.comparison import gradient_noise, rate_distortion, some_images
     from smalti.models.autoencoder import Autoencoder
     from smalti.models.bottlenecks import DiscreteBottleneck
-    from smalti.train.log import read_metrics
+    from smalti.report.comparison_page import System, as_html, as_json
+    from smalti.report.latent_pictures import latent_pictures
+    from smalti.training.log import read_metrics
 
     chosen = _chosen(systems)
     if codebook_size < 4 or codebook_size & (codebook_size - 1):

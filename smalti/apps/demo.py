@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.apps.verbs import evaluate, say, train
+from smalti.apps.evaluate import evaluate
+from smalti.apps.output import say
+from smalti.apps.train import train
 from smalti.files import atomic_path
 
 GUIDANCE = 2.0  # of the pictures that the demo ends with
@@ -18,11 +20,11 @@ def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, 
         prior_steps: optimiser steps of the transformer; the default takes about nine minutes on two cores.
         seed: of everything random.
     """
-    from smalti.evaluate.drawings import draw_captions, picture
-    from smalti.evaluate.page import write_page
-    from smalti.generator import Generator
+    from smalti.generate.generator import Generator
     from smalti.models.autoencoder import Autoencoder
     from smalti.recipes import dvae, transformer
+    from smalti.report.caption_samples import draw_captions, picture
+    from smalti.report.demo_page import write_page
 
     run, prior = Path(out), Path(out) / "text_to_image"
     say(f"1/5 training a dVAE on 2,930 emoji at 32x32: {steps} steps into {run}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
-from smalti.images import BadImage, find_images, to_images
+from smalti.images.reading import BadImage, find_images, to_images
 
 T = TypeVar("T")
 IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24

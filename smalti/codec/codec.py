@@ -18,12 +18,12 @@ from smalti.codec.archive import ALPHA, GREY, Archive
 from smalti.codec.coders import AdaptiveCoder, Coder, FixedCoder, HistogramCoder
 from smalti.codec.container import CODERS, CRC, HASH_BYTES, Header, ImageEntry, chunk_is_full, chunks_of, varint
 from smalti.codec.errors import CannotDecode, DamagedFile
+from smalti.codec.images import Alpha, Codes, Picture, pack_alpha, to_picture, unpack_alpha
 from smalti.codec.lossless import pack_pixels, unpack_pixels
-from smalti.codec.network import PriorCoder
-from smalti.codec.pictures import Alpha, Codes, Picture, pack_alpha, to_picture, unpack_alpha
+from smalti.codec.prior_coder import PriorCoder
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path
-from smalti.images import Images
+from smalti.images.reading import Images
 from smalti.models.autoencoder import Autoencoder
 from smalti.priors.code_model import CodeModel
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from smalti.data.sources import Source
 from smalti.errors import SmaltiError
-from smalti.images import BadImage, fit
+from smalti.images.reading import BadImage, fit
 
 T = TypeVar("T")
 Augment = Literal["none", "flip", "flip_shift"]

@@ -17,16 +17,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from smalti.data.emoji import EmojiReader, read_table
+from smalti.data.splits import SPLITS, Split
 from smalti.errors import SmaltiError
-from smalti.images import SUFFIXES, BadImage, find_images, read_image
+from smalti.images.reading import SUFFIXES, BadImage, find_images, read_image
 
-Split = Literal["train", "validation", "test", "all"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 HELD_OUT_PERCENT = 5  # of images without a split of their own, for validation and for test each
 IDX_VALIDATION = 12  # one in so many of the training images of idx files is validation: 5,000 of MNIST's 60,000
 FOLDER_NAMES = {

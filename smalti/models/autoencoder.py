@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from smalti.configs import build
 from smalti.errors import SmaltiError
-from smalti.images import Images, to_images
+from smalti.images.pixels import crop_to, pad_to_multiple
+from smalti.images.reading import Images, to_images
 from smalti.models.bottlenecks import BOTTLENECKS, Bottleneck, BottleneckOutput, DiscreteBottleneck
 from smalti.models.config import AutoencoderConfig
 from smalti.models.likelihoods import LIKELIHOODS, Likelihood
 from smalti.models.networks import NETWORKS
-from smalti.pixels import crop_to, pad_to_multiple
 from smalti.pretrained import Pretrained
 from smalti.shapes import check_shape
 
@@ -108,7 +108,7 @@ class Autoencoder(Pretrained):
         """The codes (B, *grid) int64 of images of one size; padded to the stride by repeating the edge.
 
         Args:
-            images: whatever `smalti.images.to_images` takes: paths, Pillow images, arrays, tensors, lists of them.
+            images: whatever `to_images` takes: paths, Pillow images, arrays, tensors, lists of them.
 
         Raises:
             SmaltiError: a continuous model, an unreadable image, or images of several sizes (see `encode_many`).

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from smalti.configs import Spec
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.schedules import Schedule, constant, cosine, linear
-from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig, PhotoConfig
+from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig, PhotoConfig
 
 Estimator = Literal[
     "gumbel_softmax", "gumbel_straight_through", "straight_through", "gumbel_rao", "reinmax", "reinforce"
@@ -145,7 +145,7 @@ def experiment(
     depth: int = 1,
     patch: int = 2,
     convolutions: int = 2,
-    middle: int = 2,
+    block_ratio: int = 2,
     stem_kernel: int = 3,
     likelihood: LikelihoodName = "gaussian",
     learning_rate: float = 4e-3,
@@ -182,7 +182,7 @@ def experiment(
         depth: residual blocks at each resolution.
         patch: pixels folded into channels at the ends of the networks; 1 is DALL-E's.
         convolutions: in a residual block; 4 is DALL-E's.
-        middle: outer channels of a block divided by its inner ones; 4 is DALL-E's.
+        block_ratio: outer channels of a block divided by its inner ones; 4 is DALL-E's.
         stem_kernel: size of the first convolution; 7 is DALL-E's.
         likelihood: p(x|z).
         learning_rate: highest of the schedule.
@@ -212,7 +212,7 @@ def experiment(
         "depth": depth,
         "patch": patch,
         "convolutions": convolutions,
-        "middle": middle,
+        "block_ratio": block_ratio,
         "stem_kernel": stem_kernel,
     }
     return Experiment(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.autoencoders import Estimator
 from smalti.schedules import Schedule, constant, cosine
-from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig
+from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 
 
 def mnist_categorical(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.schedules import constant
-from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig
+from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 
 VARIANCE = 0.06327  # of CIFAR-10's pixels in units of [0, 1]: the example divides its squared error by it
 
@@ -27,7 +27,7 @@ def cifar_vqvae(
     restart_below: float = 0.0,
     levels: tuple[int, ...] = (),
     width: int = 128,
-    middle: int = 32,
+    residual_channels: int = 32,
     learning_rate: float = 3e-4,
     commitment_weight: float = 0.25,
     steps: int = 10_000,
@@ -51,7 +51,7 @@ def cifar_vqvae(
         restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
         levels: FSQ with these levels instead of a codebook.
         width: channels of the networks.
-        middle: channels inside a residual block.
+        residual_channels: channels inside a residual block.
         learning_rate: of Adam, constant.
         commitment_weight: of the term that keeps features near their code.
         steps: optimiser steps.
@@ -76,7 +76,13 @@ def cifar_vqvae(
         recipe="cifar_vqvae",
         data=data,
         model=AutoencoderConfig(
-            networks={"kind": "strided", "stride": 4, "width": width, "depth": 2, "middle": middle},
+            networks={
+                "kind": "strided",
+                "stride": 4,
+                "width": width,
+                "depth": 2,
+                "residual_channels": residual_channels,
+            },
             bottleneck={"kind": "fsq", "levels": tuple(levels)} if levels else vector_quantizer,
             # nats per dimension are then the example's squared error / VARIANCE, plus a constant
             likelihood={"kind": "gaussian", "scale": (VARIANCE / 2) ** 0.5},

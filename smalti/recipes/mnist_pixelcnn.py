@@ -13,7 +13,7 @@ from typing import Literal
 
 from smalti.priors.config import PixelLevels, PriorConfig
 from smalti.schedules import cosine
-from smalti.train.experiment import OptimizerConfig, PriorExperiment
+from smalti.training.experiment import OptimizerConfig, PriorExperiment
 
 
 def mnist_pixelcnn(

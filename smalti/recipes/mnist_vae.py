@@ -11,7 +11,7 @@ from typing import Literal
 
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.schedules import cosine, linear
-from smalti.train.experiment import Experiment, LossConfig, OptimizerConfig
+from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 
 
 def mnist_vae(

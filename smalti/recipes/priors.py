@@ -15,7 +15,7 @@ from smalti.errors import SmaltiError
 from smalti.files import CONFIG, WEIGHTS, file_hash
 from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
 from smalti.schedules import cosine
-from smalti.train.experiment import OptimizerConfig, PriorExperiment
+from smalti.training.experiment import OptimizerConfig, PriorExperiment
 
 
 def pixelcnn(
@@ -239,6 +239,6 @@ def _codes_of(tokenizer: str) -> dict[str, Any]:
 
 
 def _labels(data: str, kind: str) -> tuple[str, ...]:
-    from smalti.train.codes import labels_of
+    from smalti.data.conditions import labels_of
 
     return tuple(sorted(set(labels_of(data, "all", kind))))

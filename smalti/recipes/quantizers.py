@@ -8,7 +8,7 @@ They are compared in experiments/quantizers.md, and by `smalti compare`.
 from typing import Any, Literal
 
 from smalti.recipes.autoencoders import experiment
-from smalti.train.experiment import Experiment, LossConfig
+from smalti.training.experiment import Experiment, LossConfig
 
 
 def fsq(*, levels: tuple[int, ...] = (8, 8, 8), **common: Any) -> Experiment:

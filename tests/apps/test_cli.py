@@ -12,7 +12,7 @@ from PIL import Image
 
 from conftest import draw_image
 from smalti.apps.cli import main
-from smalti.train.log import read_metrics
+from smalti.training.log import read_metrics
 
 TRAIN = ["--steps", "4", "--batch_size", "4", "--image_size", "16", "--width", "8", "--log_every", "2"]
 

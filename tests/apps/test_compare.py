@@ -8,8 +8,8 @@ import torch
 
 from smalti.apps.cli import main
 from smalti.apps.compare import SYSTEMS, rate
-from smalti.evaluate.report import System, flag_rates
 from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
+from smalti.report.comparison_page import System, flag_rates
 
 SMALL = ["--image_size", "16", "--width", "8", "--steps", "3", "--batch_size", "4", "--codebook_size", "64"]
 
@@ -112,7 +112,7 @@ def test_the_lab_refuses_other_models_and_too_many_states(tmp_path, image_folder
 
 def test_the_exact_gradient_is_that_of_the_expectation():
     """Against finite differences of the enumerated expectation."""
-    from smalti.evaluate.estimators import exact_gradient
+    from smalti.evaluation.estimators import exact_gradient
     from smalti.models.autoencoder import Autoencoder
     from smalti.recipes import emoji_categorical
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from smalti import Autoencoder, Generator, SmaltiError
 from smalti.apps.cli import main
-from smalti.images import find_images
+from smalti.images.reading import find_images
 from smalti.priors.code_model import CodeModel
-from smalti.train.log import read_metrics
+from smalti.training.log import read_metrics
 
 TRAIN = ["--steps", "4", "--batch_size", "4", "--log_every", "2"]
 
@@ -67,7 +67,7 @@ def test_a_prior_trains_evaluates_and_says_what_it_is(runs, image_folder, capsys
 
 
 def test_codes_are_made_once_and_are_the_tokenizers(runs, image_folder):
-    from smalti.train.codes import load_codes
+    from smalti.training.codes import load_codes
 
     config = Generator.from_pretrained(str(runs / "transformer")).model.config
     cached = load_codes(config, str(image_folder), "train", runs / "transformer")
@@ -110,8 +110,8 @@ def test_completion_keeps_the_known_codes(runs, image_folder):
 def test_completion_from_the_command_line(runs, image_folder, tmp_path, capsys):
     """The kept part of the codes is that of the image; the picture begins with the image and with what is kept."""
     from smalti.apps.codefile import read_codes
-    from smalti.images import fit, read_image
-    from smalti.pixels import to_float
+    from smalti.images.pixels import to_float
+    from smalti.images.reading import fit, read_image
 
     image = find_images(image_folder)[0]
     mask = np.zeros((16, 16), dtype=np.uint8)
@@ -160,8 +160,8 @@ def test_a_prior_that_always_saw_its_condition_says_so(runs):
 
 
 def test_a_prior_on_pixels_draws_and_measures_them(runs, image_folder, tmp_path, capsys):
+    from smalti.generate.tokenizer import PixelTokenizer
     from smalti.priors.config import PixelLevels
-    from smalti.tokenizers import PixelTokenizer
 
     images = torch.randint(0, 256, (2, 3, 8, 8)) / 255
     exact = PixelTokenizer(PixelLevels(image_size=8, channels=3, levels=256))
@@ -181,7 +181,7 @@ def test_a_prior_on_pixels_draws_and_measures_them(runs, image_folder, tmp_path,
 
 
 def test_binary_pixels_are_drawn_anew_in_training_and_fixed_in_evaluation(tmp_path):
-    from smalti.train.codes import CodeSet
+    from smalti.training.codes import CodeSet
 
     grey = torch.full((200, 4, 4), 64, dtype=torch.uint8)
     codes = CodeSet(codes=grey, binary=True)
@@ -192,9 +192,10 @@ def test_binary_pixels_are_drawn_anew_in_training_and_fixed_in_evaluation(tmp_pa
 
 
 def test_captions_of_several_languages_are_mixed(monkeypatch):
+    from smalti.data.conditions import captions_of
     from smalti.data.sources import open_data
     from smalti.priors.text import TextTokenizer
-    from smalti.train.codes import CodeSet, captions_of
+    from smalti.training.codes import CodeSet
 
     source = open_data("emoji", "test")
     rows = captions_of(source, ["en", "de"])
@@ -225,8 +226,8 @@ def test_resume_of_a_prior_is_exact(runs, image_folder, tmp_path, monkeypatch):
 
     from smalti.files import read_tensors
     from smalti.recipes import transformer
-    from smalti.train.loop import Interrupted, train
-    from smalti.train.prior_task import PriorTask
+    from smalti.training.loop import Interrupted, train
+    from smalti.training.prior_task import PriorTask
 
     experiment = transformer(
         tokenizer=str(runs / "vqvae"), data=str(image_folder), width=8, layers=1, heads=2, steps=5, batch_size=4,

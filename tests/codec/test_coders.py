@@ -10,7 +10,7 @@ from smalti.codec.adaptive import decode_adaptive, encode_adaptive
 from smalti.codec.coders import AdaptiveCoder, FixedCoder, HistogramCoder
 from smalti.codec.container import CODERS
 from smalti.codec.errors import DamagedFile
-from smalti.codec.network import PriorCoder, from_tiles, to_tiles
+from smalti.codec.prior_coder import PriorCoder, from_tiles, to_tiles
 from smalti.errors import SmaltiError
 
 from .conftest import GRID, K, random_grids, save_prior
@@ -155,7 +155,7 @@ def test_a_prior_codes_its_own_bits_and_noise_does_not_matter(kind, folder, mode
 
 
 def test_blocks_without_a_shift_are_written_as_they_are(prior, monkeypatch):
-    monkeypatch.setattr("smalti.codec.network.find_shift", lambda *_: None)
+    monkeypatch.setattr("smalti.codec.prior_coder.find_shift", lambda *_: None)
     grids, coder = random_grids(40), PriorCoder(prior)
     stream = coder.encode(grids)
     assert abs(len(stream) - 40 * 16 * math.log2(K) / 8) < 100

@@ -14,7 +14,7 @@ from PIL import Image
 
 from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
 from smalti.codec.container import MAGIC, Header, ImageEntry, chunks_of, varint
-from smalti.codec.pictures import Codes
+from smalti.codec.images import Codes
 from smalti.errors import SmaltiError
 
 from ..conftest import draw_image
@@ -116,7 +116,7 @@ def test_large_images_are_cut_and_hardly_anyone_notices(model, monkeypatch):
     image = draw_image(0, (150, 210))
     whole = codes.encode(image, 1)
     picture = codes.decode(whole, 150, 210)
-    monkeypatch.setattr("smalti.codec.pictures.WHOLE_PIXELS", 1000)
+    monkeypatch.setattr("smalti.codec.images.WHOLE_PIXELS", 1000)
     codes.tile, codes.halo = 16, 8
     cut = codes.encode(image, 1)
     assert (cut == whole).mean() > 0.999

@@ -10,7 +10,7 @@ from PIL import Image
 
 from conftest import draw_image
 from smalti.errors import SmaltiError
-from smalti.images import BadImage, fit, read_image
+from smalti.images.reading import BadImage, fit, read_image
 
 RGB = draw_image(5, (20, 30))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smalti import jpeg
-from smalti.images import BadImage, fit, read_image
+from smalti.images import jpeg
+from smalti.images.reading import BadImage, fit, read_image
 
 MOST = 10**8
 

@@ -11,7 +11,7 @@ from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, NEAREST
 from smalti.schedules import cosine
-from smalti.train.usage import CodeUsage
+from smalti.training.usage import CodeUsage
 
 K, D, SIDE = 24, 6, 4
 

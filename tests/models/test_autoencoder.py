@@ -7,7 +7,7 @@ from PIL import Image
 
 from conftest import draw_image
 from smalti.errors import SmaltiError
-from smalti.images import to_pil
+from smalti.images.reading import to_pil
 from smalti.models.autoencoder import Autoencoder, map_by_size
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.models.networks import NETWORKS, ResidualNetworks, StridedNetworks
@@ -287,7 +287,7 @@ def test_to_pil_gives_pictures():
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
 def test_strided_networks_mirror_each_other(stride):
-    networks = StridedNetworks(stride=stride, width=8, depth=1, middle=4)
+    networks = StridedNetworks(stride=stride, width=8, depth=1, residual_channels=4)
     features = networks.encoder(3, 5)(torch.rand(2, 3, 16, 16))
     assert features.shape == (2, 5, 16 // stride, 16 // stride)
     assert networks.decoder(5, 6)(features).shape == (2, 6, 16, 16)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput
-from smalti.models.bottlenecks.several import SeveralQuantizers, mean_penalties
+from smalti.models.bottlenecks.multi_codebook import SeveralQuantizers, mean_penalties
 
 
 class ProductQuantizer(SeveralQuantizers):

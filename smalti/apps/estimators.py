@@ -1,0 +1,76 @@
+"""The verb `estimators`: the lab in which gradient estimators are held against the exact gradient."""
+
+from pathlib import Path
+from typing import Any
+
+from smalti.apps.output import say
+from smalti.apps.train import train
+from smalti.errors import SmaltiError
+from smalti.files import write_json, write_text
+
+EXPLANATION = """Each curve is one estimator of the gradient of the expected distortion in the logits of a
+categorical model, held against the exact gradient, which is a sum over all latent states. Bias is the distance of
+the mean of many draws from the exact gradient, deviation the spread of one draw, both in units of the exact
+gradient's length. A high temperature makes the gradient of Gumbel-Softmax smooth and wrong, a low one right and
+noisy. Gumbel-Rao has the bias of straight-through Gumbel-Softmax and less noise. ReinMax is right to second order
+at temperature 1. REINFORCE has no bias: what is seen is the error of a finite mean. Its baseline here is the mean
+over other draws for the same image; in training it is the mean over other images, which leaves more noise."""
+
+
+def estimators(
+    *, out: str, run: str | None = None, data: str = "emoji", num_images: int = 8, draws: int = 1024, seed: int = 0
+) -> dict[str, Any]:
+    """Bias, variance and cosine of every gradient estimator against the exact gradient, over temperature.
+
+    Args:
+        out: the folder for estimators.html and estimators.json.
+        run: the folder of a trained model with a categorical bottleneck of few states, for example a run of
+            `mnist_categorical`; by default a small one is trained on emoji first, into OUT/model.
+        data: what the images are taken from.
+        num_images: images over which to average.
+        draws: of each estimator, for each image.
+        seed: of everything random.
+    """
+    from smalti.data.batches import Pixels
+    from smalti.data.sources import open_data
+    from smalti.evaluation.estimators import study
+    from smalti.images.pixels import to_float
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.report import html
+    from smalti.report.charts import curves, panels
+
+    for name, value in (("num_images", num_images), ("draws", draws)):
+        if value < 2:
+            raise SmaltiError(f"{name} must be at least 2, not {value}")
+    if run is None:
+        from smalti.recipes.categorical import emoji_categorical
+
+        run = str(Path(out) / "model")
+        say(f"training a model with 8 x 4 latent states on emoji into {run}")
+        train(emoji_categorical(data=data, seed=seed), Path(run))
+    model = Autoencoder.from_pretrained(run)
+    preprocessing = model.config.preprocessing
+    pixels = Pixels(open_data(data, "test"), preprocessing.image_size, preprocessing.channels, memory_bytes=0)
+    results = study(model, to_float(pixels.evenly(num_images)), draws=draws, seed=seed, progress=True)
+
+    names = list(dict.fromkeys(result.estimator for result in results))
+    draw = []
+    for field, log in (("bias", True), ("deviation", True), ("cosine", False)):
+        lines = {
+            name: [(one.temperature, getattr(one, field)) for one in results if one.estimator == name] for name in names
+        }
+        draw.append(curves(lines, "temperature", field, log_x=True, log_y=log, legend=field == "bias"))
+    header = ["estimator", "temperature", "bias", "deviation", "cosine of the mean", "cosine of one draw"]
+    rows = [[one.estimator, f"{one.temperature:g}", *(f"{value:.3f}" for value in one[2:])] for one in results]
+    body = (
+        f"<h1>Gradient estimators</h1><p>{html.escape(EXPLANATION)}</p><p>{html.escape(run)}, {num_images} images, "
+        f"{draws} draws each.</p>{panels(draw, 12.0, 3.6)}<h2>All numbers</h2>{html.table(header, rows)}"
+    )
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    page, values = folder / "estimators.html", folder / "estimators.json"
+    write_json(values, {"run": run, "data": data, "num_images": num_images, "draws": draws,
+                        "results": [one._asdict() for one in results]})  # fmt: skip
+    write_text(page, html.document("smalti: gradient estimators", body))
+    best = min(results, key=lambda one: one.bias)
+    return {"written": [str(page), str(values)], "least_bias": f"{best.estimator} at {best.temperature:g}"}

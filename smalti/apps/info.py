@@ -1,0 +1,118 @@
+"""The verb `info`: what a run, a compressed file, a file of codes or a data set is."""
+
+from pathlib import Path
+from typing import Any
+
+from smalti.apps.compress import SUFFIX, sizes_of
+from smalti.apps.runs import experiment_of, what_is
+from smalti.data.splits import SPLITS
+from smalti.errors import SmaltiError
+from smalti.files import read_json
+from smalti.training.experiment import Experiment
+
+
+def info(target: str) -> dict[str, Any]:
+    """Say what a run, a compressed file, a file of codes or a data set is.
+
+    Args:
+        target: the folder of a model, a .smalti file, an npz file of codes, or what --data takes.
+    """
+    path = Path(target)
+    if path.suffix == SUFFIX:
+        return _describe_archive(path)
+    if path.suffix == ".npz":
+        from smalti.apps.codefile import describe_codes
+
+        return describe_codes(path)
+    if (path / "config.json").exists():
+        return _describe_run(path)
+    from smalti.data.sources import open_data
+
+    source = open_data(target)
+    counts = {}
+    for split in SPLITS[:-1]:
+        try:
+            counts[split] = len(open_data(target, split))
+        except SmaltiError:
+            counts[split] = 0
+    height, width, _ = source.read(0).shape
+    return {
+        "data": target,
+        "num_images": len(source),
+        "splits": counts,
+        "channels": source.channels,
+        "first_image": f"{source.name_of(0)} ({width}x{height})",
+        "labels": {kind: len(set(labels)) for kind, labels in source.labels.items()},
+        "caption_languages": sorted({language for row in source.captions for language in row}),
+    }
+
+
+def _describe_archive(path: Path) -> dict[str, Any]:
+    """What a .smalti file holds, read from its header alone."""
+    from smalti.codec import Archive
+
+    with Archive.open(path) as archive:
+        header = archive.header
+        sizes = {(entry.width, entry.height) for entry in header.images}
+        return {
+            "file": str(path),
+            **sizes_of(archive),
+            "sizes": [f"{width}x{height}" for width, height in sorted(sizes)[:12]],
+            "kinds": sorted({entry.mode for entry in header.images}),
+            "names": [entry.name for entry in header.images[:12] if entry.name],
+            "lossless": header.lossless,
+            "codebook_size": header.codebook_size,
+            "codes_at_a_position": header.depth,
+            "pixels_per_code": header.stride,
+            "num_chunks": len(archive.chunks),
+            "model_hash": header.model_hash,
+            "prior_hash": header.prior_hash,
+        }
+
+
+def _describe_prior(run: Path) -> dict[str, Any]:
+    from smalti.priors.code_model import CodeModel
+
+    model = CodeModel.from_pretrained(run)
+    config = model.config
+    result: dict[str, Any] = {
+        "run": str(run),
+        "num_parameters": model.num_parameters,
+        "prior": dict(config.prior),
+        "codebook_size": config.codebook_size,
+        "grid": list(config.grid),
+        "tokenizer": config.tokenizer,
+        "tokenizer_hash": config.tokenizer_hash,
+        "labels": list(config.labels),
+        "text": list(config.text.languages) if config.text else [],
+        "causal": model.prior.causal,
+        "model_hash": model.source_hash,
+    }
+    if (run / "evaluation.json").exists():
+        result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
+    return result
+
+
+def _describe_run(run: Path) -> dict[str, Any]:
+    if what_is(str(run)) == "prior":
+        return _describe_prior(run)
+    from smalti.models.autoencoder import Autoencoder
+
+    model = Autoencoder.from_pretrained(run)
+    result: dict[str, Any] = {
+        "run": str(run),
+        "num_parameters": model.num_parameters,
+        "bottleneck": dict(model.config.bottleneck),
+        "networks": dict(model.config.networks),
+        "likelihood": dict(model.config.likelihood),
+        "image_size": model.config.preprocessing.image_size,
+        "stride": model.stride,
+        "model_hash": model.source_hash,
+    }
+    checkpoints = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    if checkpoints and (run / "experiment.json").exists():
+        done = int(checkpoints[-1].stem.removeprefix("step-"))
+        result["trained"] = f"{done} of {experiment_of(run, Experiment).steps} steps"
+    if (run / "evaluation.json").exists():
+        result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
+    return result

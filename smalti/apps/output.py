@@ -1,0 +1,40 @@
+"""What the command line prints: progress on stderr, a verb's result as text."""
+
+import sys
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Tell a person, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def as_text(verb: str, result: dict[str, Any]) -> str:
+    """A verb's result for a person."""
+    from smalti.report.model_card import format_number
+
+    lines = []
+    if verb == "evaluate":
+        lines.append(f"{result['num_images']} images of the {result['split']} split of {result['data']}")
+    shown = result.get("metrics", result)
+    width = max((len(name) for name in shown if name != "written"), default=0)
+    for name, value in shown.items():
+        if name == "written" or value in ({}, []):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+        lines.append(f"  {name:<{width}}  {format_number(value) if isinstance(value, float) else _short(value)}")
+    written = result.get("written", [])
+    for path in [written] if isinstance(written, str) else written[:12]:
+        lines.append(f"wrote {path}")
+    if isinstance(written, list) and len(written) > 12:
+        lines.append(f"and {len(written) - 12} more")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return (
+            " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else ", ".join(map(str, value))
+        )
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,44 @@
+"""What a run's folder holds."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from smalti.configs import from_dict
+from smalti.errors import SmaltiError
+from smalti.files import CONFIG, read_json
+
+T = TypeVar("T")
+
+
+def what_is(run: str) -> str:
+    """What a folder holds, "autoencoder" or "prior"; what is not here is taken for an autoencoder on the hub."""
+    path = Path(run) / CONFIG
+    values = read_json(path) if path.exists() else {}
+    return str(values.get("smalti")) if isinstance(values, dict) else ""
+
+
+def experiment_of(run: Path, kind: type[T]) -> T:
+    """The settings that a run was trained with."""
+    path = run / "experiment.json"
+    return from_dict(kind, read_json(path), str(path))
+
+
+def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:
+    """The autoencoder and, if there is one, the prior of a run, remembered for `decompress`."""
+    from smalti.codec.model_index import remember
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.priors.code_model import CodeModel
+
+    code_model = None
+    if prior is not None or what_is(run) == "prior":
+        place = prior or run
+        code_model = CodeModel.from_pretrained(place, device=device)
+        if code_model.config.pixels:
+            raise SmaltiError(
+                f"{place} models pixels, not the codes of a tokenizer; give a prior of a tokenizer's codes"
+            )
+        run = run if prior is not None else code_model.config.tokenizer
+        remember(code_model.source_hash, place)
+    model = Autoencoder.from_pretrained(run, device=device)
+    remember(model.source_hash, run)
+    return model, code_model

@@ -1,0 +1,117 @@
+"""The verb `sample`: new images from a prior, or the rest of an image of which a part is kept."""
+
+from pathlib import Path
+from typing import Any
+
+from smalti.errors import SmaltiError
+from smalti.files import atomic_path
+
+
+def sample(
+    run: str,
+    *,
+    num: int = 16,
+    text: str | None = None,
+    label: str | None = None,
+    known: str = "",
+    mask: str = "",
+    out: str = "sample.png",
+    tokenizer: str = "",
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    guidance: float = 1.0,
+    rounds: int = 0,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Draw new images from a prior, or complete one: a grid, and the codes beside it.
+
+    Args:
+        run: the folder of a trained prior.
+        num: how many images.
+        text: what to draw, for a prior with text; without it, whatever there is.
+        label: the class to draw, for a prior with classes; without it, from all of them in turn.
+        known: an image to complete; its centre square is resized to what the prior draws.
+        mask: what is kept of it: left-half, right-half, top-half, bottom-half, box, frame, or a PNG (white is kept).
+        out: the PNG; the codes go into an npz file of the same name.
+        tokenizer: where the prior's tokenizer is now; by default where it was.
+        seed: of the random numbers.
+        temperature: 0 is greedy.
+        top_k: draw from so many most likely codes only; 0 is all.
+        top_p: draw from the smallest set of codes with this probability only.
+        guidance: how much the text or label is followed; 1 is as learnt, 2 to 4 is more typical and less varied.
+        rounds: of a masked prior (maskgit); 0 is its default.
+        device: cpu, cuda, ...
+    """
+    import torch
+
+    from smalti.apps.codefile import write_codes
+    from smalti.generate.generator import Generator
+    from smalti.images.contact_sheets import grid
+    from smalti.models.autoencoder import Encoded
+
+    if num < 1:
+        raise SmaltiError(f"--num must be at least 1, not {num}")
+    if bool(known) != bool(mask):
+        raise SmaltiError("completion needs both --known IMAGE and --mask (left-half, box, ..., or a PNG)")
+    generator = Generator.from_pretrained(run, tokenizer=tokenizer or None, device=device)
+    prompts = _prompts(generator, num, text, label)
+    image, kept = _completion(generator, known, mask)
+    codes = generator.draw(
+        prompts,
+        1 if isinstance(prompts, list) else num,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k or None,
+        top_p=top_p,
+        guidance=guidance,
+        known=image,
+        mask=kept,
+        steps=rounds or None,
+        progress=True,
+    )
+    images = generator.tokenizer.decode(codes).cpu()
+    shown = images
+    if image is not None and kept is not None:
+        from smalti.images.masks import grey_out
+
+        shown = torch.cat([image[None], grey_out(image, kept)[None], images])
+    with atomic_path(out) as temporary:
+        grid(shown, columns=min(len(shown), 8), zoom=2).save(temporary, "PNG")
+    height, width = images.shape[-2:]
+    encoded = [Encoded(codes=one, size=(height, width)) for one in codes.cpu()]
+    target, names = Path(out).with_suffix(".npz"), [f"{index:04d}.png" for index in range(num)]
+    write_codes(target, names, encoded, generator.tokenizer.source_hash, generator.model.config.codebook_size)
+    return {
+        "written": [out, str(target)],
+        "text": text or "",
+        "labels": list(dict.fromkeys(prompts)) if isinstance(prompts, list) else [label] if label else [],
+    }
+
+
+def _prompts(generator: Any, num: int, text: str | None, label: str | None) -> str | list[str] | None:
+    """The prompt of all images, or one for each."""
+    config = generator.model.config
+    if text is not None and config.text is None:
+        raise SmaltiError(f"this prior takes no text; {'give --label' if config.labels else 'leave --text out'}")
+    if label is not None and not config.labels:
+        raise SmaltiError(f"this prior takes no label; {'give --text' if config.text else 'leave --label out'}")
+    if config.labels and label is None:
+        return [config.labels[index * len(config.labels) // num % len(config.labels)] for index in range(num)]
+    return text if text is not None else label
+
+
+def _completion(generator: Any, known: str, mask: str) -> tuple[Any, Any]:
+    """The image (C, H, W) to complete and what is kept of it (H, W); nothing where nothing is known."""
+    if not known:
+        return None, None
+    import torch
+
+    from smalti.images.masks import read_mask
+    from smalti.images.pixels import to_float
+    from smalti.images.reading import fit, read_image
+
+    channels, size = generator.tokenizer.image_shape
+    kept = read_mask(mask, size)
+    return to_float(torch.from_numpy(fit(read_image(Path(known), channels), size))[None])[0], kept

@@ -1,0 +1,191 @@
+"""Images of any kind and size to a model's codes and back: grey, alpha, large photographs in tiles."""
+
+import io
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from smalti.codec.container import check_size
+from smalti.codec.errors import DamagedFile
+from smalti.errors import SmaltiError
+from smalti.images.pixels import to_uint8
+from smalti.images.reading import Images, read_image
+from smalti.models.autoencoder import Autoencoder
+
+Alpha = Literal["keep", "drop", "refuse"]
+TILE, HALO = 512, 64  # pixels: larger images are worked on in tiles, each with what lies around it
+WHOLE_PIXELS = 1 << 20  # images up to this size are not cut
+
+
+class Picture(NamedTuple):
+    """An image as a file keeps it."""
+
+    mode: str  # of MODES
+    pixels: NDArray[np.uint8]  # (H, W, 1 or 3)
+    alpha: NDArray[np.uint8] | None  # (H, W)
+    name: str = ""
+
+    @property
+    def image(self) -> Image.Image:
+        """As a Pillow image of its mode."""
+        colour = Image.fromarray(self.pixels[:, :, 0] if self.pixels.shape[2] == 1 else self.pixels)
+        if self.alpha is not None:
+            colour.putalpha(Image.fromarray(self.alpha))
+        return colour
+
+
+def to_picture(value: Images, name: str, alpha: Alpha, *, exact: bool) -> Picture:
+    """A path, Pillow image, array or tensor as a picture.
+
+    Args:
+        value: one image.
+        name: what to call it.
+        alpha: keep transparency apart, lay the image on white, or refuse it.
+        exact: leave the colours of invisible pixels as they are; otherwise they become white, which costs less.
+
+    Raises:
+        SmaltiError: unreadable, too large, or transparent where that is refused.
+    """
+    if isinstance(value, Tensor):
+        value = (
+            (value if value.dtype == torch.uint8 else to_uint8(value[None])[0].permute(2, 0, 1))
+            .permute(1, 2, 0)
+            .numpy()
+        )
+    if isinstance(value, np.ndarray):
+        value = Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
+    plain = read_image(value, 3, name or None)
+    with (
+        value
+        if isinstance(value, Image.Image)
+        else Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image
+    ):
+        transparent = image.has_transparency_data
+        grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;")
+        layer = np.asarray(ImageOps.exif_transpose(image).convert("RGBA")) if transparent else None
+    check_size(plain.shape[0], plain.shape[1], name)
+    if layer is None or alpha == "drop":
+        return Picture("L" if grey else "RGB", plain[:, :, :1] if grey else plain, None, name)
+    if alpha == "refuse":
+        raise SmaltiError(
+            f"{name or 'an image'} is transparent; --alpha keep stores that apart, --alpha drop lays it on white"
+        )
+    colour, opacity = layer[:, :, :3], np.ascontiguousarray(layer[:, :, 3])
+    if not exact:
+        colour = np.where(opacity[:, :, None] == 0, np.uint8(255), colour)
+    return Picture("LA" if grey else "RGBA", colour[:, :, :1] if grey else np.ascontiguousarray(colour), opacity, name)
+
+
+def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
+    """Opacity (H, W) as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(alpha).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def unpack_alpha(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
+    """What `pack_alpha` packed.
+
+    Raises:
+        DamagedFile: no PNG, or of another size.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != (width, height) or image.mode != "L":
+                raise DamagedFile(f"an alpha channel of {image.size} {image.mode} for an image of {width}x{height}")
+            return np.asarray(image)
+    except DamagedFile:
+        raise
+    except Exception as error:  # Pillow's errors for damaged files are many
+        raise DamagedFile(f"an alpha channel is damaged ({error})") from error
+
+
+class Codes:
+    """A model's codes of images of any size, with bounded memory.
+
+    Args:
+        model: an autoencoder with a codebook.
+
+    Raises:
+        SmaltiError: a continuous model, or one for images of one size only.
+    """
+
+    def __init__(self, model: Autoencoder):
+        if model.networks.fixed_size is not None:
+            raise SmaltiError(
+                f"this model takes images of {model.networks.fixed_size} pixels only; use one that takes any size"
+            )
+        self.model, self.bottleneck = model, model.codes_bottleneck
+        self.channels = model.config.preprocessing.channels
+        self.tile = -(-TILE // model.stride)  # in codes
+        self.halo = -(-HALO // model.stride)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the codes of an image."""
+        return -(-height // self.model.stride), -(-width // self.model.stride)
+
+    def encode(self, pixels: NDArray[np.uint8], depth: int) -> NDArray[np.int64]:
+        """The codes (depth, h, w) of uint8 (H, W, C)."""
+        height, width = pixels.shape[:2]
+        grid, stride = self.grid(height, width), self.model.stride
+        codes = np.zeros((self.bottleneck.num_codebooks, *grid), np.int64)
+        for inner, outer in self._tiles(*grid):
+            rows, columns = (slice(part.start * stride, part.stop * stride) for part in outer)
+            found = self.model.encode(self._as_model_takes(pixels[rows, columns]))[0]
+            here = _inside(inner, outer)
+            codes[:, inner[0], inner[1]] = (
+                (found if found.ndim == 3 else found[None])[:, here[0], here[1]].cpu().numpy()
+            )
+        return codes[:depth]
+
+    def decode(self, codes: NDArray[np.int64], height: int, width: int) -> Tensor:
+        """The image float32 (C, H, W) in [0, 1] of codes (depth, h, w)."""
+        stride = self.model.stride
+        image = torch.empty(self.channels, codes.shape[1] * stride, codes.shape[2] * stride)
+        for inner, outer in self._tiles(*codes.shape[1:]):
+            part = torch.from_numpy(np.ascontiguousarray(codes[:, outer[0], outer[1]]))
+            found = self.model.decode(part if self.bottleneck.num_codebooks == 1 else part[None])[0].cpu()
+            here = [slice(place.start * stride, place.stop * stride) for place in _inside(inner, outer)]
+            there = [slice(place.start * stride, place.stop * stride) for place in inner]
+            image[:, there[0], there[1]] = found[:, here[0], here[1]]
+        return image[:, :height, :width]
+
+    def pixels(self, image: Tensor, mode: str) -> NDArray[np.uint8]:
+        """A decoded image as uint8 (H, W, C), with the channels of its mode."""
+        pixels = to_uint8(image[None])[0].numpy()
+        return of_channels(pixels, 1 if mode in ("L", "LA") else 3)
+
+    def _as_model_takes(self, pixels: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(of_channels(pixels, self.channels).copy()).permute(2, 0, 1)
+
+    def _tiles(self, height: int, width: int) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+        """Tiles of a grid of codes, (rows, columns) each: what to keep, and that with its halo."""
+        if height * width * self.model.stride**2 <= WHOLE_PIXELS:
+            whole = slice(0, height), slice(0, width)
+            return [(whole, whole)]
+        down, across = self._along(height), self._along(width)
+        return [
+            ((rows, columns), (more_rows, more_columns)) for rows, more_rows in down for columns, more_columns in across
+        ]
+
+    def _along(self, length: int) -> list[tuple[slice, slice]]:
+        spans = [(start, min(start + self.tile, length)) for start in range(0, length, self.tile)]
+        return [(slice(a, b), slice(max(0, a - self.halo), min(b + self.halo, length))) for a, b in spans]
+
+
+def _inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> list[slice]:
+    """Where a tile lies in itself with its halo."""
+    return [slice(keep.start - whole.start, keep.stop - whole.start) for keep, whole in zip(inner, outer, strict=True)]
+
+
+def of_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """uint8 (H, W, C) as grey or as colour."""
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return pixels.repeat(3, axis=2)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]

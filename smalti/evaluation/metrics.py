@@ -1,0 +1,39 @@
+"""Pure functions on images; every name says its unit. Usage and perplexity of codes: `smalti.training.usage`."""
+
+import math
+
+import torch
+from torch import Tensor
+
+SSIM_WINDOW_PX = 11
+
+
+def mse(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Mean squared error in units of the pixel range [0, 1], one per image (B,)."""
+    return (images - reconstructions).square().flatten(1).mean(1)
+
+
+def psnr_db(squared_error: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in decibels of mean squared errors on [0, 1]; infinite errors-free images give inf."""
+    return -10 * torch.log10(squared_error)
+
+
+def ssim(images: Tensor, reconstructions: Tensor) -> Tensor | None:
+    """Structural similarity with an 11-pixel Gaussian window, one per image (B,); Wang et al., 2004.
+
+    None when the package pytorch-msssim is not installed or the images are smaller than the window.
+    """
+    try:
+        from pytorch_msssim import ssim as reference
+    except ImportError:
+        return None
+    if min(images.shape[-2:]) < SSIM_WINDOW_PX:
+        return None
+    result = reference(images, reconstructions, data_range=1.0, size_average=False)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def nominal_bits_per_pixel(num_codes: int, codebook_size: int, height: int, width: int) -> float:
+    """Bits per pixel of codes stored with a fixed length: T log2 K / (H W)."""
+    return num_codes * math.log2(codebook_size) / (height * width)

@@ -1,0 +1,1 @@
+"""A prior with its tokenizer: draws images."""

@@ -1,0 +1,136 @@
+"""A prior with its tokenizer: draws images."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smalti.errors import SmaltiError
+from smalti.generate.tokenizer import Tokenizer, open_tokenizer
+from smalti.images.masks import to_grid
+from smalti.images.reading import Images, to_images, to_pil
+from smalti.priors.code_model import CodeModel
+from smalti.shapes import check_shape
+
+Prompt = str | Sequence[str] | None
+
+
+class Generator:
+    """Draws codes from a prior and lets the tokenizer's decoder paint them.
+
+    Args:
+        model: the prior.
+        tokenizer: what makes and reads its codes.
+
+    Raises:
+        SmaltiError: the prior was trained with another tokenizer.
+    """
+
+    def __init__(self, model: CodeModel, tokenizer: Tokenizer):
+        model.config.check_tokenizer(tokenizer.source_hash)
+        self.model, self.tokenizer = model, tokenizer
+
+    @classmethod
+    def from_pretrained(cls, prior: str, *, tokenizer: str | None = None, device: str = "cpu") -> Self:
+        """Load a prior and its tokenizer.
+
+        Args:
+            prior: the prior's folder, or owner/name on the hub.
+            tokenizer: where its tokenizer is now; by default where it was.
+            device: where to put both.
+        """
+        model = CodeModel.from_pretrained(prior, device=device)
+        return cls(model, open_tokenizer(model.config, where=tokenizer, device=device))
+
+    def __call__(
+        self, prompt: Prompt = None, num: int = 1, *, seed: int = 0, guidance: float = 1.0, temperature: float = 1.0
+    ) -> list[Image.Image]:
+        """Draw `num` images of a prompt, or of each of several prompts; see `draw`."""
+        codes = self.draw(prompt, num, seed=seed, guidance=guidance, temperature=temperature)
+        return to_pil(self.tokenizer.decode(codes))
+
+    def draw(
+        self,
+        prompt: Prompt = None,
+        num: int = 1,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float = 1.0,
+        known: Images | None = None,
+        mask: Tensor | None = None,
+        steps: int | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Draw codes, (prompts * num, h, w) int64; see `Prior.sample`.
+
+        Args:
+            prompt: a text, for a prior with text, or a label, for a prior with labels; or several of them, each drawn
+                `num` times; None draws whatever there is.
+            num: how many of each.
+            seed: of the random numbers.
+            temperature: 0 is greedy.
+            top_k: draw from so many most likely codes only.
+            top_p: draw from the smallest set of codes with this probability only.
+            guidance: how much the prompt is followed; 1 is as learnt, 2 to 4 is more typical and less varied.
+            known: an image to complete, of the size that the prior was trained on.
+            mask: (H, W) bool, True where the image is kept.
+            steps: of a masked prior, rounds of drawing.
+            progress: show a bar.
+
+        Raises:
+            SmaltiError: an unknown label, an empty or too long text, a prompt for a prior without a condition, or an
+                image or a mask of another size.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        if self.model.prior.conditions.count and not self.model.config.condition_dropout:
+            if not prompts:
+                raise SmaltiError(
+                    "this prior was trained with condition_dropout 0 and cannot do without a prompt; give one"
+                )
+            if guidance != 1:
+                raise SmaltiError(
+                    f"guidance {guidance} needs a prior trained with condition_dropout; this one had none"
+                )
+        condition = self.condition(prompts)
+        if condition is not None:
+            condition = condition.repeat_interleave(num, dim=0)
+        return self.model.prior.sample(
+            num * max(1, len(prompts)),
+            condition,
+            generator=torch.Generator(device=self.model.device).manual_seed(seed),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            guidance=guidance,
+            known=None if known is None else self._known(known),
+            mask=None if mask is None else self._mask(mask),
+            steps=steps,
+            progress=progress,
+        )
+
+    def condition(self, prompts: Sequence[str]) -> Tensor | None:
+        """What the prior takes for some prompts; for none of them the empty condition (1, ...)."""
+        config, device = self.model.config, self.model.device
+        if prompts and not self.model.prior.conditions.count:
+            raise SmaltiError(f"this prior takes no label and no text, but was given {prompts[0]!r}; leave it out")
+        if config.labels:
+            return torch.tensor(config.classes(prompts) if prompts else [-1], device=device)
+        if self.model.text is None or config.text is None:
+            return None
+        return (self.model.text(prompts) if prompts else torch.full((1, config.text.length), -1)).to(device)
+
+    def _known(self, image: Images) -> Tensor:
+        channels, size = self.tokenizer.image_shape
+        images = torch.stack(to_images(image, channels))
+        check_shape(images, "B C H W", "the known image", B=1, H=size, W=size)
+        return self.tokenizer.encode(images)[0]
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        size = self.tokenizer.image_shape.size
+        check_shape(mask, "H W", "the mask", H=size, W=size)
+        return to_grid(mask.bool(), self.model.config.grid)

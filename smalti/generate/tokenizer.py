@@ -1,0 +1,115 @@
+"""What makes the codes that a prior models: a trained autoencoder, or the pixels themselves."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from smalti.images.pixels import to_uint8
+from smalti.images.reading import Images, to_images
+from smalti.models.autoencoder import Autoencoder
+from smalti.priors.config import PixelLevels, PriorConfig
+from smalti.shapes import check_shape
+
+
+class ImageShape(NamedTuple):
+    """What a tokenizer takes in training."""
+
+    channels: int
+    size: int
+
+    @property
+    def num_dims(self) -> int:
+        """C * H * W."""
+        return self.channels * self.size * self.size
+
+
+class PixelTokenizer:
+    """The tokenizer that does nothing: the codes are the pixels, rounded down to levels.
+
+    Shapes:
+        images  (B, C, H, W)    float in [0, 1]
+        codes   (B, H, W * C)   int64 in [0, levels)
+
+    Args:
+        pixels: size, channels and levels.
+    """
+
+    def __init__(self, pixels: PixelLevels):
+        self.pixels = pixels
+        self.source_hash = pixels.hash
+        self.codebook_size = pixels.levels
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Channels and size of the images."""
+        return ImageShape(self.pixels.channels, self.pixels.image_size)
+
+    def encode(self, images: Images) -> Tensor:
+        """The codes of images; binary ones are thresholded at one half."""
+        stacked = torch.stack(to_images(images, self.pixels.channels))
+        size = self.pixels.image_size
+        check_shape(stacked, "B C H W", "images", H=size, W=size)
+        levels = to_uint8(stacked).long() * self.pixels.levels // 256  # (B, H, W, C)
+        return levels.flatten(2)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The images of codes."""
+        size, channels = self.pixels.image_size, self.pixels.channels
+        check_shape(codes, "B h w", "codes", h=size, w=size * channels)
+        values = codes.float() / (self.pixels.levels - 1)
+        return values.view(-1, size, size, channels).permute(0, 3, 1, 2)
+
+
+class TrainedTokenizer:
+    """An autoencoder, as a prior sees it: several codes at a position stand side by side.
+
+    Shapes:
+        images  (B, C, H, W)    float in [0, 1]
+        codes   (B, h, w * q)   int64 in [0, K)
+
+    Args:
+        model: an autoencoder with a codebook.
+    """
+
+    def __init__(self, model: Autoencoder):
+        self.model = model
+        self.source_hash = model.source_hash
+        self.codebook_size = model.codes_bottleneck.codebook_size
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Channels and size of the images that it was trained on."""
+        preprocessing = self.model.config.preprocessing
+        return ImageShape(preprocessing.channels, preprocessing.image_size)
+
+    def encode(self, images: Images) -> Tensor:
+        """The codes of images."""
+        codes = self.model.encode(images)
+        return codes if codes.ndim == 3 else codes.permute(0, 2, 3, 1).flatten(2)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The images of codes."""
+        count = self.model.codes_bottleneck.num_codebooks
+        return self.model.decode(codes if count == 1 else codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2))
+
+
+Tokenizer = PixelTokenizer | TrainedTokenizer
+
+
+def open_tokenizer(config: PriorConfig, *, where: str | None = None, device: str = "cpu") -> Tokenizer:
+    """The tokenizer of a prior, checked to be its own.
+
+    Args:
+        config: of the prior.
+        where: where its tokenizer is now; by default where it was.
+        device: where to put it.
+
+    Raises:
+        SmaltiError: no such tokenizer, or another than the prior's.
+    """
+    if config.pixels:
+        return PixelTokenizer(config.pixels)
+    tokenizer = TrainedTokenizer(Autoencoder.from_pretrained(where or config.tokenizer, device=device))
+    config.check_tokenizer(tokenizer.source_hash)
+    return tokenizer

@@ -1,0 +1,86 @@
+"""Pictures of pictures: grids, with Pillow only."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from smalti.images.reading import to_pil
+
+GAP = 2
+
+
+def grid(images: Tensor, columns: int, zoom: int = 1, background: str = "white") -> Image.Image:
+    """Lay images (B, C, H, W) in [0, 1] out in rows of `columns`, each pixel `zoom` wide."""
+    tiles = to_pil(images)
+    width, height = tiles[0].width * zoom, tiles[0].height * zoom
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), background)
+    for index, tile in enumerate(tiles):
+        place = (index % columns * (width + GAP), index // columns * (height + GAP))
+        sheet.paste(tile.convert("RGB").resize((width, height), Image.Resampling.NEAREST), place)
+    return sheet
+
+
+def before_after(originals: Tensor, reconstructions: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
+    """Pairs of rows: originals above their reconstructions, both (B, C, H, W)."""
+    columns = min(columns, len(originals))
+    rows = [
+        torch.cat([_filled(part[start : start + columns], columns) for part in (originals, reconstructions)])
+        for start in range(0, len(originals), columns)
+    ]
+    return grid(torch.cat(rows), columns, zoom)
+
+
+def _filled(row: Tensor, columns: int) -> Tensor:
+    """A row of images, filled up with white ones when it is the last of several."""
+    missing = columns - len(row)
+    return torch.cat([row, row.new_ones(missing, *row.shape[1:])]) if missing else row
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures beside each other: before | after."""
+    sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
+    sheet.paste(left.convert("RGB"), (0, 0))
+    sheet.paste(right.convert("RGB"), (left.width + GAP, 0))
+    return sheet
+
+
+def captioned(
+    groups: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], columns: int = 3, zoom: int = 2
+) -> Image.Image:
+    """Groups of captions, each caption under its row of images.
+
+    Args:
+        groups: (title, [(caption, images (B, C, H, W)), ...]), all with the same number of images of one size.
+        columns: captions beside each other.
+        zoom: size of a pixel.
+    """
+    margin, line = 14, 20
+    small, large = ImageFont.load_default(13), ImageFont.load_default(16)
+    first = groups[0][1][0][1]
+    cell = grid(first, len(first), zoom)
+    across, down = cell.width + 2 * margin, cell.height + line + margin
+    heights = [2 * line + margin + -(-len(items) // columns) * down for _, items in groups]
+    sheet = Image.new("RGB", (columns * across, sum(heights)), "white")
+    pen, top = ImageDraw.Draw(sheet), 0
+    for (title, items), height in zip(groups, heights, strict=True):
+        pen.text((margin, top + margin), title, fill="#c2410c", font=large)
+        for index, (caption, images) in enumerate(items):
+            left, upper = index % columns * across + margin, top + 2 * line + index // columns * down
+            sheet.paste(grid(images, len(images), zoom), (left, upper))
+            pen.text(
+                (left, upper + cell.height + 2), _shortened(caption, cell.width, small), fill="#222222", font=small
+            )
+        top += height
+    return sheet
+
+
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, cut with dots where it is wider than `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."

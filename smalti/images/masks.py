@@ -1,0 +1,77 @@
+"""Which part of an image is kept when the rest is drawn anew."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smalti.configs import nearest
+from smalti.errors import SmaltiError
+from smalti.images.reading import read_image
+
+HALVES = {"left-half": (1, False), "right-half": (1, True), "top-half": (0, False), "bottom-half": (0, True)}
+NAMES = (*HALVES, "box", "frame")
+
+
+def named_mask(name: str, size: int) -> Tensor:
+    """A mask (size, size) bool, True where the image is kept.
+
+    Args:
+        name: "left-half", "right-half", "top-half", "bottom-half" keep that half; "box" keeps the middle, "frame" what
+            surrounds it.
+        size: H and W, pixels.
+
+    Raises:
+        SmaltiError: another name.
+    """
+    mask, half, quarter = torch.zeros(size, size, dtype=torch.bool), size // 2, size // 4
+    if name in HALVES:
+        axis, second = HALVES[name]
+        mask.narrow(axis, half if second else 0, size - half if second else half)[:] = True
+        return mask
+    if name not in NAMES:
+        raise SmaltiError(f"unknown mask {name!r}; {nearest(name, NAMES)}, or give a PNG (white is kept)")
+    mask[quarter : size - quarter, quarter : size - quarter] = True
+    return mask if name == "box" else ~mask
+
+
+def read_mask(name: str, size: int) -> Tensor:
+    """A mask by name, or from an image file: white is kept, black is drawn.
+
+    Raises:
+        SmaltiError: no such name or file, or an image of another size.
+    """
+    if not Path(name).suffix:
+        return named_mask(name, size)
+    mask = torch.from_numpy(read_image(Path(name), 1)[:, :, 0].copy()) >= 128
+    if tuple(mask.shape) != (size, size):
+        height, width = mask.shape
+        raise SmaltiError(f"{name}: the mask is {width}x{height}; this prior draws {size}x{size}: make it that size")
+    return mask
+
+
+def to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """From pixels to codes: a code (h, w) is kept where all of its pixels are.
+
+    Raises:
+        SmaltiError: a mask whose size is not a multiple of the grid, or that keeps no whole code.
+    """
+    (height, width), (rows, columns) = mask.shape, grid
+    if height % rows or max(width, columns) % min(width, columns):
+        raise SmaltiError(f"a mask of {width}x{height} does not fit a grid of {columns}x{rows} codes")
+    if columns > width:  # pixels as codes: the channels of a pixel stand side by side
+        return mask.repeat_interleave(columns // width, dim=1)
+    kept = mask.view(rows, height // rows, columns, width // columns).all(dim=3).all(dim=1)
+    if mask.any() and not kept.any():
+        raise SmaltiError(
+            f"the mask keeps no whole code: each is {width // columns}x{height // rows} pixels; keep more"
+        )
+    return kept
+
+
+def grey_out(image: Tensor, mask: Tensor) -> Tensor:
+    """The image (C, H, W) with a fine grey pattern where it is not kept."""
+    height, width = mask.shape
+    pattern = torch.from_numpy(np.indices((height, width)).sum(0) // 2 % 2) * 0.1 + 0.8
+    return torch.where(mask, image, pattern.to(image.dtype))

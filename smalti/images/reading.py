@@ -1,0 +1,167 @@
+"""One image file in: whatever it is, out comes uint8 RGB (or grey) H x W x C."""
+
+import io
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from smalti.errors import SmaltiError
+from smalti.images import jpeg
+from smalti.images.pixels import shrink, to_uint8
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm"}
+MODES = {1: "L", 3: "RGB"}
+LARGEST_PX = 200_000_000  # pixels; a file that claims more is taken for a decompression bomb
+
+
+class BadImage(SmaltiError):
+    """An image file that cannot be read; a folder run skips and counts it."""
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files in a folder and below, by their suffix, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def read_image(
+    file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None, at_least: int | None = None
+) -> np.ndarray:
+    """Read an image as uint8 (H, W, C).
+
+    Rotated as its EXIF says; palettes resolved; transparency laid on white; 16-bit values scaled to 8; of an animation
+    the first frame. What Pillow warns about (odd metadata) is warned about; the command line is silent about it.
+
+    Args:
+        file: a path, the bytes of a file, or a Pillow image.
+        channels: 3 for RGB, 1 for grey.
+        name: what to call it in an error; by default the path.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, so long as both sides keep so
+            many pixels; much quicker when the image is made small anyway. None decodes it whole.
+
+    Raises:
+        BadImage: missing, empty, truncated, no image, or more than 200 million pixels.
+    """
+    name = name or (str(file) if isinstance(file, Path | str) else "image")
+    try:
+        if not isinstance(file, Image.Image):
+            data = _read(file)
+            quick = None if at_least is None else jpeg.decode(data, channels, at_least, LARGEST_PX)
+            if quick is not None:
+                return quick
+            with Image.open(io.BytesIO(data)) as image:
+                return read_image(image, channels, name, at_least)
+        image = file
+        if image.width * image.height > LARGEST_PX:
+            raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
+        if at_least is not None:
+            jpeg.draft(image, at_least)
+        return _to_array(image, channels)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"{name}: claims far too many pixels (a decompression bomb?); make it smaller") from error
+    except FileNotFoundError as error:
+        raise BadImage(f"{name}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(f"{name}: not an image, or of a kind that Pillow does not read") from error
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
+        raise BadImage(f"{name}: cut off or damaged ({error})") from error
+
+
+def _read(file: Path | str | bytes) -> bytes:
+    if not isinstance(file, bytes):
+        path = Path(file)
+        if path.is_dir():
+            raise BadImage(f"{path}: a folder where an image was expected")
+        file = path.read_bytes()
+    if not file:
+        raise OSError("0 bytes")
+    return file
+
+
+def _to_array(image: Image.Image, channels: int) -> np.ndarray:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        values = np.asarray(image, dtype=np.float64)
+        top = (
+            65535.0 if values.max(initial=0) > 255 or image.mode != "F" else 255.0 if values.max(initial=0) > 1 else 1.0
+        )
+        image = Image.fromarray(np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    if image.mode != MODES[channels]:
+        image = (
+            image.convert("RGB").convert(MODES[channels])
+            if image.mode not in ("RGB", "L")
+            else image.convert(MODES[channels])
+        )
+    array = np.array(image)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def fit(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The centre square of uint8 (H, W, C), resized to (size, size, C)."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = torch.from_numpy(np.ascontiguousarray(pixels[top : top + side, left : left + side]))
+    return shrink(square[None], (size, size))[0].numpy()
+
+
+Images = Any  # one or several of: path, Pillow image, uint8 (H, W[, C]) array, float [0, 1] ([B, ]C, H, W) tensor
+
+
+def to_images(values: Images, channels: int) -> list[torch.Tensor]:
+    """Whatever the user calls images, as a list of float [0, 1] tensors (C, H, W).
+
+    Args:
+        values: one of, or a list of: a path; a Pillow image; a numpy array, uint8 or float [0, 1], (H, W) or (H, W, C)
+            or (B, H, W, C); a tensor, float [0, 1] or uint8, (C, H, W) or (B, C, H, W).
+        channels: C, 1 or 3; grey is made into colour and colour into grey where needed.
+
+    Raises:
+        SmaltiError: another type, another number of axes or channels, or float values outside [0, 1].
+    """
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        return [image for value in values for image in to_images(value, channels)]
+    if isinstance(values, str | Path | bytes | Image.Image):
+        values = read_image(values, channels)
+    if isinstance(values, np.ndarray):
+        values = np.require(values[:, :, None] if values.ndim == 2 else values, requirements=["C", "W"])
+        tensor = torch.from_numpy(values)
+        tensor = tensor.movedim(-1, -3)
+    elif isinstance(values, torch.Tensor):
+        tensor = values
+    else:
+        raise SmaltiError(
+            f"cannot read an image from {type(values).__name__}: give a path, Pillow image, array or tensor"
+        )
+    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3):
+        raise SmaltiError(
+            f"images must be ([B, ]C, H, W) tensors or ([B, ]H, W, C) arrays with C 1 or 3, not {tuple(values.shape)}"
+        )
+    tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
+    low, high = (tensor.min().item(), tensor.max().item()) if tensor.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):
+        raise SmaltiError(
+            f"float images must lie in [0, 1]; these lie in [{low:.3g}, {high:.3g}]: divide by 255 or use uint8"
+        )
+    if tensor.shape[-3] != channels:
+        grey = tensor.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+        tensor = (
+            (tensor * grey).sum(-3, keepdim=True) if channels == 1 else tensor.expand(*tensor.shape[:-3], 3, -1, -1)
+        )
+    return list(tensor) if tensor.ndim == 4 else [tensor]
+
+
+def to_pil(images: torch.Tensor) -> list[Image.Image]:
+    """Float [0, 1] (B, C, H, W) or (C, H, W) as a list of Pillow images."""
+    pixels = to_uint8(images if images.ndim == 4 else images[None]).cpu().numpy()
+    return [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in pixels]

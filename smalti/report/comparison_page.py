@@ -1,0 +1,236 @@
+"""The report of `smalti compare`: one page that holds everything, distortion first, usage second."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smalti.evaluation.comparison import GradientNoise
+from smalti.images.contact_sheets import grid
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.bottlenecks import DiscreteBottleneck
+from smalti.report import html
+from smalti.report.charts import curve_of, curves, panels
+
+HOW_GRADIENTS_PASS = {
+    "identity": "plainly",
+    "gaussian": "reparameterisation: the noise is an input, the latents a smooth function of it",
+    "vector_quantizer": "the nearest code vector is piecewise constant; the decoder's gradient is copied past it",
+    "residual_quantizer": "as VQ, past the sum of several code vectors",
+    "product_quantizer": "as VQ, in each group of channels",
+    "fsq": "rounding is piecewise constant; the gradient is copied past it and goes through tanh",
+    "binary_quantizer": "the sign is piecewise constant; the gradient is copied past it",
+    "categorical": "drawing a code is not differentiable; an estimator takes its place",
+}
+
+
+@dataclass
+class System:
+    """One system of a comparison, all its seeds.
+
+    Attributes:
+        name: of the recipe.
+        models: one for each seed.
+        evaluations: what `evaluate` gave for each.
+        records: the first seed's metrics.jsonl.
+        noise: of the encoder's gradient, first seed.
+        points: (bits per pixel, PSNR) of the first seed.
+        pictures: of the latents, with captions.
+        images_per_second: in training, median.
+        peak_bytes: of memory in training, if measured.
+        bits_per_image: T log2 K; None for continuous latents.
+    """
+
+    name: str
+    models: list[Autoencoder]
+    evaluations: list[dict[str, Any]]
+    records: list[dict[str, float]]
+    noise: GradientNoise
+    points: list[tuple[float, float]]
+    pictures: list[tuple[Image.Image, str]]
+    images_per_second: float
+    peak_bytes: int | None
+    bits_per_image: float | None
+    flags: list[str] = field(default_factory=list)
+
+    def values(self, name: str) -> list[float]:
+        """One metric, for each seed."""
+        return [one["metrics"][name] for one in self.evaluations if name in one["metrics"]]
+
+    def text(self, name: str, digits: int) -> str:
+        """The mean over seeds, with the deviation where there are several."""
+        found = self.values(name)
+        if not found:
+            return "-"
+        spread = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
+        return f"{statistics.mean(found):.{digits}f}{spread}"
+
+
+def flag_rates(systems: Sequence[System]) -> list[str]:
+    """Say which discrete systems do not spend the same bits as the first of them."""
+    discrete = [system for system in systems if system.bits_per_image is not None]
+    warnings = []
+    for system in discrete[1:]:
+        first, own = discrete[0].bits_per_image, system.bits_per_image
+        assert first is not None and own is not None
+        if abs(own - first) > 0.5:
+            warnings.append(
+                f"{system.name} spends {own:.0f} bits an image, {discrete[0].name} {first:.0f}: their distortions are "
+                "not comparable"
+            )
+    return warnings
+
+
+def as_json(systems: Sequence[System], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the report says in numbers."""
+    return {
+        "settings": dict(settings),
+        "unequal_rates": flag_rates(systems),
+        "systems": {
+            system.name: {
+                "bits_per_image": system.bits_per_image,
+                "num_parameters": system.models[0].num_parameters,
+                "images_per_second": system.images_per_second,
+                "peak_bytes": system.peak_bytes,
+                "gradient_noise": system.noise._asdict(),
+                "rate_distortion": system.points,
+                "seeds": [one["metrics"] for one in system.evaluations],
+            }
+            for system in systems
+        },
+    }
+
+
+def as_html(systems: Sequence[System], settings: Mapping[str, Any], images: Tensor) -> str:
+    """The page.
+
+    Args:
+        systems: what was compared.
+        settings: what all have in common, for the page's head.
+        images: (B, C, H, W) to reconstruct side by side.
+    """
+    first = systems[0].evaluations[0]
+    common = ", ".join(f"{name} {value}" for name, value in settings.items())
+    flags = "".join(f'<p class="flag">{html.escape(text)}.</p>' for text in flag_rates(systems))
+    parts = [
+        f"<h1>{html.escape(', '.join(system.name for system in systems))}</h1>",
+        "<p>The same encoder, decoder, data order and number of steps; they differ in the bottleneck."
+        f" {first['num_images']} images of the {first['split']} split of {html.escape(first['data'])}."
+        f" {html.escape(common)}.</p>{flags}",
+        _distortion(systems),
+        "<h2>Reconstructions</h2><p>The originals, then each system's.</p>",
+        _reconstructions(systems, images),
+        "<h2>Rate and distortion</h2><p>Bits per pixel of the codes at fixed length, for a VAE of its KL; an"
+        " autoencoder has no rate.</p>",
+        _charts(systems),
+        "<h2>Use of the codes</h2><p>Over all codes of the split, after distortion on purpose: a codebook can be used"
+        " evenly and reconstruct badly.</p>",
+        _usage(systems),
+        "<h2>How gradients pass</h2><p>Deviation and cosine: of the encoder's gradient over repeated passes of the same"
+        " images, where only the bottleneck's noise differs. It says nothing of bias: see"
+        " <code>smalti estimators</code>.</p>",
+        _gradients(systems),
+        "<h2>The latents</h2>",
+        *(_latents(system) for system in systems),
+        "<h2>Cost</h2>",
+        _cost(systems),
+        "<h2>All numbers</h2>",
+        _everything(systems),
+    ]
+    return html.document("smalti: a comparison", "\n".join(parts))
+
+
+def _distortion(systems: Sequence[System]) -> str:
+    header = ["system", "PSNR, dB", "SSIM", "bits an image, fixed length", "distortion, nats", "rate, nats"]
+    header += ["ELBO, nats", "bits per dim"]
+    rows = [
+        [
+            system.name,
+            system.text("psnr_db", 2),
+            system.text("ssim", 3),
+            "-" if system.bits_per_image is None else f"{system.bits_per_image:.0f}",
+            system.text("distortion_nats", 0),
+            system.text("rate_nats", 0),
+            system.text("elbo_nats", 0),
+            system.text("bits_per_dim", 3),
+        ]
+        for system in systems
+    ]
+    return f"<h2>Distortion</h2>{html.table(header, rows)}"
+
+
+def _reconstructions(systems: Sequence[System], images: Tensor) -> str:
+    rows = [images, *(system.models[0].reconstruct(images).cpu() for system in systems)]
+    figures = [html.captioned_picture(grid(rows[0], len(images), 2), "originals")]
+    figures += [
+        html.captioned_picture(grid(row, len(images), 2), f"{system.name}, {system.text('psnr_db', 2)} dB")
+        for row, system in zip(rows[1:], systems, strict=True)
+    ]
+    return "".join(figures)
+
+
+def _charts(systems: Sequence[System]) -> str:
+    points = {system.name: system.points for system in systems}  # all of them: a system has one colour everywhere
+    learning = {system.name: curve_of(system.records, "distortion_nats") for system in systems}
+    usage = {system.name: curve_of(system.records, "usage") for system in systems}
+    return panels(
+        [
+            curves(points, "bits per pixel", "PSNR, dB"),
+            curves(learning, "step", "distortion in training, nats"),
+            curves(usage, "step", "usage in training"),
+        ],
+        12.0,
+        3.4,
+    )
+
+
+def _usage(systems: Sequence[System]) -> str:
+    rows = []
+    for system in systems:
+        bottleneck = system.models[0].bottleneck
+        if isinstance(bottleneck, DiscreteBottleneck):
+            size = f"{bottleneck.num_codebooks} x {bottleneck.codebook_size}"
+            rows.append([system.name, size, system.text("usage", 3), system.text("perplexity", 1)])
+    return html.table(["system", "codebooks x K", "usage", "perplexity"], rows)
+
+
+def _gradients(systems: Sequence[System]) -> str:
+    rows = []
+    for system in systems:
+        config = system.models[0].config.bottleneck
+        how = HOW_GRADIENTS_PASS[str(config["kind"])]
+        estimator = f" ({config['estimator']})" if "estimator" in config else ""
+        rows.append(
+            [system.name, how + estimator, f"{system.noise.relative_deviation:.2f}", f"{system.noise.cosine:.3f}"]
+        )
+    return html.table(["system", "how the gradient passes", "deviation / length", "cosine of two passes"], rows)
+
+
+def _latents(system: System) -> str:
+    figures = [html.captioned_picture(picture, caption) for picture, caption in system.pictures]
+    return f"<p><b>{html.escape(system.name)}</b></p>{html.row(figures)}"
+
+
+def _cost(systems: Sequence[System]) -> str:
+    rows = [
+        [
+            system.name,
+            f"{system.models[0].num_parameters:,}",
+            f"{system.images_per_second:.0f}",
+            "-" if system.peak_bytes is None else f"{system.peak_bytes / 2**20:.0f}",
+        ]
+        for system in systems
+    ]
+    threads = torch.get_num_threads()
+    note = f"<p>Training on {threads} thread{'s' if threads > 1 else ''}; memory of the whole process at its peak.</p>"
+    return note + html.table(["system", "parameters", "images per second", "memory, MB"], rows)
+
+
+def _everything(systems: Sequence[System]) -> str:
+    names = list(dict.fromkeys(name for system in systems for name in system.evaluations[0]["metrics"]))
+    rows = [[name, *(system.text(name, 4) for system in systems)] for name in names]
+    return html.table(["", *(system.name for system in systems)], rows)

@@ -1,0 +1,129 @@
+"""The pictures of a trained tokenizer and a short page that shows them: RUN/demo.html, nothing loaded from outside."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from smalti.data.batches import Pixels
+from smalti.data.sources import open_data
+from smalti.evaluation.autoencoders import count_codes
+from smalti.files import atomic_path, write_text
+from smalti.images.contact_sheets import before_after, grid
+from smalti.images.pixels import to_float
+from smalti.models.autoencoder import Autoencoder
+from smalti.report import html
+from smalti.report.caption_samples import Drawn
+from smalti.report.charts import learning_chart, usage_chart
+from smalti.report.latent_pictures import codebook_tiles
+from smalti.report.model_card import format_number
+from smalti.training.log import read_metrics
+
+SHOWN_IMAGES, COLUMNS = 64, 16
+
+
+def reconstructions(model: Autoencoder, data: str, split: str = "test") -> Image.Image:
+    """Images of a split, evenly chosen, above their reconstructions."""
+    source = open_data(data, split)  # pyright: ignore[reportArgumentType]
+    preprocessing = model.config.preprocessing
+    pixels = Pixels(source, preprocessing.image_size, preprocessing.channels, memory_bytes=0)
+    images = to_float(pixels.evenly(SHOWN_IMAGES))
+    return before_after(images, model.reconstruct(images).cpu(), COLUMNS)
+
+
+def write_page(
+    run: Path,
+    model: Autoencoder,
+    data: str,
+    evaluation: Mapping[str, Any],
+    *,
+    drawn: Sequence[Drawn] = (),
+    prior: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Draw a run's pictures and the page that shows them.
+
+    Args:
+        run: the run's folder.
+        model: its model, with a codebook.
+        data: the data set it was evaluated on.
+        evaluation: what `evaluate` gave.
+        drawn: what a prior drew from text, if there is one.
+        prior: that prior's evaluation.
+
+    Returns:
+        What was written, the page first.
+    """
+    counts = count_codes(model, open_data(data, evaluation["split"]))[0]  # a demo's model has one codebook
+    order = counts.argsort(descending=True).tolist()
+    records = read_metrics(run / "metrics.jsonl")
+    pictures = {
+        "reconstructions.png": reconstructions(model, data, evaluation["split"]),
+        "codebook.png": codebook_tiles(model, order),
+    }
+    charts = {
+        "usage.svg": usage_chart(counts),
+        "distortion.svg": learning_chart(records, "distortion_nats", "distortion, nats"),
+        "learning_usage.svg": learning_chart(records, "usage", "usage"),
+    }
+    for name, picture in pictures.items():
+        with atomic_path(run / name) as path:
+            picture.save(path)
+    for name, chart in charts.items():
+        write_text(run / name, chart)
+    page = run / "demo.html"
+    write_text(page, _page(run, pictures, charts, counts, evaluation, _drawings(drawn, prior) if prior else ""))
+    return [page, *(run / name for name in [*pictures, *charts])]
+
+
+def _page(
+    run: Path,
+    pictures: Mapping[str, Image.Image],
+    charts: Mapping[str, str],
+    counts: Tensor,
+    evaluation: Mapping[str, Any],
+    drawings: str,
+) -> str:
+    metrics = evaluation["metrics"]
+    used = int((counts > 0).sum())
+    image = {name: html.picture(shown, name) for name, shown in pictures.items()}
+    numbers = html.table([], [(name, format_number(value)) for name, value in metrics.items()])
+    body = f"""<h1>What the tokenizer learnt</h1>
+<p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none
+of them seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>
+<h2>Reconstructions</h2>
+<p>Each pair of rows: originals above, below what the decoder makes of their codes
+({metrics["psnr_db"]:.2f} dB, {metrics["nominal_bits_per_pixel"]:.3f} bits per pixel).</p>
+{image["reconstructions.png"]}
+<h2>The codebook</h2>
+<p>What each of the {len(counts)} codes draws, surrounded by itself; most frequent first.</p>
+{image["codebook.png"]}
+<h2>Use of the codes</h2>
+<p>{used} of {len(counts)} codes occur in this split; perplexity {metrics["perplexity"]:.0f}.
+The line is the share that every code would have if all were used alike.</p>
+{charts["usage.svg"]}
+<h2>Learning</h2>
+{charts["distortion.svg"]}
+{charts["learning_usage.svg"]}
+{drawings}
+<h2>All numbers</h2>
+{numbers}"""
+    return html.document(f"smalti: {run}", body)
+
+
+def _drawings(drawn: Sequence[Drawn], prior: Mapping[str, Any]) -> str:
+    """The part of the page about text to image."""
+    metrics, parts = prior["metrics"], []
+    for group in drawn:
+        figures = [
+            html.captioned_picture(grid(images, len(images), 2), caption)
+            for caption, images in zip(group.captions, group.images, strict=True)
+        ]
+        parts.append(f"<p>{group.title}:</p>\n{html.row(figures)}")
+    return f"""<h2>Text to image</h2>
+<p>A transformer has learnt which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out images,
+where codes counted position by position cost {metrics["histogram_bits_per_code"]:.2f} and codes of a fixed length
+{metrics["uniform_bits_per_code"]:.2f}. Each caption is drawn {drawn[0].images.shape[1]} times.</p>
+{"".join(parts)}
+"""

@@ -1,0 +1,68 @@
+"""The frame of our pages: one file, everything inside it, nothing loaded from outside."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+
+from PIL import Image
+
+from smalti.report.charts import INK
+
+STYLE = f"""
+  body {{ font: 16px/1.5 system-ui, sans-serif; color: {INK}; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
+  h1 {{ font-size: 1.6rem; margin-bottom: 0; }}  h2 {{ font-size: 1.1rem; margin: 2.2rem 0 0.4rem; }}
+  p {{ margin: 0.3rem 0 0.8rem; max-width: 46rem; }}
+  img {{ max-width: 100%; image-rendering: pixelated; }}
+  svg {{ max-width: 100%; height: auto; }}
+  table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+  .row {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
+  .wide {{ overflow-x: auto; }}
+  figure {{ margin: 0; }}  figcaption {{ font-size: 0.85rem; max-width: 17rem; }}
+  th {{ text-align: left; font-weight: 600; font-size: 0.85rem; vertical-align: bottom; }}
+  td, th {{ padding: 0.1rem 1.2rem 0.1rem 0; border-bottom: 1px solid #ddd; }}
+  .flag {{ color: #b91c1c; }}
+"""
+
+
+def document(title: str, body: str) -> str:
+    """A whole page; `title` is text, `body` is HTML."""
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+{body}
+</html>
+"""
+
+
+def escape(text: str) -> str:
+    """Text as HTML."""
+    return html.escape(text)
+
+
+def picture(image: Image.Image, alt: str = "") -> str:
+    """A picture, inside the page."""
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return f'<img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="{escape(alt)}">'
+
+
+def captioned_picture(image: Image.Image, caption: str) -> str:
+    """A picture above its caption."""
+    return f"<figure>{picture(image, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def row(parts: Iterable[str]) -> str:
+    """Pieces of HTML side by side, where there is room."""
+    return f'<div class="row">{"".join(parts)}</div>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of text."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in rows)
+    return f'<div class="wide"><table>{f"<tr>{head}</tr>" if header else ""}{body}</table></div>'

@@ -1,0 +1,92 @@
+"""Pictures of what the latents of a model are: samples, interpolations, maps of codes, the codebook as tiles."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from smalti.images.contact_sheets import grid
+from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.bottlenecks import DiscreteBottleneck
+
+DRAWN, STEPS = 16, 8
+EDITS, EDITED_AMONG = 7, 64  # codes to put in, from among so many of the most frequent
+ZOOM = 2
+TILE_GRID = 3  # a code is shown as the middle of a 3x3 grid of itself
+MOST_TILES = 2048
+
+
+def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.Image, str]]:
+    """Pictures of what the latents are, each with its caption.
+
+    Args:
+        model: of any kind.
+        images: (B, C, H, W), at least two.
+    """
+    with using(model), torch.random.fork_rng():
+        torch.manual_seed(0)
+        latents = model.bottleneck(model.features(images)).latents
+        height, width = latents.shape[2:]
+        if model.bottleneck.has_prior:
+            drawn, caption = model.bottleneck.draw(DRAWN, height, width), "Drawn from p(z)"
+        else:
+            mean, deviation = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
+            drawn = mean + deviation * torch.randn(DRAWN, *latents.shape[1:])
+            caption = "There is no p(z). Noise with the mean and deviation of real latents decodes to this: nothing"
+            caption += " taught the decoder what lies between them"
+        yield grid(_images(model, drawn), 8, ZOOM), caption
+        if isinstance(model.bottleneck, DiscreteBottleneck):
+            yield from _code_pictures(model, model.bottleneck, images)
+        else:
+            ways = torch.linspace(0, 1, STEPS).view(-1, 1, 1, 1)
+            rows = [
+                (1 - ways) * latents[index] + ways * latents[index + 1]
+                for index in range(0, min(8, len(latents) - 1), 2)
+            ]
+            yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "From one image to another on a straight line"
+
+
+def _images(model: Autoencoder, latents: Tensor) -> Tensor:
+    return model.likelihood.mean(model.decoder(latents)).cpu()
+
+
+def _code_pictures(
+    model: Autoencoder, bottleneck: DiscreteBottleneck, images: Tensor
+) -> Iterator[tuple[Image.Image, str]]:
+    codes = model.encode(images[:8])
+    first = codes if codes.ndim == 3 else codes[:, 0]
+    colours = torch.rand(bottleneck.codebook_size, 3, generator=torch.Generator().manual_seed(1))
+    maps = F.interpolate(colours[first].permute(0, 3, 1, 2), size=images.shape[-2:], mode="nearest")
+    shown = images[:8] if images.shape[1] == 3 else images[:8].expand(-1, 3, -1, -1)
+    which = "The codes" if codes.ndim == 3 else "The first codebook's codes"
+    yield grid(torch.cat([shown, maps]), 8, ZOOM), f"{which} of images, each code in a colour of its own"
+    used = bottleneck.histogram(model.encode(images))[0].argsort(descending=True)
+    chosen = used[torch.linspace(0, min(len(used), EDITED_AMONG) - 1, EDITS).long().unique()]
+    rows = []
+    for row in codes[:4]:
+        edited = row.repeat(len(chosen) + 1, *[1] * row.ndim)
+        place = edited if row.ndim == 2 else edited[:, 0]
+        place[1:, place.shape[1] // 2, place.shape[2] // 2] = chosen
+        rows.append(model.decode(edited).cpu())
+    caption = "The reconstruction, then the same with one code in the middle replaced by some of the frequent ones"
+    yield grid(torch.cat(rows), len(chosen) + 1, ZOOM), caption
+    if codes.ndim == 3 and bottleneck.codebook_size <= MOST_TILES:
+        order = bottleneck.histogram(model.encode(images))[0].argsort(descending=True).tolist()
+        yield codebook_tiles(model, order, zoom=4), "What each code draws, surrounded by itself; most frequent first"
+
+
+def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, zoom: int = 6) -> Image.Image:
+    """Every code as a tile: what the decoder draws for a grid of that code alone, its middle stride x stride pixels.
+
+    Args:
+        model: with a codebook.
+        order: the codes in the order in which to show them.
+        columns: tiles in a row.
+        zoom: size of a pixel.
+    """
+    codes = torch.as_tensor(order).view(-1, 1, 1).expand(-1, TILE_GRID, TILE_GRID)
+    images = torch.cat([model.decode(part).cpu() for part in codes.split(256)])
+    start, size = (TILE_GRID // 2) * model.stride, model.stride
+    return grid(images[:, :, start : start + size, start : start + size], columns, zoom, "#cccccc")

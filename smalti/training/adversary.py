@@ -1,0 +1,71 @@
+"""Adversarial training beside a task: the discriminator, its optimiser, and the weight of its gradient."""
+
+import torch
+from torch import Tensor
+
+from smalti.models.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
+from smalti.training.experiment import PhotoConfig
+from smalti.training.state import load_moments, moments_of, under
+
+LARGEST_WEIGHT = 1e4  # of the adaptive weight, as in VQGAN
+EPSILON = 1e-4
+
+
+class Adversary:
+    """A discriminator and how it is trained; nothing of it reaches the decoder before step `adversarial_start`.
+
+    Args:
+        config: weights and learning rate.
+        channels: of the images.
+        device: where it lives.
+    """
+
+    def __init__(self, config: PhotoConfig, channels: int, device: str):
+        self.config = config
+        self.model = PatchDiscriminator(channels, width=config.discriminator_width).to(device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.9)
+        )
+
+    def loss(self, images: Tensor, made: Tensor, distortion: Tensor, last: Tensor, step: int) -> dict[str, Tensor]:
+        """Learn from one batch, and say what the decoder has to minimise.
+
+        Args:
+            images: real ones (B, C, H, W).
+            made: by the decoder, with gradient.
+            distortion: the rest of the decoder's loss, a scalar.
+            last: the decoder's last weights, where the two gradients are compared.
+            step: nothing happens before `adversarial_start`.
+
+        Returns:
+            "adversarial": the term to add, scaled so that its gradient in `last` is `adversarial_weight` times as long
+            as that of `distortion` (arXiv:2012.09841, eq. 7); "discriminator": its own loss, without gradient.
+        """
+        if step < self.config.adversarial_start:
+            return {"adversarial": distortion.new_zeros(()), "discriminator": distortion.new_zeros(())}
+        self.model.requires_grad_(False)
+        term = generator_loss(self.model(made))
+        pull = torch.autograd.grad(distortion, last, retain_graph=True)[0].norm()
+        push = torch.autograd.grad(term, last, retain_graph=True)[0].norm()
+        weight = (pull / (push + EPSILON)).clamp(max=LARGEST_WEIGHT).detach()
+        self.model.requires_grad_(True)
+        own = discriminator_loss(self.model(images), self.model(made.detach()))
+        own.backward()
+        return {"adversarial": self.config.adversarial_weight * weight * term, "discriminator": own.detach()}
+
+    def step(self) -> None:
+        """Move the discriminator; called once after every step of the decoder."""
+        if any(parameter.grad is not None for parameter in self.model.parameters()):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run needs."""
+        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        moments = moments_of(self.model, self.optimizer)
+        return weights | {f"optimizer.{name}": value for name, value in moments.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+        self.model.load_state_dict(under(state, "model"))
+        load_moments(self.model, self.optimizer, under(state, "optimizer"))

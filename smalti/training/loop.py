@@ -1,0 +1,212 @@
+"""The only training loop."""
+
+import contextlib
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import smalti
+from smalti.configs import differences, to_dict
+from smalti.errors import SmaltiError
+from smalti.files import atomic_path, read_json, write_json
+from smalti.pretrained import Pretrained
+from smalti.training.experiment import Experiment, PriorExperiment, Training
+from smalti.training.log import Log
+from smalti.training.prior_task import PriorTask
+from smalti.training.state import TrainState, latest_checkpoint
+from smalti.training.tasks import AutoencoderTask, Task
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped from outside; its checkpoint is written and the same command goes on."""
+
+
+def train(
+    experiment: Training,
+    run: Path | str,
+    *,
+    card: Callable[[Pretrained, Any], str] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train what `experiment` describes into the folder `run`; go on where an earlier call stopped.
+
+    The run is exactly resumable: stopped at any step and called again, it ends with the same bits as an uninterrupted
+    one (same machine, same number of threads).
+
+    Args:
+        experiment: the recipe's result.
+        run: the folder; made when it is not there.
+        card: writes the model card.
+        progress: show a bar on stderr.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SmaltiError: `run` holds a run with other settings, the data cannot be read, or a term is not finite.
+        Interrupted: by Ctrl-C or SIGTERM, after writing a checkpoint.
+    """
+    run = Path(run)
+    device, autocast = _device(experiment)
+    _check_folder(run, experiment)
+
+    torch.manual_seed(_mix(experiment.seed, 0))
+    task = _task(experiment, device, run, progress)
+    state = TrainState(task.model, experiment.optimizer)
+    _describe(run, experiment, device)
+    notes = _resume(state, task, run)
+    log = Log(run / "metrics.jsonl", steps=experiment.steps, start=state.step, progress=progress)
+    log.sums, log.count = notes.get("sums", {}), notes.get("count", 0)
+
+    def save() -> None:
+        """A checkpoint to go on from, and the model as it is now for those who want to use it."""
+        log.check()
+        state.save(run / "checkpoints", task.state(), {"sums": log.sums, "count": log.count})
+        model = state.averaged
+        assert isinstance(model, Pretrained)
+        model.save_pretrained(run, card=card(model, experiment) if card else None)
+
+    accumulate = experiment.optimizer.accumulate
+    images_per_step = experiment.batch_size * accumulate
+    clock, clock_step = time.perf_counter(), state.step
+    with _stop_signal() as stop, contextlib.closing(log):
+        batches = task.batches(state.step)
+        while state.step < experiment.steps:
+            step = state.step
+            torch.manual_seed(_mix(experiment.seed, step + 1))
+            settings = {"learning_rate": experiment.optimizer.learning_rate(step), **task.before_step(step)}
+
+            terms: dict[str, torch.Tensor] = {}
+            for _ in range(accumulate):
+                with autocast():
+                    loss = task.loss(next(batches), step)
+                (loss.total / accumulate).backward()
+                for name, value in loss.terms.items():
+                    terms[name] = terms.get(name, 0) + value / accumulate
+            terms["gradient_norm"] = state.optimizer_step(settings["learning_rate"])
+            alarm = task.after_step()
+            state.finish_step()
+            log.add(state.step, terms)
+            if alarm:
+                log.say(f"step {state.step}: {alarm}")
+
+            finished = state.step == experiment.steps
+            if finished or state.step % experiment.log_every == 0:
+                seconds = time.perf_counter() - clock
+                speed = {"images_per_second": (state.step - clock_step) * images_per_step / max(seconds, 1e-9)}
+                log.write(state.step, {**settings, **task.report(), **speed, "images": state.step * images_per_step})
+                clock, clock_step = time.perf_counter(), state.step
+            if experiment.sample_every and (finished or state.step % experiment.sample_every == 0):
+                with atomic_path(run / "samples" / f"step-{state.step:09d}.png") as path:
+                    model = state.averaged
+                    assert isinstance(model, Pretrained)
+                    task.picture(model).save(path)
+            if finished or stop.is_set() or state.step % experiment.checkpoint_every == 0:
+                save()
+            if stop.is_set() and not finished:
+                raise Interrupted(
+                    f"stopped at step {state.step} of {experiment.steps}; the same command goes on from there"
+                )
+    return run
+
+
+def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task:
+    """What this experiment trains."""
+    match experiment:
+        case Experiment():
+            return AutoencoderTask(experiment, device, progress)
+        case PriorExperiment():
+            return PriorTask(experiment, device, run, progress)
+        case _:
+            raise TypeError(f"no task for {type(experiment).__name__}")
+
+
+def _device(experiment: Training) -> tuple[str, Callable[[], torch.autocast]]:
+    """The device's name and a context for the forward pass."""
+    device = experiment.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SmaltiError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
+    kind = torch.device(device).type
+    bf16 = experiment.precision == "bf16" or (experiment.precision == "auto" and kind == "cuda")
+    return device, lambda: torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16)
+
+
+def _mix(seed: int, step: int) -> int:
+    """A seed for torch's generator that is a function of (seed, step) and unlike those of neighbouring steps."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _check_folder(run: Path, experiment: Training) -> None:
+    """Make the folder, or check that it holds this very experiment."""
+    try:
+        for folder in (run, run / "checkpoints", run / "samples"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SmaltiError(f"cannot write to {run}: {error.strerror}; choose another --out") from error
+    path = run / "experiment.json"
+    changed = differences(read_json(path), to_dict(experiment)) if path.exists() else []
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise SmaltiError(
+            f"{run} holds a run with other settings: {changed[0]}{more}; choose another --out or repeat its command"
+        )
+
+
+def _describe(run: Path, experiment: Training, device: str) -> None:
+    """Write what is trained and where; only now that everything could be built is the folder taken."""
+    write_json(run / "experiment.json", to_dict(experiment))
+    write_json(
+        run / "environment.json",
+        {
+            "smalti": smalti.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": f"{platform.system()} {platform.machine()}",
+            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+            "threads": torch.get_num_threads(),
+            "command": sys.argv,
+        },
+    )
+
+
+def _resume(state: TrainState, task: Task, run: Path) -> dict:
+    """Load the newest checkpoint, if there is one; returns its notes."""
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    if checkpoint is None:
+        return {}
+    extra, notes = state.restore(checkpoint)
+    task.load(extra)
+    return notes
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in two; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,69 @@
+"""The one loss of the whole family.
+
+    total = (distortion + beta * kl) / num_dims
+            + commitment_weight * commitment + codebook_weight * codebook + entropy_weight * entropy
+
+`distortion` = -log p(x|z) and `kl` are nats per image: sums over an image, means over the batch. num_dims = C*H*W, so
+the first part is nats per dimension and DALL-E's beta = 6.6 is 6.6 here (they divide by 256*256*3 too). The penalties
+are means over B, h, w (and D). Nothing depends on the batch size.
+
+REINFORCE adds to the gradient what no path carries: (distortion - baseline) times the gradient of ln q(draw), where an
+image's baseline is the mean distortion of the other images of the batch, which leaves the gradient unbiased.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from smalti.models.autoencoder import Autoencoder
+from smalti.training.experiment import LossConfig
+
+
+class Loss(NamedTuple):
+    """What to minimise, and its named parts for the log."""
+
+    total: Tensor  # scalar
+    terms: dict[str, Tensor]  # scalars, detached
+    codes: Tensor | None  # (B, *grid), for the usage of the codebook
+    parameters: Tensor | None = None  # (B, P, H, W) of the likelihood, for losses of the reconstruction
+
+
+def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, step: int) -> Loss:
+    """The loss of one batch, nats per dimension plus weighted penalties.
+
+    Args:
+        model: in training mode.
+        images: (B, C, H, W) in [0, 1].
+        config: the weights.
+        step: for beta's schedule.
+    """
+    parameters, bottleneck = model(images)
+    per_image = model.likelihood.nll(parameters, images)
+    distortion = per_image.mean()
+    kl = bottleneck.kl.mean()
+    weights = {
+        "commitment": config.commitment_weight,
+        "codebook": config.codebook_weight,
+        "entropy": config.entropy_weight,
+    }
+
+    total = (distortion + config.beta(step) * kl) / images[0].numel()
+    for name, penalty in bottleneck.penalties.items():
+        total = total + weights[name] * penalty
+    if bottleneck.log_prob is not None:
+        score = score_function_loss(per_image, bottleneck.log_prob) / images[0].numel()
+        total = total + score - score.detach()
+
+    parts = {"distortion_nats": distortion, "kl_nats": kl, **bottleneck.penalties, "loss": total}
+    terms = {name: part.detach() for name, part in parts.items()}
+    return Loss(total=total, terms=terms, codes=bottleneck.codes, parameters=parameters)
+
+
+def score_function_loss(distortion: Tensor, log_prob: Tensor) -> Tensor:
+    """A scalar whose gradient is REINFORCE's, for the mean over a batch of distortions (B,) of draws of ln q (B,).
+
+    Williams 1992; the baseline is that of Mnih and Rezende, arXiv:1602.06725, across the batch.
+    """
+    others = max(1, len(distortion) - 1)
+    baseline = (distortion.sum() - distortion) / others
+    return ((distortion - baseline).detach() * log_prob).mean()

@@ -1,0 +1,108 @@
+"""What the loop trains when it trains a prior: codes in, bits per code out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smalti.data.batches import Epochs
+from smalti.data.conditions import captions_of
+from smalti.data.sources import open_data
+from smalti.generate.tokenizer import open_tokenizer
+from smalti.images.contact_sheets import grid
+from smalti.pretrained import Pretrained
+from smalti.priors.code_model import CodeModel
+from smalti.priors.text import FILE, TextTokenizer
+from smalti.training.codes import load_codes
+from smalti.training.experiment import PriorExperiment
+from smalti.training.losses import Loss
+from smalti.training.tasks import NUM_SAMPLES, Task
+
+
+class PriorTask(Task):
+    """Train a prior on the codes of a tokenizer, which stays as it is.
+
+    Args:
+        experiment: the recipe's result.
+        device: where the model goes.
+        run: the run's folder, for the cache of codes.
+        progress: show a bar while reading images.
+    """
+
+    def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool):
+        self.experiment, self.device, config = experiment, device, experiment.model
+        text = self._text(run)
+        with torch.random.fork_rng():  # the prior's first weights are the same whether its codes were cached or not
+            self.codes = load_codes(config, experiment.data, "train", run, text=text, progress=progress)
+            self.tokenizer = open_tokenizer(config, device=device)
+        self.code_model = CodeModel(config, text).to(device).train()
+
+    def _text(self, run: Path) -> TextTokenizer | None:
+        """The tokens of the captions, as an earlier call made them or made now."""
+        config = self.experiment.model.text
+        if config is None:
+            return None
+        if (run / FILE).exists():
+            return TextTokenizer.load(run, config.length)
+        captions = captions_of(open_data(self.experiment.data, "train"), config.languages)
+        return TextTokenizer.train((text for row in captions for text in row), config.vocabulary, config.length)
+
+    @property
+    def model(self) -> CodeModel:
+        """The prior, on its device."""
+        return self.code_model
+
+    def batches(self, start: int) -> Iterator[Tensor]:
+        """The numbers of the images of each batch."""
+        experiment = self.experiment
+        order = Epochs(len(self.codes), seed=experiment.seed)
+        step = start * experiment.optimizer.accumulate
+        while True:
+            yield torch.from_numpy(order(step * experiment.batch_size, experiment.batch_size))
+            step += 1
+
+    def before_step(self, step: int) -> dict[str, float]:
+        """Nothing follows a schedule."""
+        return {}
+
+    def loss(self, batch: Tensor, step: int) -> Loss:
+        """The prior's own loss; some images lose their condition, so that the prior can do without one too."""
+        codes, condition = self.codes.draw(batch)
+        if condition is not None and self.experiment.model.condition_dropout:
+            condition[torch.rand(len(condition)) < self.experiment.model.condition_dropout] = -1
+        given = None if condition is None else condition.to(self.device)
+        total, terms = self.code_model.prior.loss(codes.to(self.device), given)
+        return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)
+
+    def after_step(self) -> str | None:
+        """Nothing to update."""
+        return None
+
+    def report(self) -> dict[str, float]:
+        """Nothing beside the terms."""
+        return {}
+
+    def picture(self, model: Pretrained) -> Image.Image:
+        """A few draws: of classes or of training captions, evenly spread, where the prior has them."""
+        assert isinstance(model, CodeModel)
+        places = torch.arange(NUM_SAMPLES) * len(self.codes) // NUM_SAMPLES
+        condition = None
+        if model.config.labels:
+            condition = torch.arange(NUM_SAMPLES) * len(model.config.labels) // NUM_SAMPLES
+        elif self.codes.tokens is not None:
+            condition = self.codes.tokens[places, 0]
+        codes = model.prior.sample(
+            NUM_SAMPLES,
+            None if condition is None else condition.to(self.device),
+            generator=torch.Generator(device=self.device).manual_seed(0),
+        )
+        return grid(self.tokenizer.decode(codes).cpu(), columns=8, zoom=2)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: batches are a function of the step."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Nothing to load."""

@@ -1,0 +1,157 @@
+"""All that a resumed run needs, in one file written atomically: weights, averaged weights, optimiser, step, log."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smalti.errors import SmaltiError
+from smalti.files import read_tensors, write_tensors
+from smalti.training.experiment import OptimizerConfig
+from smalti.training.muon import Muon, hidden_kernels
+
+KEPT_CHECKPOINTS = 2
+
+
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon."""
+    kernels = hidden_kernels(model) if config.muon_rate else []
+    taken = set(map(id, kernels))
+    parameters = [item for item in model.parameters() if item.requires_grad and id(item) not in taken]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim == 1]
+    numbers = [parameter for parameter in parameters if parameter.ndim == 0]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "rate": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "rate": 1.0},
+        {"params": numbers, "weight_decay": 0.0, "rate": config.scalar_rate},
+    ]
+    adam = torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=0.0, betas=config.betas, eps=config.epsilon, fused=True
+    )
+    return [adam, Muon([{"params": kernels, "rate": config.muon_rate}])] if kernels else [adam]
+
+
+class TrainState:
+    """The model with everything that moves while it is trained.
+
+    Args:
+        model: on its device.
+        config: of the optimiser.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig):
+        self.model, self.config, self.step = model, config, 0
+        self.optimizers = make_optimizers(model, config)
+        self.average = copy.deepcopy(model) if config.ema_decay else None  # starts equal: no special first step
+        self.parameters: list[Tensor] = list(model.parameters())
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The model to save, evaluate and draw with."""
+        return self.model if self.average is None else self.average
+
+    def optimizer_step(self, learning_rate: float) -> Tensor:
+        """Clip, step, average; returns the gradient's norm before clipping."""
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = learning_rate * group["rate"]
+        limit = self.config.clip_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @torch.no_grad()
+    def finish_step(self) -> None:
+        """Average the weights and count the step; called when the codebook has been updated too.
+
+        Parameters are averaged; buffers (moving averages of their own, step counts) are copied.
+        """
+        if self.average is not None:
+            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            averaged_parameters: list[Tensor] = list(self.average.parameters())
+            torch._foreach_lerp_(averaged_parameters, self.parameters, 1 - decay)
+            for averaged, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                averaged.copy_(current)
+        self.step += 1
+
+    def save(self, folder: Path, extra: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Path:
+        """Write checkpoints/step-N.safetensors, then delete all but the two newest."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for optimizer in self.optimizers:
+            tensors |= {f"optimizer.{name}": value for name, value in moments_of(self.model, optimizer).items()}
+        tensors |= {f"extra.{name}": value for name, value in extra.items()}
+        path = folder / f"step-{self.step:09d}.safetensors"
+        unshared = {name: value.clone() for name, value in tensors.items()}
+        write_tensors(
+            path, unshared, {"smalti": "checkpoint", "step": str(self.step), "notes": json.dumps(dict(notes))}
+        )
+        for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+        return path
+
+    def restore(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Go on from a checkpoint; returns its extra tensors and its notes.
+
+        Raises:
+            SmaltiError: the file is damaged, or not a checkpoint of this model.
+        """
+        tensors, metadata = read_tensors(path)
+        if metadata.get("smalti") != "checkpoint":
+            raise SmaltiError(f"{path} is not a smalti checkpoint; remove it to go on from an older one")
+        part = {kind: under(tensors, kind) for kind in ("model", "average", "optimizer", "extra")}
+        try:
+            self.model.load_state_dict(part["model"])
+            if self.average is not None:
+                self.average.load_state_dict(part["average"])
+        except RuntimeError as error:
+            raise SmaltiError(f"{path} is of another model: {str(error).splitlines()[1].strip()}") from error
+        for optimizer in self.optimizers:
+            load_moments(self.model, optimizer, part["optimizer"])
+        self.step = int(metadata["step"])
+        return part["extra"], json.loads(metadata["notes"])
+
+
+def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser keeps of a model's parameters, named PARAMETER.KEY."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser back what `moments_of` found, of the parameters that are its own."""
+    own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        moments = under(tensors, name)
+        if moments and id(parameter) in own:
+            optimizer.state[parameter] = {key: _laid_out_like(parameter, value) for key, value in moments.items()}
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment with its parameter's device and strides: the fused step walks both in memory order.
+
+    Files hold contiguous tensors; a channels-last weight with a contiguous moment would be updated wrongly.
+    """
+    if value.shape != parameter.shape:  # the step count
+        return value.to(parameter.device)
+    return torch.empty_like(parameter).copy_(value)
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries below `prefix.`, without it."""
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder."""
+    return max(folder.glob("step-*.safetensors"), default=None)

@@ -1,0 +1,65 @@
+"""The collapse alarm: how much of the codebook is in use, over a fixed number of codes."""
+
+import torch
+from torch import Tensor
+
+from smalti.ops.counts import perplexity, usage
+
+WINDOW_CODES_PER_ENTRY = 32  # the window is 32 K codes, whatever the batch size
+GRACE_WINDOWS = 48  # no alarm in the first ones: usage falls after the k-means start and comes back by itself
+ALARM_BELOW, REARM_ABOVE = 0.5, 0.6
+NONE_YET = -1.0
+ADVICE = (
+    "remedies: a smaller code_dim (8 to 16), a larger restart_below, l2-normalised codes (--normalize) or a smaller "
+    "learning rate for a VQ-VAE; a larger beta or a lower first temperature for a dVAE"
+)
+
+
+class CodeUsage:
+    """Counts codes over a window of 32 codes for each that there is, and says once when their usage has collapsed.
+
+    Args:
+        codebook_size: K.
+        num_codebooks: q.
+    """
+
+    def __init__(self, codebook_size: int, num_codebooks: int = 1):
+        self.window = WINDOW_CODES_PER_ENTRY * codebook_size * num_codebooks
+        self.counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
+        self.seen = 0  # codes in `counts`, known without asking a device
+        self.latest = torch.full((2,), NONE_YET, dtype=torch.float64)  # usage and perplexity of the last full window
+        self.armed = torch.ones((), dtype=torch.bool)
+        self.windows = torch.zeros((), dtype=torch.int64)
+
+    def observe(self, counts: Tensor, seen: int) -> str | None:
+        """Add counts (q, K) of `seen` codes; returns the alarm's text when a window ends with too few codes in use."""
+        self.counts = self.counts.to(counts.device) + counts
+        self.seen += seen
+        if self.seen < self.window:
+            return None
+        self.latest = torch.tensor([usage(self.counts), perplexity(self.counts)], dtype=torch.float64)
+        self.counts, self.seen = torch.zeros_like(self.counts), 0
+        self.windows += 1
+        used = self.latest[0].item()
+        if used > REARM_ABOVE:
+            self.armed.fill_(True)
+        if used >= ALARM_BELOW or not self.armed or self.windows <= GRACE_WINDOWS:
+            return None
+        self.armed.fill_(False)
+        share = f"{used:.0%} of {self.counts.numel()} codes in use over the last {self.window:,} codes"
+        return f"codebook collapse: {share}; {ADVICE}"
+
+    def report(self) -> dict[str, float]:
+        """Usage and perplexity of the last full window; nothing before the first."""
+        used, spread = self.latest.tolist()
+        return {} if used == NONE_YET else {"usage": used, "perplexity": spread}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run needs."""
+        return {"counts": self.counts.cpu(), "latest": self.latest, "armed": self.armed, "windows": self.windows}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+        self.counts, self.latest = state["counts"], state["latest"]
+        self.seen = int(self.counts.sum())
+        self.armed, self.windows = state["armed"], state["windows"]
