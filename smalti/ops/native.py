@@ -23,9 +23,7 @@ VARIANTS = ("avx512", "avx2", "portable")  # best first
 TYPES = {"t": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
 SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes last and is added here
     "pack": "tiit",
-    "linear": "ttttiiii",
     "nearest": "ttttiii",
-    "attend": "ttttiiiiii",
     "gumbel": "ttttttttiiifii",
     "gumbel_backward": "ttttttttiiifii",
     "gumbel_noise": "tiii",
@@ -35,7 +33,7 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "masses": "ttiii",
     "read_bits": "ttttii",
     "read_codes": "tttttiiiiiiiiff",
-    "raster_row": "ttttiiiiiiiff",
+    "raster": "tti",
     "peak": "ti",
 }
 
@@ -59,9 +57,7 @@ class Kernels:
             setattr(self, name, _on_threads(function))
 
     pack: Callable[..., None]
-    linear: Callable[..., None]
     nearest: Callable[..., None]
-    attend: Callable[..., None]
     gumbel: Callable[..., None]
     gumbel_backward: Callable[..., None]
     gumbel_noise: Callable[..., None]
@@ -71,7 +67,7 @@ class Kernels:
     masses: Callable[..., None]
     read_bits: Callable[..., None]
     read_codes: Callable[..., None]
-    raster_row: Callable[..., None]
+    raster: Callable[..., None]
     peak: Callable[..., None]
 
 

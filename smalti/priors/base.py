@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
+from smalti.ops.native import kernels_for
+from smalti.priors.machine import Machine, NativeStepper, Unknown
+from smalti.priors.plan import CachedStepper, Plan
 from smalti.priors.sampling import Rules, draw, guided
 from smalti.shapes import check_shape
 
@@ -61,11 +64,27 @@ class SamplePlan:
     progress: bool
 
     @property
-    def guided_condition(self) -> Tensor | None:
-        """The condition followed by as many empty ones, (2 B, ...); None where nothing is to be guided."""
-        if self.guidance == 1 or self.condition is None:
-            return None
-        return torch.cat([self.condition, torch.full_like(self.condition, -1)])
+    def copies(self) -> int:
+        """2 with guidance: each image is asked for with its condition, and then without."""
+        return 1 if self.guidance == 1 or self.condition is None else 2
+
+    @property
+    def conditions(self) -> Tensor | None:
+        """The conditions (copies * B, ...) to ask with."""
+        if self.copies == 1 or self.condition is None:
+            return self.condition
+        return torch.stack([self.condition, torch.full_like(self.condition, -1)], dim=1).flatten(0, 1)
+
+    def asked(self, values: Tensor) -> Tensor:
+        """Something of each image (B, ...), for all copies."""
+        return values.repeat_interleave(self.copies, 0)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """The logits (B, ...) of the logits (copies * B, ...) that were asked for."""
+        if self.copies == 1:
+            return logits
+        conditional, unconditional = logits.unflatten(0, (-1, 2)).unbind(1)
+        return guided(conditional, unconditional, self.guidance)
 
 
 @dataclass(frozen=True)
@@ -125,6 +144,7 @@ class Prior(nn.Module, ABC):
     def __init__(self, codebook_size: int, grid: tuple[int, int], conditions: Conditions = Conditions()):
         super().__init__()
         self.codebook_size, self.grid, self.conditions = codebook_size, (grid[0], grid[1]), conditions
+        self._packed: dict = {}  # matrices as the kernels take them
 
     @abstractmethod
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -234,12 +254,12 @@ class CausalPrior(Prior):
     causal = True
 
     @abstractmethod
-    def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        """Unnormalised log p(code at t | codes before t), (B, h, w, K)."""
+    def _network(self, codes: Any, condition: Tensor | None) -> Any:
+        """Unnormalised log p(code at t | codes before t), (B, *positions, K), of codes (B, h, w).
 
-    @abstractmethod
-    def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
-        """A stepper for `batch` grids at once."""
+        The one text of the network, of plain PyTorch at single positions and of `smalti.priors.layers`: it computes all
+        positions at once, and given a `Value` records itself for the steppers.
+        """
 
     def logits(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of all positions at once (teacher forcing), (B, h, w, K) float32.
@@ -253,7 +273,7 @@ class CausalPrior(Prior):
                 should be one).
         """
         self._check_codes(codes)
-        return self._logits(codes, self.conditions.check(condition, len(codes)))
+        return self._network(codes, self.conditions.check(condition, len(codes))).view(*codes.shape, -1)
 
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """-log p(codes | condition), nats per image (B,)."""
@@ -265,36 +285,33 @@ class CausalPrior(Prior):
         return PriorLoss(per_code, {"bits_per_code": per_code.detach() / math.log(2)})
 
     def stepper(self, batch: int, condition: Tensor | None = None) -> Stepper:
-        """A stepper for `batch` grids; its logits equal those of `logits` within rounding."""
+        """A stepper for `batch` grids, native where it can be; its logits equal those of `logits` within rounding."""
         return self._stepper(batch, self.conditions.check(condition, batch))
 
+    def _stepper(self, batch: int, condition: Tensor | None, copies: int = 1) -> CachedStepper | NativeStepper:
+        training = self.training
+        self.eval()
+        try:
+            plan = Plan(lambda codes: self._network(codes, condition), batch, self.grid)
+        finally:
+            self.train(training)
+        native = kernels_for(*self.parameters())
+        try:
+            return CachedStepper(plan) if native is None else NativeStepper(Machine(native, plan, self._packed), copies)
+        except Unknown:
+            return CachedStepper(plan)
+
     def _sample(self, plan: SamplePlan) -> Tensor:
-        both = plan.guided_condition
-        if both is None:
-            stepper = self._stepper(plan.num, plan.condition)
-        else:
-            stepper = _Guided(self._stepper(2 * plan.num, both), plan.guidance)
-        codes = plan.known.clone()
-        bar = tqdm(range(self.num_codes), desc="drawing", unit="code", disable=not plan.progress, leave=False)
-        previous = None
-        for place in bar:
-            logits = plan.rules(stepper.step(previous))
+        stepper = self._stepper(plan.copies * plan.num, plan.conditions, plan.copies)
+        if isinstance(stepper, NativeStepper):
+            return stepper.sample(plan)
+        codes, previous = plan.known.clone(), None
+        for place in tqdm(range(self.num_codes), desc="sampling", unit="code", disable=not plan.progress, leave=False):
+            logits = plan.rules(plan.answer(stepper.step(previous)))
             drawn = draw(logits, plan.generator)  # even where a code is known: the others keep their random numbers
-            previous = plan.known[:, place] if plan.mask[place] else drawn
-            codes[:, place] = previous
+            codes[:, place] = plan.known[:, place] if plan.mask[place] else drawn
+            previous = plan.asked(codes[:, place])
         return codes
-
-
-class _Guided:
-    """Steps a batch with its condition and without, side by side on the same codes."""
-
-    def __init__(self, stepper: Stepper, guidance: float):
-        self.stepper, self.guidance = stepper, guidance
-
-    def step(self, previous: Tensor | None) -> Tensor:
-        logits = self.stepper.step(None if previous is None else torch.cat([previous, previous]))
-        given, empty = logits.chunk(2)
-        return guided(given, empty, self.guidance)
 
 
 def nats_of(logits: Tensor, codes: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from smalti.errors import SmaltiError
 from smalti.priors.attention import Block, GridPositions, Prefix
 from smalti.priors.base import Prior, PriorLoss, SamplePlan, nats_of
-from smalti.priors.sampling import draw, guided, gumbel_noise
+from smalti.priors.sampling import draw, gumbel_noise
 
 DEFAULT_STEPS = 12
 NLL_DRAWS = 16  # sets of hidden positions per image in the estimate of the bound
@@ -128,13 +128,9 @@ class MaskGIT(Prior):
         codes, device = plan.known.clone(), plan.known.device
         known = plan.mask.to(device).expand_as(codes).clone()
         unknown = int((~plan.mask).sum())
-        steps, both = min(plan.steps or DEFAULT_STEPS, unknown), plan.guided_condition
-        for step in tqdm(range(1, steps + 1), desc="drawing", unit="round", disable=not plan.progress, leave=False):
-            if both is None:
-                logits = self._logits(codes, known, plan.condition)
-            else:
-                given, empty = self._logits(codes.repeat(2, 1), known.repeat(2, 1), both).chunk(2)
-                logits = guided(given, empty, plan.guidance)
+        steps = min(plan.steps or DEFAULT_STEPS, unknown)
+        for step in tqdm(range(1, steps + 1), desc="sampling", unit="round", disable=not plan.progress, leave=False):
+            logits = plan.answer(self._logits(plan.asked(codes), plan.asked(known), plan.conditions))
             drawn = draw(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
             codes = torch.where(known, codes, drawn)
             hidden = min(int(unknown * math.cos(math.pi / 2 * step / steps) + 1e-6), unknown - step)

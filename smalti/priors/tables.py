@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from smalti.priors.base import CausalPrior, Stepper
+from smalti.priors.base import CausalPrior
+from smalti.priors.layers import Features, by_position
 from smalti.shapes import check_shape
 
 
@@ -17,14 +18,14 @@ class Uniform(CausalPrior):
         grid: (h, w).
     """
 
+    table: Tensor  # (h*w, K)
+
     def __init__(self, *, codebook_size: int, grid: tuple[int, int]):
         super().__init__(codebook_size, grid)
+        self.register_buffer("table", torch.zeros(self.num_codes, codebook_size), persistent=False)
 
-    def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        return torch.zeros(*codes.shape, self.codebook_size, device=codes.device)
-
-    def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
-        return _Table(torch.zeros(self.grid[0] * self.grid[1], self.codebook_size), batch)
+    def _network(self, codes: Features, condition: Tensor | None) -> Features:
+        return by_position(codes, self.table)
 
 
 class Histogram(CausalPrior):
@@ -55,18 +56,5 @@ class Histogram(CausalPrior):
         smoothed = counts + self.smoothing * overall / overall.sum()
         self.log_share.copy_((smoothed / smoothed.sum(1, keepdim=True)).log())
 
-    def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        return self.log_share.view(1, *self.grid, -1).expand(len(codes), -1, -1, -1)
-
-    def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
-        return _Table(self.log_share, batch)
-
-
-class _Table:
-    """A stepper of a prior whose logits depend on the position alone."""
-
-    def __init__(self, logits: Tensor, batch: int):
-        self.rows, self.batch = iter(logits), batch
-
-    def step(self, previous: Tensor | None) -> Tensor:
-        return next(self.rows).expand(self.batch, -1)
+    def _network(self, codes: Features, condition: Tensor | None) -> Features:
+        return by_position(codes, self.log_share)

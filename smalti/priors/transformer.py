@@ -1,4 +1,4 @@
-"""Decoder-only transformer over text and codes, with a static key-value cache: the second stage of DALL-E."""
+"""Decoder-only transformer over text and codes: the second stage of DALL-E."""
 
 import math
 
@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.ops.linear import prepared_linear
-from smalti.priors.attention import Block, GridPositions, Prefix, SteppedBlock
-from smalti.priors.base import CausalPrior, PriorLoss, Stepper, nats_of
+from smalti.priors.attention import Block, GridPositions, Prefix
+from smalti.priors.base import CausalPrior, PriorLoss, nats_of
+from smalti.priors.layers import Features, behind, by_position, last, previous
 
 TEXT_WEIGHT = 1 / 8  # of the text's share of the loss [1]; the codes have the rest
 
@@ -61,21 +61,17 @@ class Transformer(CausalPrior):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, codebook_size)
         self.text_head = nn.Linear(width, text_vocabulary + 1) if text_length else None  # the last one ends the text
 
-    def before_codes(self, batch: int, condition: Tensor | None) -> Tensor:
-        """The inputs (B, P, width) up to the one that predicts the first code; that one has its position."""
-        prefix = self.prefix(batch, condition)
-        return torch.cat([prefix[:, :-1], prefix[:, -1:] + self.positions()[0]], dim=1)
-
-    def _stream(self, codes: Tensor, condition: Tensor | None) -> Tensor:
+    def _stream(self, codes: Features, condition: Tensor | None) -> Features:
         """The outputs (B, P - 1 + T, width): the last T predict the codes, those before them the text."""
-        seen = self.codes(codes.flatten(1)[:, :-1]) + self.positions()[1:]
-        stream = self.drop(torch.cat([self.before_codes(len(codes), condition), seen], dim=1))
+        codes, prefix = codes.flatten(1), self.prefix(len(codes), condition)
+        seen = previous(self.codes(codes), prefix[:, -1]) + by_position(codes, self.positions())
+        stream = self.drop(behind(prefix[:, :-1], seen))
         for block in self.blocks:
             stream = block(stream)
         return self.norm(stream)
 
-    def _logits(self, codes: Tensor, condition: Tensor | None) -> Tensor:
-        return self.head(self._stream(codes, condition)[:, -self.num_codes :]).view(*codes.shape, -1)
+    def _network(self, codes: Features, condition: Tensor | None) -> Features:
+        return self.head(last(self._stream(codes, condition), self.num_codes))
 
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
         """Nats per code; with text 7/8 of that plus 1/8 of the nats per text token (the end of the text is one)."""
@@ -93,30 +89,3 @@ class Transformer(CausalPrior):
         bits = {"bits_per_code": per_code, "text_bits_per_token": per_token}
         total = TEXT_WEIGHT * per_token + (1 - TEXT_WEIGHT) * per_code
         return PriorLoss(total, {name: value.detach() / math.log(2) for name, value in bits.items()})
-
-    def _stepper(self, batch: int, condition: Tensor | None) -> Stepper:
-        return _TransformerStepper(self, batch, condition)
-
-
-class _TransformerStepper:
-    """The prefix in one pass, then one position at a time, attending to cached keys and values."""
-
-    def __init__(self, prior: Transformer, batch: int, condition: Tensor | None):
-        self.prior, self.positions, self.place = prior, prior.positions(), 0
-        self.prefix = prior.before_codes(batch, condition)
-        length = self.prefix.shape[1] - 1 + prior.num_codes
-        self.blocks = [SteppedBlock(block, batch, length) for block in prior.blocks if isinstance(block, Block)]
-        self.head = prepared_linear(prior.head)
-
-    def step(self, previous: Tensor | None) -> Tensor:
-        if previous is None:
-            stream = self.prefix
-            for block in self.blocks:
-                stream = block.begin(stream)
-            stream = stream[:, -1]
-        else:
-            stream = self.prior.codes(previous) + self.positions[self.place]
-            for block in self.blocks:
-                stream = block.step(stream)
-        self.place += 1
-        return self.head(self.prior.norm(stream))

@@ -1,9 +1,7 @@
 /* Every kernel, for the instruction set that the including file names. */
 #include "vectors.h"
 #include "tiles.h"
-#include "linear.h"
 #include "nearest.h"
-#include "attention.h"
 #include "gumbel.h"
 #include "codes.h"
 #include "decisions.h"

@@ -1,147 +1,293 @@
-/* A small machine that draws grids of codes in raster order, for every prior made of causal convolutions.
+/* An interpreter for autoregressive sampling: a network as a list of operations, run position after position in raster order.
 
-   A prior hands it two lists of operations: those done once before a row, for all its columns, and those done at each column. A
-   value lives in memory of the caller at an address that moves with the image, the row and the column. Threads take images, so they
-   never wait for each other. Where there are more threads than images they share the columns of what is done before a row, and an
-   image's columns are drawn by one thread, since waking another takes as long as a product. */
+   smalti/priors/machine.py makes the list from the record of a network. Some operations are done once before a row, for all its
+   columns, the others at each column. A value lies in the caller's memory at an address that moves with the image, the row and the
+   column; its channels are filled up to whole vectors of 16 with zeros, so that no loop has a rest.
 
-enum { PRODUCT, RELU, ELU, GATED, GLU, ADD, SHIFT, ATTEND, DRAW };
+   Threads take images as long as each has one and the matrices are small, and then never wait for each other. Otherwise all work on the
+   same images: they share the panels of a product and the heads of an attention, and meet after every operation. */
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include <sched.h>
+
+enum { PRODUCT, ACTIVATE, NORM, ATTEND, SHIFT, KINDS };
+enum { PLAIN, RELU, ELU, GELU, GATED, GLU, ADD, ACTIVATIONS };
 
 typedef struct {
     float *start;
     int64_t image, row, column; /* steps, in floats */
 } place;
 
-/* As the Python side lays it out, see priors/raster.py. */
+/* As machine.py lays it out. A place that is not wanted starts at NULL.
+   PRODUCT   out = f(in x table + bias + start) + residual; `plain` is f's input, `also` another function of out.
+             in goes over `segments` stretches of `depth` floats, `step` floats apart.
+   ACTIVATE  out = f(in), or in + residual
+   NORM      out = in less its mean, divided by its deviation, x table + bias, over `depth` channels
+   ATTEND    out = attention of in (queries, keys, values) over the cache at `table`
+   SHIFT     the rows of a window, `depth` floats each, `step` of them, move up by one */
 typedef struct {
-    int64_t kind;
-    place in, more, out;
-    const float *table; /* panels of a matrix; the embedding where codes are drawn */
-    int64_t depth, columns;
-    int64_t extra[4];
+    int64_t kind, by_row, function, also_function;
+    place in, start, residual, out, plain, also;
+    float *table;
+    const float *bias;
+    int64_t depth, segments, step, columns; /* columns: channels of out, filled up */
+    int64_t heads, key_width, value_width, length, offset;
+    double epsilon;
 } operation;
 
 typedef struct {
-    const double *noise; /* (width, batch, codebook size) */
-    const int64_t *known;
-    int64_t *codes; /* (width, batch) */
-    float temperature, top_p;
-    long top_k, batch, width, row;
-} drawing;
+    int64_t first, count, batch, width, copies; /* positions to go through; images, of which `copies` share their codes */
+    int64_t *codes;                             /* (T, batch / copies) */
+    const int64_t *known;                       /* (T): the code is given; NULL: nothing is sampled, and `count` is 1 */
+    const double *noise;                        /* (count, batch / copies, size) */
+    const float *embedding;                     /* (size, depth) */
+    int64_t size, depth, top_k;
+    double temperature, top_p, guidance;
+    place embedded, logits;
+} task;
 
-/* Some images, and in each some columns: what one thread works on. */
+/* What one thread works on: some images, some columns, and in them its share of every operation. */
 typedef struct {
-    long first, images, column, columns;
+    long first, images, column, columns, row, part, parts;
 } block;
+
+/* Threads that wait for each other; they spin, since a product takes less time than waking a thread. */
+typedef struct {
+    int arrived, turn;
+} meeting;
+
+static void meet(meeting *here, long parts) {
+    if (parts == 1) return;
+    int turn = __atomic_load_n(&here->turn, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&here->arrived, 1, __ATOMIC_ACQ_REL) == parts) {
+        here->arrived = 0;
+        __atomic_store_n(&here->turn, turn + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (long spins = 0; __atomic_load_n(&here->turn, __ATOMIC_ACQUIRE) == turn; spins++) {
+        if (spins > 2000) sched_yield(); /* the other one may have no core at all */
+#if LANES > 4
+        else __builtin_ia32_pause();
+#endif
+    }
+}
 
 INLINE float *at(place where, long image, long row, long column) {
     return where.start + image * where.image + row * where.row + column * where.column;
 }
 
-/* The same for a single image and column. */
-static void raster_single(const operation *op, long row, block part) {
-    const float *in = at(op->in, part.first, row, part.column), *more = at(op->more, part.first, row, part.column);
-    float *out = at(op->out, part.first, row, part.column);
-    long step = op->depth * PANEL, whole = op->columns / (WIDE * PANEL) * WIDE;
-    vec sums[WIDE][2];
-    for (long p = 0; p < whole; p += WIDE) {
-        memcpy(sums, more + p * PANEL, sizeof sums);
-        linear_wide(in, op->table + p * step, step, op->depth, sums);
-        memcpy(out + p * PANEL, sums, sizeof sums);
-    }
-    for (long p = whole; p * PANEL < op->columns; p++) {
-        long width = op->columns - p * PANEL < PANEL ? op->columns - p * PANEL : PANEL;
-        memset(sums, 0, sizeof *sums);
-        memcpy(sums, more + p * PANEL, sizeof(float) * width);
-        linear_rows(in, 0, op->table + p * step, op->depth, sums, 1);
-        memcpy(out + p * PANEL, sums, sizeof(float) * width);
-    }
-}
+/* A thread's share of `count` things. */
+INLINE long share(long count, block part, long which) { return count * (part.part + which) / part.parts; }
 
-/* out = more + in x table, for all images and columns of a block. The rows of a tile are images or columns, whichever are many. */
-static void raster_product(const operation *op, long row, block part, vec (*sums)[2]) {
-    int across = part.columns > 1;
-    long outer = across ? part.images : 1, inner = across ? part.columns : part.images, depth = op->depth;
-    long stride = across ? op->in.column : op->in.image;
-    for (long p = 0; p < (op->columns + PANEL - 1) / PANEL; p++) {
-        const float *panel = op->table + p * depth * PANEL;
-        long width = op->columns - p * PANEL < PANEL ? op->columns - p * PANEL : PANEL;
-        for (long i = 0; i < outer; i++)
-            for (long k = 0; k < inner; k++) {
-                vec *sum = sums[i * inner + k];
-                sum[0] = sum[1] = splat(0);
-                memcpy(sum, at(op->more, part.first + (across ? i : k), row, part.column + (across ? k : 0)) + p * PANEL,
-                       sizeof(float) * width);
-            }
-        for (long d = 0; d < depth; d += DEPTH_PART) {
-            long some = depth - d < DEPTH_PART ? depth - d : DEPTH_PART;
-            for (long i = 0; i < outer; i++)
-                linear_rows(at(op->in, part.first + i, row, part.column) + d, stride, panel + d * PANEL, some, sums + i * inner, inner);
-        }
-        for (long i = 0; i < outer; i++)
-            for (long k = 0; k < inner; k++)
-                memcpy(at(op->out, part.first + (across ? i : k), row, part.column + (across ? k : 0)) + p * PANEL, sums[i * inner + k],
-                       sizeof(float) * width);
-    }
-}
+/* ------------------------------------------------------------------ functions of one position */
 
-/* One vector of a result from one or two vectors of its input. */
-INLINE vec activation(int64_t kind, vec first, vec second) {
-    switch (kind) {
+/* GELU with the tanh of GPT-2. */
+INLINE vec vgelu(vec x) { return 0.5f * x * (1.0f + vtanh(0.797884561f * (x + 0.044715f * x * x * x))); }
+
+INLINE vec function_of(int64_t function, vec first, vec second) {
+    switch (function) {
         case RELU: return vmax(first, splat(0));
         case ELU: return choose(first > splat(0), first, vexp(first) - 1.0f);
+        case GELU: return vgelu(first);
         case GATED: return vtanh(first) * vsigmoid(second);
         case GLU: return first * vsigmoid(second);
-        default: return first + second; /* ADD */
+        case ADD: return first + second;
+        default: return first;
     }
 }
 
-/* out (columns) = f(in), f(in, more) for ADD, or f(in, in + columns) for the gates. */
-INLINE void raster_activate(int64_t kind, const float *in, const float *more, float *out, long columns) {
-    const float *other = kind == ADD ? more : kind == GATED || kind == GLU ? in + columns : in;
-    long c = 0;
-    for (; c + LANES <= columns; c += LANES) store(out + c, activation(kind, load(in + c), load(other + c)));
-    if (c < columns) {
-        vec first = splat(0), second = splat(0), result;
-        memcpy(&first, in + c, sizeof(float) * (columns - c));
-        memcpy(&second, other + c, sizeof(float) * (columns - c));
-        result = activation(kind, first, second);
-        memcpy(out + c, &result, sizeof(float) * (columns - c));
+INLINE int has_halves(int64_t function) { return function == GATED || function == GLU; }
+
+static void activate(const operation *op, long image, block part, long column) {
+    const float *in = at(op->in, image, part.row, column);
+    const float *other = op->function == ADD ? at(op->residual, image, part.row, column) : in + (has_halves(op->function) ? op->columns : 0);
+    float *out = at(op->out, image, part.row, column);
+    for (long c = share(op->columns / LANES, part, 0) * LANES; c < share(op->columns / LANES, part, 1) * LANES; c += LANES)
+        store(out + c, function_of(op->function, load(in + c), load(other + c)));
+}
+
+static void normalise(const operation *op, long image, block part, long column) {
+    const float *in = at(op->in, image, part.row, column);
+    float *out = at(op->out, image, part.row, column);
+    vec sum = splat(0), squares = splat(0);
+    for (long c = 0; c < op->columns; c += LANES) sum += load(in + c);
+    float mean = total(sum) / op->depth;
+    for (long c = 0; c < op->columns; c += LANES) squares += (load(in + c) - mean) * (load(in + c) - mean);
+    float variance = (total(squares) - (op->columns - op->depth) * mean * mean) / op->depth;
+    float scale = 1.0f / sqrtf(variance + (float)op->epsilon);
+    for (long c = 0; c < op->columns; c += LANES) store(out + c, (load(in + c) - mean) * scale * load(op->table + c) + load(op->bias + c));
+}
+
+/* ------------------------------------------------------------------ products */
+
+/* Where the two vectors of a panel lie among the channels: side by side, or one in each half where a gate wants both. */
+typedef struct {
+    long first, second;
+    int both;
+} channels;
+
+INLINE channels channels_of(const operation *op, long panel) {
+    if (has_halves(op->function)) return (channels){panel * LANES, op->columns + panel * LANES, 1};
+    return (channels){panel * PANEL, panel * PANEL + LANES, panel * PANEL + LANES < op->columns};
+}
+
+INLINE void begin_sums(const operation *op, channels where, const float *start, vec *sums) {
+    sums[0] = op->bias ? load(op->bias + where.first) : splat(0);
+    sums[1] = op->bias && where.both ? load(op->bias + where.second) : splat(0);
+    if (!start) return;
+    sums[0] += load(start + where.first);
+    if (where.both) sums[1] += load(start + where.second);
+}
+
+INLINE void finish_vector(const operation *op, int64_t function, long c, vec first, vec second, const float *residual, float *out, float *also) {
+    vec value = function_of(function, first, second);
+    if (residual) value += load(residual + c);
+    store(out + c, value);
+    if (also) store(also + c, function_of(op->also_function, value, value));
+}
+
+INLINE void finish_sums(const operation *op, int64_t function, channels where, const vec *sums, long image, long row, long column) {
+    float *plain = op->plain.start ? at(op->plain, image, row, column) : NULL, *also = op->also.start ? at(op->also, image, row, column) : NULL;
+    float *out = at(op->out, image, row, column);
+    const float *residual = op->residual.start ? at(op->residual, image, row, column) : NULL;
+    if (plain) {
+        store(plain + where.first, sums[0]);
+        if (where.both) store(plain + where.second, sums[1]);
+    }
+    finish_vector(op, function, where.first, sums[0], sums[1], residual, out, also);
+    if (where.both && !has_halves(function)) finish_vector(op, function, where.second, sums[1], sums[1], residual, out, also);
+}
+
+static void finish(const operation *op, channels where, const vec *sums, long image, long row, long column) {
+    switch (op->function) { /* a constant in every call */
+#define CASE(f) \
+    case f: finish_sums(op, f, where, sums, image, row, column); break;
+        CASE(PLAIN) CASE(RELU) CASE(ELU) CASE(GELU) CASE(GATED) CASE(GLU)
+#undef CASE
     }
 }
 
-/* Attention of one position of one image over itself and all before. Keys and values are kept in blocks of LANES positions, so that they
-   are read from end to end: [head][block][channel][lane]. `scratch` holds `length` shares, then a vector for each channel of a value. */
-static void raster_attend(const operation *op, const float *qkv, float *cache, float *out, long position, float *scratch) {
-    long heads = op->extra[0], key_width = op->extra[1], value_width = op->extra[2], length = op->extra[3], count = position + 1;
+INLINE long panels_of(const operation *op) {
+    return has_halves(op->function) ? op->columns / LANES : (op->columns + PANEL - 1) / PANEL;
+}
+
+/* One or two images at one column: `wide` panels at a time. */
+INLINE void product_wide(const operation *op, block part, int rows, int wide) {
+    long step = op->depth * op->segments * PANEL, last = share(panels_of(op), part, 1), p = share(panels_of(op), part, 0);
+    const float *in = at(op->in, part.first, part.row, part.column);
+    for (; p < last; p += wide) {
+        vec sums[2][WIDE][2];
+        int here = last - p < wide ? (int)(last - p) : wide;
+        for (int r = 0; r < rows; r++)
+            for (int w = 0; w < here; w++)
+                begin_sums(op, channels_of(op, p + w), op->start.start ? at(op->start, part.first + r, part.row, part.column) : NULL, sums[r][w]);
+        for (long s = 0; s < op->segments; s++) {
+            const float *left = in + s * op->step, *panels = op->table + p * step + s * op->depth * PANEL;
+            if (here == wide) linear_wide(left, op->in.image, panels, step, op->depth, sums, rows, wide);
+            else for (int w = 0; w < here; w++)
+                for (int r = 0; r < rows; r++) linear_rows(left + r * op->in.image, 0, panels + w * step, op->depth, &sums[r][w], 1);
+        }
+        for (int r = 0; r < rows; r++)
+            for (int w = 0; w < here; w++) finish(op, channels_of(op, p + w), sums[r][w], part.first + r, part.row, part.column);
+    }
+}
+
+/* Many images or columns: one panel at a time, its rows the images or the columns, whichever are many. */
+static void product_rows(const operation *op, block part, vec (*sums)[2]) {
+    int across = part.columns > 1;
+    long outer = across ? part.images : 1, inner = across ? part.columns : part.images, stride = across ? op->in.column : op->in.image;
+#define IMAGE (part.first + (across ? i : k))
+#define COLUMN (part.column + (across ? k : 0))
+    for (long p = share(panels_of(op), part, 0); p < share(panels_of(op), part, 1); p++) {
+        const float *panel = op->table + p * op->depth * op->segments * PANEL;
+        channels where = channels_of(op, p);
+        for (long i = 0; i < outer; i++)
+            for (long k = 0; k < inner; k++)
+                begin_sums(op, where, op->start.start ? at(op->start, IMAGE, part.row, COLUMN) : NULL, sums[i * inner + k]);
+        for (long s = 0; s < op->segments; s++)
+            for (long d = 0; d < op->depth; d += DEPTH_PART, panel += DEPTH_PART * PANEL) {
+                long some = op->depth - d < DEPTH_PART ? op->depth - d : DEPTH_PART;
+                for (long i = 0; i < outer; i++)
+                    linear_rows(at(op->in, part.first + i, part.row, part.column) + s * op->step + d, stride, panel, some, sums + i * inner, inner);
+                if (some < DEPTH_PART) panel += (some - DEPTH_PART) * PANEL;
+            }
+        for (long i = 0; i < outer; i++)
+            for (long k = 0; k < inner; k++) finish(op, where, sums[i * inner + k], IMAGE, part.row, COLUMN);
+    }
+#undef IMAGE
+#undef COLUMN
+}
+
+static void product(const operation *op, block part, vec (*sums)[2]) {
+    if (part.images * part.columns == 1) product_wide(op, part, 1, WIDE);
+    else if (part.images == 2 && part.columns == 1) product_wide(op, part, 2, LANES == 16 ? WIDE : 2);
+    else product_rows(op, part, sums);
+}
+
+/* ------------------------------------------------------------------ attention */
+
+/* e^(x - highest) in place over n floats; returns their sum. */
+INLINE float exponentials(float *x, long n, float highest) {
+    vec sum = splat(0);
+    long i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vec y = vexp(load(x + i) - highest);
+        store(x + i, y);
+        sum += y;
+    }
+    float rest = 0;
+    for (; i < n; i++) {
+        x[i] = vexp(splat(x[i] - highest))[0];
+        rest += x[i];
+    }
+    return total(sum) + rest;
+}
+
+/* One head of one image. Keys and values are kept in blocks of LANES positions, so that they are read from end to end:
+   [image][keys, then values][head][block][channel][lane]. `scratch` holds `length` shares, then a vector for each channel of a value. */
+static void attend(const operation *op, const float *qkv, float *cache, float *out, long position, long head, float *scratch) {
+    long heads = op->heads, key_width = op->key_width, value_width = op->value_width, length = op->length, count = position + 1;
     long block = position / LANES, lane = position % LANES;
     float scale = 1.0f / sqrtf((float)key_width), *shares = scratch;
-    vec *sums = (vec *)(scratch + length);
-    for (long head = 0; head < heads; head++) {
-        const float *query = qkv + head * key_width, *key = query + heads * key_width;
-        const float *value = qkv + 2 * heads * key_width + head * value_width;
-        float *keys = cache + head * length * key_width, *values = cache + heads * length * key_width + head * length * value_width;
-        for (long k = 0; k < key_width; k++) keys[(block * key_width + k) * LANES + lane] = key[k];
-        for (long k = 0; k < value_width; k++) values[(block * value_width + k) * LANES + lane] = value[k];
-        vec highest = splat(-INFINITY);
-        for (long n = 0; n <= block; n++) {
-            vec sum = splat(0);
-            for (long k = 0; k < key_width; k++) sum += query[k] * load(keys + (n * key_width + k) * LANES);
-            sum *= scale;
-            for (long behind = n < block ? LANES : lane + 1; behind < LANES; behind++) sum[behind] = -INFINITY;
-            store(shares + n * LANES, sum);
-            highest = vmax(highest, sum);
-        }
-        float sum = exponentials(shares, count, largest(highest));
-        for (long t = count; t % LANES; t++) shares[t] = 0;
-        for (long k = 0; k < value_width; k++) sums[k] = splat(0);
-        for (long n = 0; n <= block; n++) {
-            vec share = load(shares + n * LANES);
-            for (long k = 0; k < value_width; k++) sums[k] += share * load(values + (n * value_width + k) * LANES);
-        }
-        for (long k = 0; k < value_width; k++) out[head * value_width + k] = total(sums[k]) / sum;
+    vec *sums = (vec *)(scratch + length), highest = splat(-INFINITY);
+    const float *query = qkv + head * key_width, *key = query + heads * key_width, *value = qkv + 2 * heads * key_width + head * value_width;
+    float *keys = cache + head * length * key_width, *values = cache + heads * length * key_width + head * length * value_width;
+    for (long k = 0; k < key_width; k++) keys[(block * key_width + k) * LANES + lane] = key[k];
+    for (long k = 0; k < value_width; k++) values[(block * value_width + k) * LANES + lane] = value[k];
+    for (long n = 0; n <= block; n++) {
+        vec sum[4] = {splat(0), splat(0), splat(0), splat(0)};
+        const float *here = keys + n * key_width * LANES;
+        long k = 0;
+        for (; k + 4 <= key_width; k += 4)
+            UNROLL for (int w = 0; w < 4; w++) sum[w] += query[k + w] * load(here + (k + w) * LANES);
+        for (; k < key_width; k++) sum[0] += query[k] * load(here + k * LANES);
+        vec score = ((sum[0] + sum[1]) + (sum[2] + sum[3])) * scale;
+        for (long behind = n < block ? LANES : lane + 1; behind < LANES; behind++) score[behind] = -INFINITY;
+        store(shares + n * LANES, score);
+        highest = vmax(highest, score);
+    }
+    float sum = exponentials(shares, count, largest(highest));
+    for (long t = count; t % LANES; t++) shares[t] = 0;
+    for (long k = 0; k < value_width; k++) sums[k] = splat(0);
+    for (long n = 0; n <= block; n++) {
+        vec portion = load(shares + n * LANES);
+        for (long k = 0; k < value_width; k++) sums[k] += portion * load(values + (n * value_width + k) * LANES);
+    }
+    for (long k = 0; k < value_width; k++) out[head * value_width + k] = total(sums[k]) / sum;
+}
+
+static void attend_all(const operation *op, block part, long width, float *scratch) {
+    long size = op->heads * (op->key_width + op->value_width) * op->length, position = op->offset + part.row * width + part.column;
+    for (long n = share(part.images * op->heads, part, 0); n < share(part.images * op->heads, part, 1); n++) {
+        long image = part.first + n / op->heads;
+        attend(op, at(op->in, image, part.row, part.column), op->table + image * size, at(op->out, image, part.row, part.column), position,
+               n % op->heads, scratch);
     }
 }
+
+/* ------------------------------------------------------------------ codes from logits */
 
 typedef struct {
     double logit;
@@ -155,115 +301,139 @@ static int likelier(const void *first, const void *second) {
 }
 
 /* Top-k, then top-p, on logits in order; returns how many remain. */
-static long kept_candidates(const candidate *order, long size, long top_k, float top_p) {
+static long kept_candidates(const candidate *order, long size, long top_k, double top_p) {
     long kept = top_k > 0 && top_k < size ? top_k : size;
     if (top_p < 1) {
         double sum = 0, before = 0;
         for (long k = 0; k < kept; k++) sum += exp(order[k].logit - order[0].logit);
         for (long k = 0; k < kept; k++) {
-            if (before / sum >= (double)top_p) return k;
+            if (before / sum >= top_p) return k;
             before += exp(order[k].logit - order[0].logit);
         }
     }
     return kept;
 }
 
+static double log_sum(const float *logits, long size) {
+    vec highest = splat(-INFINITY), sum = splat(0);
+    float most, rest = 0;
+    long k = 0;
+    for (; k + LANES <= size; k += LANES) highest = vmax(highest, load(logits + k));
+    for (most = largest(highest); k < size; k++) most = logits[k] > most ? logits[k] : most;
+    for (k = 0; k + LANES <= size; k += LANES) sum += vexp(load(logits + k) - most);
+    for (; k < size; k++) rest += expf(logits[k] - most);
+    return most + log((double)total(sum) + rest);
+}
+
 /* The code with the largest logit / temperature + noise among those that the rules keep; temperature 0 is greedy. */
-static long drawn(const float *logits, const double *noise, long size, const drawing *all, candidate *order) {
-    double best = -INFINITY;
-    long code = 0, kept = size;
+static long sampled(const float *logits, const float *without, const double *noise, const task *all, candidate *order) {
+    double best = -INFINITY, of_both[2] = {0, 0};
+    long code = 0, size = all->size, kept = size;
     int ordered = all->temperature > 0 && ((all->top_k > 0 && all->top_k < size) || all->top_p < 1);
+    if (without) of_both[0] = log_sum(logits, size), of_both[1] = log_sum(without, size);
+    for (long k = 0; k < size; k++) {
+        double logit = logits[k];
+        if (without) {
+            double other = without[k] - of_both[1];
+            logit = other + all->guidance * (logit - of_both[0] - other);
+        }
+        order[k] = (candidate){all->temperature > 0 ? (float)logit / (float)all->temperature : logit, k};
+    }
     if (ordered) {
-        for (long k = 0; k < size; k++) order[k] = (candidate){logits[k] / all->temperature, k};
         qsort(order, size, sizeof *order, likelier);
         kept = kept_candidates(order, size, all->top_k, all->top_p);
     }
     for (long n = 0; n < kept; n++) {
-        long k = ordered ? order[n].code : n;
-        double value = all->temperature > 0 ? (double)(logits[k] / all->temperature) + noise[k] : (double)logits[k];
-        if (value > best || (value == best && k < code)) best = value, code = k;
+        double value = order[n].logit + (all->temperature > 0 ? noise[order[n].code] : 0);
+        if (value > best || (value == best && order[n].code < code)) best = value, code = order[n].code;
     }
     return code;
 }
 
-static void raster_draw(const operation *op, const drawing *all, block part, candidate *order) {
-    for (long i = part.first; i < part.first + part.images; i++) {
-        int64_t *code = all->codes + part.column * all->batch + i;
-        if (!all->known[part.column])
-            *code = drawn(at(op->in, i, all->row, part.column), all->noise + (part.column * all->batch + i) * op->columns, op->columns, all,
-                          order);
-        memcpy(at(op->out, i, all->row, part.column), op->table + *code * op->depth, sizeof(float) * op->depth);
+/* The images of a block, `copies` at a time, each with a code of its own: a thread's share of them. */
+static void sample_codes(const task *all, block part, long position, candidate *order) {
+    long count = part.images / all->copies, first = part.first / all->copies, batch = all->batch / all->copies;
+    for (long n = first + share(count, part, 0); n < first + share(count, part, 1); n++) {
+        const float *logits = at(all->logits, n * all->copies, part.row, part.column);
+        const float *without = all->copies > 1 ? at(all->logits, n * all->copies + 1, part.row, part.column) : NULL;
+        const double *noise = all->noise + ((position - all->first) * batch + n) * all->size;
+        if (!all->known[position]) all->codes[position * batch + n] = sampled(logits, without, noise, all, order);
     }
 }
 
-static void raster_run(const operation *op, const drawing *all, block part, vec (*sums)[2], float *scratch, candidate *order) {
-    if (op->kind == PRODUCT && part.images * part.columns == 1) return raster_single(op, all->row, part);
-    if (op->kind == PRODUCT) return raster_product(op, all->row, part, sums);
-    if (op->kind == DRAW) return raster_draw(op, all, part, order);
-    for (long i = part.first; i < part.first + part.images; i++) {
-        if (op->kind == SHIFT) { /* `columns` rows of `depth` floats: each takes the place of the one above it */
-            float *rows = op->out.start + i * op->out.image;
-            if (part.column == 0) memmove(rows, rows + op->depth, sizeof(float) * op->depth * (op->columns - 1));
-            continue;
-        }
-        for (long x = part.column; x < part.column + part.columns; x++) {
-            const float *in = at(op->in, i, all->row, x), *more = at(op->more, i, all->row, x);
-            float *out = at(op->out, i, all->row, x);
-            switch (op->kind) { /* a constant in every call, so that each becomes a loop of its own */
-#define CASE(kind) \
-    case kind: raster_activate(kind, in, more, out, op->columns); break;
-                CASE(RELU) CASE(ELU) CASE(GATED) CASE(GLU) CASE(ADD)
-#undef CASE
-                case ATTEND: raster_attend(op, in, (float *)more, out, all->row * all->width + x, scratch);
-            }
-        }
+/* Puts the vectors of a position's codes where the network reads them. */
+static void embed(const task *all, block part, long position) {
+    for (long n = part.first + share(part.images, part, 0); n < part.first + share(part.images, part, 1); n++) {
+        int64_t code = all->codes[(position * all->batch + n) / all->copies];
+        memcpy(at(all->embedded, n, position / all->width, position % all->width), all->embedding + code * all->depth,
+               sizeof(float) * all->depth);
     }
 }
 
-/* Floats that attention needs beside its cache. */
-static long scratch_size(const operation *all, long count) {
+/* ------------------------------------------------------------------ the interpreter */
+
+static void run(const operation *op, block part, long width, vec (*sums)[2], float *scratch) {
+    if (op->kind == PRODUCT) return product(op, part, sums);
+    if (op->kind == ATTEND) return attend_all(op, part, width, scratch);
+    int whole = op->kind == NORM || op->kind == SHIFT; /* an image at a time; of the others each thread does some channels */
+    long first = whole ? share(part.images, part, 0) : 0, last = whole ? share(part.images, part, 1) : part.images;
+    for (long i = part.first + first; i < part.first + last; i++) {
+        float *rows = op->out.start + i * op->out.image;
+        if (op->kind == SHIFT) memmove(rows, rows + op->depth, sizeof(float) * op->depth * (op->step - 1));
+        else for (long x = part.column; x < part.column + part.columns; x++)
+            op->kind == NORM ? normalise(op, i, part, x) : activate(op, i, part, x);
+    }
+}
+
+/* Goes through the positions of a task with some images. */
+static void go(const operation *all, long count, const task *what, block part, meeting *here) {
     long most = 0;
-    for (long n = 0; n < count; n++) {
-        long need = all[n].kind == ATTEND ? all[n].extra[3] + all[n].extra[2] * LANES : 0;
-        most = need > most ? need : most;
-    }
-    return most;
-}
-
-/* One operation before a row after the other, its columns shared by the threads. */
-static void raster_before(const operation *all, long before, const drawing *task, int threads) {
-    long share = (task->width + threads - 1) / threads;
-    PARALLEL(num_threads(threads)) {
-        vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * task->batch * share + 63) / 64 * 64);
-        for (long k = 0; k < before; k++) {
-#pragma omp for schedule(static, 1)
-            for (long column = 0; column < task->width; column += share) {
-                long columns = task->width - column < share ? task->width - column : share;
-                raster_run(all + k, task, (block){0, task->batch, column, columns}, sums, NULL, NULL);
-            }
+    for (long n = 0; n < count; n++)
+        if (all[n].kind == ATTEND && all[n].length + all[n].value_width * LANES > most) most = all[n].length + all[n].value_width * LANES;
+    vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * part.images * what->width + 63) / 64 * 64);
+    float *scratch = aligned_alloc(64, (sizeof(float) * most + 127) / 64 * 64);
+    candidate *order = malloc(sizeof *order * what->size);
+    for (long position = what->first; position < what->first + what->count; position++) {
+        part.row = position / what->width, part.column = position % what->width, part.columns = 1;
+        if (position) {
+            embed(what, part, position - 1);
+            meet(here, part.parts);
         }
-        free(sums);
+        if (!part.column) {
+            part.columns = what->width;
+            for (long n = 0; n < count; n++)
+                if (all[n].by_row) run(all + n, part, what->width, sums, scratch), meet(here, part.parts);
+            part.columns = 1;
+        }
+        for (long n = 0; n < count; n++)
+            if (!all[n].by_row) run(all + n, part, what->width, sums, scratch), meet(here, part.parts);
+        if (!what->known) continue;
+        sample_codes(what, part, position, order);
+        meet(here, part.parts);
     }
+    free(sums), free(scratch), free(order);
 }
 
-/* Draws row `row` of all images: the first `before` operations for the whole row, the rest at each column. codes (width, batch), of
-   which those in columns with known[column] are given; noise (width, batch, size). */
-void NAME(raster_row)(const int64_t *operations, const double *noise, const int64_t *known, int64_t *codes, long before, long count,
-                      long batch, long width, long row, long size, long top_k, float temperature, float top_p, int threads) {
+#define SMALL_TABLES (16L << 20) /* bytes of matrices that every thread can read for itself */
+
+void NAME(raster)(const int64_t *operations, const int64_t *what, int64_t count, int threads) {
     const operation *all = (const operation *)operations;
-    drawing task = {noise, known, codes, temperature, top_p, top_k, batch, width, row};
-    long share = (batch + threads - 1) / threads, shares = (batch + share - 1) / share, done = 0;
-    if (threads > batch) raster_before(all, done = before, &task, threads);
-    PARALLEL(for num_threads(shares) schedule(static, 1) if (shares > 1))
-    for (long n = 0; n < shares; n++) {
-        block part = {n * share, batch - n * share < share ? batch - n * share : share, 0, width};
-        vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * part.images * width + 63) / 64 * 64);
-        float *scratch = aligned_alloc(64, (sizeof(float) * scratch_size(all, count) + 63) / 64 * 64);
-        candidate *order = malloc(sizeof *order * size);
-        for (long k = done; k < before; k++) raster_run(all + k, &task, part, sums, scratch, order);
-        part.columns = 1;
-        for (; part.column < width; part.column++)
-            for (long k = before; k < count; k++) raster_run(all + k, &task, part, sums, scratch, order);
-        free(sums), free(scratch), free(order);
+    const task *one = (const task *)what;
+    long images = one->batch / one->copies, bytes = 0;
+    for (long n = 0; n < count; n++)
+        if (all[n].kind == PRODUCT) bytes += all[n].depth * all[n].segments * all[n].columns * (has_halves(all[n].function) + 1) * 4;
+    int together = images < threads || bytes > SMALL_TABLES;
+    meeting here = {0, 0};
+    PARALLEL(num_threads(threads) if (threads > 1)) {
+        long team = 1, own = 0;
+#ifdef _OPENMP
+        team = omp_get_num_threads(), own = omp_get_thread_num();
+#endif
+        block part = {.images = one->batch, .part = own, .parts = team};
+        if (!together) {
+            long first = images * own / team;
+            part = (block){.first = first * one->copies, .images = (images * (own + 1) / team - first) * one->copies, .parts = 1};
+        }
+        if (part.images) go(all, count, one, part, &here);
     }
 }

@@ -59,3 +59,52 @@ INLINE void multiply(const float *left, long stride, const float *panel, long de
         }
     }
 }
+
+/* ------------------------------------------------------------------ products of some rows with a packed matrix */
+
+#define DEPTH_PART 256 /* of a panel at a time: 16 or 32 KB that stay in the first-level cache for all rows */
+
+INLINE void linear_tile(const float *left, long stride, const float *panel, long depth, vec (*sums)[2], const char *ahead,
+                        long ahead_step, int rows) {
+    vec here[TILE_ROWS][2];
+    UNROLL for (int r = 0; r < rows; r++) here[r][0] = sums[r][0], here[r][1] = sums[r][1];
+    multiply(left, stride, panel, depth, here, ahead, ahead_step, rows);
+    UNROLL for (int r = 0; r < rows; r++) sums[r][0] = here[r][0], sums[r][1] = here[r][1];
+}
+
+/* sums[r] += rows of `left` times one panel. */
+static void linear_rows(const float *left, long stride, const float *panel, long depth, vec (*sums)[2], long rows) {
+    long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, step = sizeof(float) * PANEL / tiles, count;
+    const char *ahead = (const char *)(panel + depth * PANEL);
+    for (long r = 0; r < rows; r += count, tiles--, ahead += depth * step) {
+        count = (rows - r + tiles - 1) / tiles; /* 8 rows are twice 4 and not 6 and 2: few rows are slow */
+#define CALL(n) linear_tile(left + r * stride, stride, panel, depth, sums + r, ahead, step, n)
+        WITH_ROWS(count, CALL)
+#undef CALL
+    }
+}
+
+#define WIDE 4 /* panels that one or two rows are multiplied with at once: the sums of one panel would wait for each other */
+
+/* sums[r][p] += row r of `rows` times panel p of `wide`, which lie `step` floats apart; the same chains as above. */
+INLINE void linear_wide(const float *left, long stride, const float *panels, long step, long depth, vec (*sums)[WIDE][2], int rows,
+                        int wide) {
+    vec here[2][WIDE][2];
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int p = 0; p < wide; p++)
+        here[r][p][0] = sums[r][p][0], here[r][p][1] = sums[r][p][1];
+    for (long d = 0; d < depth; d++) {
+        vec value[2];
+        UNROLL for (int r = 0; r < rows; r++) value[r] = splat(left[r * stride + d]);
+        UNROLL for (int p = 0; p < wide; p++) {
+            const float *panel = panels + p * step + d * PANEL;
+            __builtin_prefetch(panel + 512);
+            vec first = load(panel), second = load(panel + LANES);
+            UNROLL for (int r = 0; r < rows; r++) {
+                here[r][p][0] += value[r] * first;
+                here[r][p][1] += value[r] * second;
+            }
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int p = 0; p < wide; p++)
+        sums[r][p][0] = here[r][p][0], sums[r][p][1] = here[r][p][1];
+}

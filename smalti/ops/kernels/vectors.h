@@ -122,4 +122,14 @@ INLINE float total(vec x) {
     return sum;
 }
 
+/* x . y over n floats. */
+INLINE float dot(const float *x, const float *y, long n) {
+    vec sum = splat(0);
+    long i = 0;
+    for (; i + LANES <= n; i += LANES) sum += load(x + i) * load(y + i);
+    float rest = 0;
+    for (; i < n; i++) rest += x[i] * y[i];
+    return total(sum) + rest;
+}
+
 #endif
