@@ -43,7 +43,7 @@ def gumbel_noise_of(rows: int, size: int, seed: int, like: Tensor) -> Tensor:
     native = kernels_for(like)
     if native is not None:
         noise = like.new_empty(rows, size)
-        native.gumbel_noise(noise, rows, size, seed)
+        native.gumbel_noise(noise, seed)
         return noise
     generator = torch.Generator(like.device).manual_seed(seed)
     uniform = torch.rand(rows, size, generator=generator, device=like.device).clamp_(min=2.0**-24)
@@ -150,13 +150,12 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 def _native_forward(
     native: Kernels, logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int
 ) -> Outputs:
-    (rows, size), dim = logits.shape, codebook.shape[1]
+    rows, dim = len(logits), codebook.shape[1]
     logits, codebook = logits.contiguous(), codebook.contiguous()
     latents, kl, stats = logits.new_empty(rows, dim), logits.new_empty(rows), logits.new_empty(rows, 4)
     codes, drawn = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
-    packed = codebook if hard else Packed(native, codebook.T, codebook.new_zeros(dim)).panels
-    sizes = (rows, size, dim, temperature, seed, hard)
-    native.gumbel(logits, packed, codebook, latents, kl, codes, drawn, stats, *sizes)
+    packed = None if hard else Packed(native, codebook.T, codebook.new_zeros(dim)).panels
+    native.gumbel(logits, packed, codebook, latents, kl, codes, drawn, stats, temperature, seed, hard)
     return latents, kl, codes, drawn, stats
 
 
@@ -173,14 +172,14 @@ def _native_backward(
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     """The gradient in the logits and, unless `hard`, in the codebook."""
-    (rows, size), dim = logits.shape, codebook.shape[1]
+    size, dim = codebook.shape
     logits = logits.contiguous()
     up = F.pad(latents_gradient, (0, -dim % native.panel)).contiguous()  # to whole panels
     logits_gradient = torch.empty_like(logits)
-    codebook_gradient = up.new_zeros(0 if hard else size, up.shape[1])
+    codebook_gradient = None if hard else up.new_zeros(size, up.shape[1])
     packed = Packed(native, codebook, codebook.new_zeros(size)).panels
     native.gumbel_backward(
         logits, packed, up, kl_gradient.contiguous(), stats, means, logits_gradient, codebook_gradient,
-        rows, size, dim, temperature, seed, hard,
+        temperature, seed, hard,
     )  # fmt: skip
-    return logits_gradient, codebook_gradient[:, :dim]
+    return logits_gradient, codebook if codebook_gradient is None else codebook_gradient[:, :dim]

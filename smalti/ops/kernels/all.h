@@ -1,4 +1,6 @@
 /* Every kernel, for the instruction set that the including file names. */
+#include <stddef.h>
+
 #include "vectors.h"
 #include "tiles.h"
 #include "linear.h"
@@ -10,4 +12,21 @@
 #include "raster.h"
 #include "peak.h"
 
-int NAME(panel)(void) { return PANEL; }
+/* Numbers that Python shares: it reads some of them, and refuses a library whose others differ from LAYOUT in native.py. */
+typedef struct {
+    const char *name;
+    int64_t value;
+} layout_number;
+
+const layout_number *NAME(layout)(void) {
+    static const layout_number numbers[] = {
+        {"SOURCES", SMALTI_SOURCES}, /* a checksum of these files, from setup.py */
+        {"PANEL", PANEL},
+        {"STRETCH_LIMIT", STRETCH_LIMIT},
+        {"FIELDS", sizeof(operation) / sizeof(int64_t)},
+        {"FIELDS_BEFORE_TABLE", offsetof(operation, table) / sizeof(int64_t)},
+        {"KINDS", DRAW + 1},
+        {NULL, 0},
+    };
+    return numbers;
+}

@@ -3,7 +3,7 @@
 #define PEAK_CHAINS 12 /* two a cycle, four cycles each, and some to spare */
 
 /* `iterations` times PEAK_CHAINS fused multiply-adds of a vector on every thread; `out` keeps them from being left out. */
-void NAME(peak)(float *out, long iterations, int threads) {
+void NAME(peak)(float *out, int64_t iterations, int threads) {
     PARALLEL(num_threads(threads)) {
         vec chains[PEAK_CHAINS], factor = splat(0.999f), term = splat(out[0]);
         UNROLL for (int c = 0; c < PEAK_CHAINS; c++) chains[c] = splat((float)c);
