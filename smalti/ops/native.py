@@ -61,7 +61,6 @@ SIGNATURES = {
     "raster_row": "operations:i8[O,FIELDS] noise:f8[X,B,K] known:i8[X] codes:i8[X,B]! before:int count:int batch:int"
     " width:int row:int size:int top_k:int temperature:float top_p:float where B > 0, before <= O, count == O,"
     " batch == B, width == X, size == K",
-    "peak": "out:f4[2]! iterations:int",
 }
 LAYOUT = {  # what Python assumes of C's structs and enums; all.h says what they are there
     "FIELDS": 20,  # whole numbers of an operation, raster.h

@@ -25,7 +25,6 @@ CALLS = {  # sizes and numbers of a call that each kernel takes
     | {"cells": 4, "shift": 0, "shifts": 2, "softness": 1.0, "most": 9.0},
     "raster_row": {"O": 2, "FIELDS": 20, "X": 3, "B": 2, "K": 5, "before": 1, "count": 2, "batch": 2, "width": 3}
     | {"row": 0, "size": 5, "top_k": 0, "temperature": 1.0, "top_p": 1.0},
-    "peak": {"iterations": 1},
 }
 
 

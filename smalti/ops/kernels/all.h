@@ -10,7 +10,6 @@
 #include "codes.h"
 #include "decisions.h"
 #include "raster.h"
-#include "peak.h"
 
 /* Numbers that Python shares: it reads some of them, and refuses a library whose others differ from LAYOUT in native.py. */
 typedef struct {
