@@ -39,11 +39,11 @@ SIGNATURES = {
     " key_width:int value_width:int where Q == H * (2 * A + V), O == H * V, place < T, batch == B, heads == H,"
     " length == T, key_width == A, value_width == V",
     "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
-    " drawn:i8[N]! stats:f4[N,4]! N K D temperature:float seed:int hard:int where K > 0,"
-    " hard or packed is not None and P == panels(D)",
+    " drawn:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int where K > 0,"
+    " hard < 2, hard or packed is not None and P == panels(D)",
     "gumbel_backward": "logits:f4[N,K] packed:f4[P,D,PANEL] up:f4[N,W] kl_gradient:f4[N] stats:f4[N,4] means:f4[N]?"
-    " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float seed:int hard:int"
-    " where K > 0, P == panels(K), W == panels(D) * PANEL,"
+    " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:int"
+    " where K > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
     " hard or means is not None and codebook_gradient is not None",
     "gumbel_noise": "noise:f4[N,K]! N K seed:int",
     "encode_codes": "codes:i8[N] hints:i8[N]? shapes:i8[I,3] stretch:i2[4096] squash:u2[S] words:u4[W]! used:i8[1]!"

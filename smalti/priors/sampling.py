@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smalti.errors import SmaltiError
+from smalti.ops.gumbel_noise import standard_gumbel
 
 
 def with_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -88,5 +89,4 @@ def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard Gumbel noise in float64, of the shape and on the device of a tensor."""
-    uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float64)
-    return -torch.log(-torch.log(uniform.clamp(min=torch.finfo(torch.float64).tiny)))
+    return standard_gumbel(like, generator, torch.float64)

@@ -105,7 +105,7 @@ def test_conditions_hold_or_nothing_is_called():
     gumbel[1] = None  # soft, without the packed codebook
     with pytest.raises(AssertionError, match="gumbel: .*packed"):
         kernels.gumbel(*gumbel)
-    kernels.gumbel(*gumbel[:-1], True)
+    kernels.gumbel(*gumbel[:-2], True, 1)
     nearest = [value[:, :0].contiguous() if value.ndim == 2 else value for value in values_of("nearest")]
     with pytest.raises(AssertionError, match="nearest: D > 0 cannot be false, where N = 2, D = 0, K = 5"):
         kernels.nearest(*nearest)

@@ -112,7 +112,7 @@ static row_t gumbel_row(const float *logits, float *weights, long size, float in
    stats (rows, 4) for the backward pass. `packed` is the codebook's transpose (dim columns,
    depth K) in panels, `codebook` (K, dim). */
 void NAME(gumbel)(const float *logits, const float *packed, const float *codebook, float *latents, float *kl, int64_t *codes,
-                  int64_t *drawn, float *stats, int64_t rows, int64_t size, int64_t dim, float temperature, int64_t seed, int64_t hard,
+                  int64_t *drawn, float *stats, int64_t rows, int64_t size, int64_t dim, float temperature, int64_t hard, int64_t seed,
                   int threads) {
     long stride = (size / (WAYS * LANES) + 1) * WAYS * LANES + LANES, panels = (dim + PANEL - 1) / PANEL;
     PARALLEL(num_threads(threads)) {
@@ -239,7 +239,7 @@ static void gumbel_block(const backward_t *all, long start, long rows, long firs
    such means beforehand, and a thread takes some rows. */
 void NAME(gumbel_backward)(const float *logits, const float *packed, const float *up, const float *kl_gradient, const float *stats,
                            const float *means, float *logits_gradient, float *codebook_gradient, int64_t rows, int64_t size,
-                           int64_t dim, float temperature, int64_t seed, int64_t hard, int threads) {
+                           int64_t dim, float temperature, int64_t hard, int64_t seed, int threads) {
     long width = (dim + PANEL - 1) / PANEL * PANEL, blocks = (rows + GUMBEL_ROWS - 1) / GUMBEL_ROWS;
     long chunk = (size + threads - 1) / threads < CODES_AT_ONCE ? (size + threads - 1) / threads : CODES_AT_ONCE;
     chunk = hard ? size : (chunk + PANEL - 1) / PANEL * PANEL;
