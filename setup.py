@@ -30,7 +30,7 @@ class BuildKernels(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """With OpenMP, else without, else not at all."""
         plain = list(ext.extra_compile_args)
-        for openmp in (["-fopenmp"], []):
+        for openmp in (["-fopenmp"], ["-Wno-unknown-pragmas"]):
             ext.extra_compile_args, ext.extra_link_args = plain + openmp, openmp
             try:
                 super().build_extension(ext)

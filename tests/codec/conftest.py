@@ -28,11 +28,13 @@ def save_model(folder, bottleneck=None, channels=3):
 def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0.0, **options):
     """A random prior of its codes, far from uniform."""
     torch.manual_seed(2)
-    prior = {"pixelcnn": {"channels": 8, "layers": 1}, "transformer": {"width": 8, "layers": 1, "heads": 2}}.get(
-        kind, {}
-    )
+    small = {
+        "pixelcnn": {"channels": 8, "layers": 1},
+        "pixelsnail": {"channels": 8, "blocks": 1, "heads": 2},
+        "transformer": {"width": 8, "layers": 1, "heads": 2},
+    }
     config = PriorConfig(
-        prior={"kind": kind, **prior},
+        prior={"kind": kind, **small.get(kind, {})},
         codebook_size=K,
         grid=GRID,
         tokenizer=str(model_folder),
@@ -43,7 +45,7 @@ def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0
     fresh = CodeModel(config)
     with torch.no_grad():
         for parameter in fresh.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.1 if kind == "pixelsnail" else 0.4))
+            parameter.add_(torch.randn_like(parameter) * (0.2 if kind == "pixelsnail" else 0.4))
     fresh.save_pretrained(folder)
     return CodeModel.from_pretrained(folder)
 
