@@ -1,5 +1,11 @@
 """The kernels are found, chosen by the environment, their absence is no error, and nothing unfit gets through to C."""
 
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -182,3 +188,30 @@ def test_a_temporary_lives_until_the_kernel_returns(kind):
     plain = (lambda value: value.numpy()) if kind == "numpy" else (lambda value: value)
     kernels.nearest(plain(features.clone()), plain(features.clone()), plain(features.square().sum(1) / -2), codes)
     assert torch.equal(codes, torch.arange(500))
+
+
+def test_the_example_of_the_docs_is_a_kernel(tmp_path, monkeypatch):
+    """Its C compiles where the page says, and its row of the table is its border."""
+    compiler, folder = shutil.which("cc"), native.LIBRARY.parent
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    page = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
+    (source,), (row,) = re.findall(r"```c\n(.*?)```", page, re.S), re.findall(r'```text\n"(\w+)": "(.*)",\n```', page)
+    for path in folder.glob("*.[ch]"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "square_norms.h").write_text(source)
+    text = (tmp_path / "all.h").read_text()
+    (tmp_path / "all.h").write_text(
+        text.replace('#include "nearest.h"', '#include "nearest.h"\n#include "square_norms.h"')
+    )
+    options = ["-O1", "-std=gnu11", "-fno-math-errno", "-fPIC", "-shared", "-w", "-DSMALTI_SOURCES=1"]
+    command = [compiler, *options, tmp_path / "kernels_portable.c", "-lm", "-o", tmp_path / "native.so"]
+    subprocess.run(command, check=True)
+    monkeypatch.setitem(native.SIGNATURES, *row)
+    library = ctypes.CDLL(str(tmp_path / "native.so"))
+    kernel = native._checked(row[0], library["smalti_square_norms_portable"], native._layout_of(library, "portable"))
+    rows, out = torch.randn(7, 37), torch.empty(7)
+    kernel(rows, out)
+    torch.testing.assert_close(out, rows.double().square().sum(1).float())
+    with pytest.raises(AssertionError, match="square_norms: out"):
+        kernel(rows, out[:6])
