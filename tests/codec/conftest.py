@@ -28,13 +28,11 @@ def save_model(folder, bottleneck=None, channels=3):
 def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0.0, **options):
     """A random prior of its codes, far from uniform."""
     torch.manual_seed(2)
-    small = {
-        "pixelcnn": {"channels": 8, "layers": 1},
-        "pixelsnail": {"channels": 8, "blocks": 1, "heads": 2},
-        "transformer": {"width": 8, "layers": 1, "heads": 2},
-    }
+    prior = {"pixelcnn": {"channels": 8, "layers": 1}, "transformer": {"width": 8, "layers": 1, "heads": 2}}.get(
+        kind, {}
+    )
     config = PriorConfig(
-        prior={"kind": kind, **small.get(kind, {})},
+        prior={"kind": kind, **prior},
         codebook_size=K,
         grid=GRID,
         tokenizer=str(model_folder),
@@ -45,7 +43,8 @@ def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0
     fresh = CodeModel(config)
     with torch.no_grad():
         for parameter in fresh.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.2 if kind == "pixelsnail" else 0.4))
+            # with larger weights a deep PixelSNAIL is chaotic: rounding moves its logits by 1e-3 of themselves
+            parameter.add_(torch.randn_like(parameter) * (0.05 if kind == "pixelsnail" else 0.4))
     fresh.save_pretrained(folder)
     return CodeModel.from_pretrained(folder)
 
