@@ -3,18 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: demo test check lint types format clean peers bench
+.PHONY: demo test test-kernels check lint types format clean peers bench
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, draw
 	$(BIN)/smalti demo --out runs/demo
 
-test: $(STAMP)  ## the default test suite
+test: $(STAMP) $(NATIVE)  ## the default test suite
 	$(BIN)/python -m pytest
 
-check: lint types test  ## everything that CI runs
+KERNEL_TESTS := tests/ops tests/priors tests/codec tests/laws/test_priors.py
+AVAILABLE = "from smalti.ops.native import VARIANTS, load; print(*filter(load, VARIANTS), 'off')"
+
+test-kernels: $(STAMP) $(NATIVE)  ## what meets the kernels, with every variant that this machine has and without
+	@variants="$$($(BIN)/python -c $(AVAILABLE))"; echo "kernels on this machine: $$variants"; \
+	printf '%s\n' $$variants | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c 'out=$$(SMALTI_KERNELS={} $(BIN)/python -m pytest \
+	  -p no:cacheprovider $(KERNEL_TESTS) 2>&1) && echo "SMALTI_KERNELS={} passed" || { echo "$$out"; echo "SMALTI_KERNELS={} FAILED"; exit 1; }'
+
+check: lint types test test-kernels  ## everything that CI runs
 
 lint: $(STAMP)  ## style, and docstrings of everything public
 	$(BIN)/ruff check .
@@ -33,6 +42,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 numpy
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+
+$(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew after an update
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch -c $@
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling

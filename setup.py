@@ -1,5 +1,6 @@
 """Compiles the native kernels. Without a C compiler smalti is installed all the same and uses plain PyTorch."""
 
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -7,10 +8,13 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 FOLDER = "smalti/ops/kernels/"
+SOURCES = sorted(Path(FOLDER).glob("*.[ch]"))
+CHECKSUM = zlib.crc32(b"".join(path.read_bytes() for path in SOURCES))  # compared when the library is loaded
 KERNELS = Extension(
     "smalti.ops.kernels.native",
     sources=[f"{FOLDER}kernels_{variant}.c" for variant in ("avx512", "avx2", "portable")],
-    depends=[str(header) for header in Path(FOLDER).glob("*.h")],
+    depends=[str(path) for path in SOURCES],
+    define_macros=[("SMALTI_SOURCES", str(CHECKSUM))],
     extra_compile_args=["-O3", "-std=gnu11", "-fno-math-errno"],
     optional=True,
 )
@@ -26,7 +30,7 @@ class BuildKernels(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """With OpenMP, else without, else not at all."""
         plain = list(ext.extra_compile_args)
-        for openmp in (["-fopenmp"], []):
+        for openmp in (["-fopenmp"], ["-Wno-unknown-pragmas"]):
             ext.extra_compile_args, ext.extra_link_args = plain + openmp, openmp
             try:
                 super().build_extension(ext)

@@ -17,7 +17,8 @@ from common import compare, save
 from lookup import extra_bytes
 from torch import Tensor
 
-from smalti.ops.gumbel import gumbel_latents, gumbel_noise_of
+from smalti.ops.gumbel import gumbel_latents
+from smalti.ops.gumbel_noise import seeded_gumbel
 
 TEMPERATURE = 0.7
 SIZES = ((8, 512, 16, 128), (8, 2048, 16, 128), (8, 8192, 16, 128))  # B, K, side, D
@@ -32,7 +33,7 @@ def check(codebook: Tensor, hard: bool) -> None:
         if fused:
             latents = gumbel_latents(leaf, codebook, TEMPERATURE, hard=hard, seed=3)[0]
         else:
-            noisy = leaf + gumbel_noise_of(*logits.shape, 3, logits)
+            noisy = leaf + seeded_gumbel(logits, 3)
             weights = (noisy / TEMPERATURE).softmax(1)
             if hard:
                 weights = F.one_hot(noisy.argmax(1), len(codebook)) + weights - weights.detach()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from smalti.apps.process import keep_freed_memory
 from smalti.models.bottlenecks import Categorical
-from smalti.ops.gumbel import gumbel_noise_of
+from smalti.ops.gumbel_noise import seeded_gumbel
 from smalti.schedules import Schedule
 
 K, D, WIDTH, TEMPERATURE, STEPS = 1024, 64, 64, 0.9, 3
@@ -72,7 +72,7 @@ def check(peer: nn.Module, images: Tensor) -> None:
     torch.manual_seed(5)
     loss = ours(images)
     loss.backward()
-    noise = gumbel_noise_of(rows, K, seed, images)
+    noise = seeded_gumbel(images.new_empty(rows, K), seed)
     shape = (len(images), images.shape[-1] // 4, images.shape[-1] // 4, K)
 
     def with_our_noise(logits: Tensor, tau: float, dim: int, hard: bool) -> Tensor:

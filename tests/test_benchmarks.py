@@ -4,6 +4,7 @@ import itertools
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -25,6 +26,20 @@ def test_ratios_are_taken_round_by_round_in_rotated_order(capsys):
     assert result["rates"] == {"a": 6.0, "b": 2.0}
     assert calls == ["a", "b", "a", "b", "b", "a", "a", "b"]
     assert "a is 3.0x (2.0 to 5.0)" in capsys.readouterr().out
+
+
+def test_the_peak_is_not_below_what_a_product_reaches():
+    assert common.fma_peak() >= 0.7 * common.product_rate()
+
+
+def test_the_peak_is_measured_on_normal_numbers():
+    """Subnormal numbers take a hundred times as long on some processors."""
+    library = common.peak_library()
+    if library is None:
+        pytest.skip("there is no C compiler")
+    for iterations in (0, 1, 100_000, 100_001):
+        values = common.peak_chains(library, iterations)
+        assert np.isfinite(values).all() and np.abs(values).min() >= 0.2 and len(set(values.tolist())) > len(values) / 2
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ def decode_adaptive(
     return codes
 
 
-def _array(hints: NDArray[np.int64] | None) -> NDArray[np.int64] | int:
-    return 0 if hints is None else np.ascontiguousarray(hints)
+def _array(hints: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    return None if hints is None else np.ascontiguousarray(hints)
 
 
 def _shapes(shapes: Sequence[Shape]) -> NDArray[np.int64]:

@@ -5,11 +5,13 @@ nothing of the size of the logits is kept, and by the native kernels nothing of 
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smalti.ops.gumbel_noise import seeded_gumbel
 from smalti.ops.native import Kernels, Packed, kernels_for
 
 
@@ -38,38 +40,36 @@ def gumbel_latents(
     return torch.ops.smalti.gumbel_softmax(logits, codebook, float(temperature), hard, seed)[:3]
 
 
-def gumbel_noise_of(rows: int, size: int, seed: int, like: Tensor) -> Tensor:
-    """The noise (rows, size) that `gumbel_latents` adds for this seed, on the device of `like`."""
-    native = kernels_for(like)
-    if native is not None:
-        noise = like.new_empty(rows, size)
-        native.gumbel_noise(noise, rows, size, seed)
-        return noise
-    generator = torch.Generator(like.device).manual_seed(seed)
-    uniform = torch.rand(rows, size, generator=generator, device=like.device).clamp_(min=2.0**-24)
-    return uniform.log_().neg_().clamp_(min=2.0**-25).log_().neg_()
+class Draw(NamedTuple):
+    """How codes are drawn, as in `gumbel_latents`."""
+
+    temperature: float
+    hard: bool
+    seed: int
 
 
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # latents, kl, codes, and what the backward pass needs:
-# drawn (N,) int64, the codes that `hard` chose; stats (N, 4): see `row_t` in gumbel.h
+class Saved(NamedTuple):
+    """What the backward pass needs."""
+
+    logits: Tensor  # (N, K)
+    codebook: Tensor  # (K, D)
+    latents: Tensor  # (N, D)
+    drawn: Tensor  # (N,) int64, the codes that `hard` chose
+    stats: Tensor  # (N, 4): see `row_t` in gumbel.h
+
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # latents, kl, codes; drawn, stats
+
+
+# ------------------------------------------------------------------ operators
 
 
 @torch.library.custom_op("smalti::gumbel_softmax", mutates_args=())
-def _forward(
-    logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    native = kernels_for(logits, codebook)
-    if native is not None:
-        return _native_forward(native, logits, codebook, temperature, hard, seed)
-    noisy = logits + gumbel_noise_of(len(logits), logits.shape[1], seed, logits)
-    lse, (highest, drawn) = logits.logsumexp(1), noisy.max(1)
-    shares = ((noisy - highest[:, None]) / temperature).exp()
-    scale = 1 / shares.sum(1)
-    log_q = logits - lse[:, None]
-    entropy = -(log_q.exp() * log_q).sum(1)
-    latents = codebook[drawn] if hard else (shares * scale[:, None]) @ codebook
-    stats = torch.stack([lse, entropy, highest, scale], dim=1)
-    return latents, math.log(logits.shape[1]) - entropy, logits.argmax(1), drawn, stats
+def _forward(logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int) -> Outputs:
+    native, draw = kernels_for(logits, codebook), Draw(temperature, hard, seed)
+    if native is None:
+        return _reference(logits, codebook, draw)
+    return _native(native, logits.contiguous(), codebook.contiguous(), draw)
 
 
 @_forward.register_fake
@@ -82,105 +82,89 @@ def _(logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: in
 
 @torch.library.custom_op("smalti::gumbel_softmax_backward", mutates_args=())
 def _backward(
-    logits: Tensor,
-    codebook: Tensor,
-    latents: Tensor,
-    drawn: Tensor,
-    stats: Tensor,
-    latents_gradient: Tensor,
-    kl_gradient: Tensor,
-    temperature: float,
-    hard: bool,
-    seed: int,
+    saved: list[Tensor], latents_gradient: Tensor, kl_gradient: Tensor, temperature: float, hard: bool, seed: int
 ) -> tuple[Tensor, Tensor]:
-    native = kernels_for(logits, codebook)
-    if native is not None:
-        means = (latents * latents_gradient).sum(1)  # of the relaxed weights' pulls; not used where `hard`
-        options = (temperature, hard, seed)
-        gradients = _native_backward(native, logits, codebook, stats, means, latents_gradient, kl_gradient, *options)
-    else:
-        noisy = logits + gumbel_noise_of(len(logits), logits.shape[1], seed, logits)
-        lse, entropy, highest, scale = stats[:, :, None].unbind(1)
-        weights, log_q = ((noisy - highest) / temperature).exp() * scale, logits - lse
-        pull = latents_gradient @ codebook.T
-        logits_gradient = weights * (pull - (weights * pull).sum(1, keepdim=True)) / temperature
-        logits_gradient += kl_gradient[:, None] * log_q.exp() * (log_q + entropy)
-        gradients = logits_gradient, codebook if hard else weights.T @ latents_gradient
-    if hard:
-        return gradients[0], torch.zeros_like(codebook).index_add_(0, drawn, latents_gradient)
-    return gradients
+    kept, draw = Saved(*saved), Draw(temperature, hard, seed)
+    native = kernels_for(kept.logits, kept.codebook)
+    if native is None:
+        return _reference_gradients(kept, latents_gradient, kl_gradient, draw)
+    return _native_gradients(native, kept, latents_gradient, kl_gradient, draw)
 
 
 @_backward.register_fake
 def _(
-    logits: Tensor,
-    codebook: Tensor,
-    latents: Tensor,
-    drawn: Tensor,
-    stats: Tensor,
-    latents_gradient: Tensor,
-    kl_gradient: Tensor,
-    temperature: float,
-    hard: bool,
-    seed: int,
+    saved: list[Tensor], latents_gradient: Tensor, kl_gradient: Tensor, temperature: float, hard: bool, seed: int
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(logits), torch.empty_like(codebook)
+    return torch.empty_like(saved[0]), torch.empty_like(saved[1])
 
 
 def _keep(ctx, inputs, output) -> None:
-    logits, codebook, ctx.temperature, ctx.hard, ctx.seed = inputs
+    logits, codebook, *ctx.draw = inputs
     latents, _, codes, drawn, stats = output
     ctx.save_for_backward(logits, codebook, latents, drawn, stats)
     ctx.mark_non_differentiable(codes, drawn, stats)
 
 
 def _differentiate(ctx, latents_gradient, kl_gradient, *_):
-    gradients = torch.ops.smalti.gumbel_softmax_backward(
-        *ctx.saved_tensors, latents_gradient, kl_gradient, ctx.temperature, ctx.hard, ctx.seed
-    )
-    return *gradients, None, None, None
+    backward = torch.ops.smalti.gumbel_softmax_backward
+    return *backward(list(ctx.saved_tensors), latents_gradient, kl_gradient, *ctx.draw), None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
+# ------------------------------------------------------------------ plain PyTorch, on any device
+
+
+def _reference(logits: Tensor, codebook: Tensor, draw: Draw) -> Outputs:
+    noisy = logits + seeded_gumbel(logits, draw.seed)
+    lse, (highest, drawn) = logits.logsumexp(1), noisy.max(1)
+    shares = ((noisy - highest[:, None]) / draw.temperature).exp()
+    scale = 1 / shares.sum(1)
+    log_q = logits - lse[:, None]
+    entropy = -(log_q.exp() * log_q).sum(1)
+    latents = codebook[drawn] if draw.hard else (shares * scale[:, None]) @ codebook
+    stats = torch.stack([lse, entropy, highest, scale], dim=1)
+    return latents, math.log(logits.shape[1]) - entropy, logits.argmax(1), drawn, stats
+
+
+def _reference_gradients(
+    saved: Saved, latents_gradient: Tensor, kl_gradient: Tensor, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    noisy = saved.logits + seeded_gumbel(saved.logits, draw.seed)
+    lse, entropy, highest, scale = saved.stats[:, :, None].unbind(1)
+    weights, log_q = ((noisy - highest) / draw.temperature).exp() * scale, saved.logits - lse
+    pull = latents_gradient @ saved.codebook.T
+    gradient = weights * (pull - (weights * pull).sum(1, keepdim=True)) / draw.temperature
+    gradient += kl_gradient[:, None] * log_q.exp() * (log_q + entropy)
+    return gradient, _of_drawn(saved, latents_gradient) if draw.hard else weights.T @ latents_gradient
+
+
+def _of_drawn(saved: Saved, latents_gradient: Tensor) -> Tensor:
+    """The gradient in the codebook where each latent is one code vector."""
+    return torch.zeros_like(saved.codebook).index_add_(0, saved.drawn, latents_gradient)
+
+
 # ------------------------------------------------------------------ native
 
 
-def _native_forward(
-    native: Kernels, logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int
-) -> Outputs:
-    (rows, size), dim = logits.shape, codebook.shape[1]
-    logits, codebook = logits.contiguous(), codebook.contiguous()
+def _native(native: Kernels, logits: Tensor, codebook: Tensor, draw: Draw) -> Outputs:
+    rows, dim = len(logits), codebook.shape[1]
     latents, kl, stats = logits.new_empty(rows, dim), logits.new_empty(rows), logits.new_empty(rows, 4)
     codes, drawn = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
-    packed = codebook if hard else Packed(native, codebook.T, codebook.new_zeros(dim)).panels
-    sizes = (rows, size, dim, temperature, seed, hard)
-    native.gumbel(logits, packed, codebook, latents, kl, codes, drawn, stats, *sizes)
+    packed = None if draw.hard else Packed(native, codebook.T, codebook.new_zeros(dim)).panels
+    native.gumbel(logits, packed, codebook, latents, kl, codes, drawn, stats, *draw)
     return latents, kl, codes, drawn, stats
 
 
-def _native_backward(
-    native: Kernels,
-    logits: Tensor,
-    codebook: Tensor,
-    stats: Tensor,
-    means: Tensor,
-    latents_gradient: Tensor,
-    kl_gradient: Tensor,
-    temperature: float,
-    hard: bool,
-    seed: int,
+def _native_gradients(
+    native: Kernels, saved: Saved, latents_gradient: Tensor, kl_gradient: Tensor, draw: Draw
 ) -> tuple[Tensor, Tensor]:
-    """The gradient in the logits and, unless `hard`, in the codebook."""
-    (rows, size), dim = logits.shape, codebook.shape[1]
-    logits = logits.contiguous()
+    logits, (size, dim) = saved.logits.contiguous(), saved.codebook.shape
     up = F.pad(latents_gradient, (0, -dim % native.panel)).contiguous()  # to whole panels
-    logits_gradient = torch.empty_like(logits)
-    codebook_gradient = up.new_zeros(0 if hard else size, up.shape[1])
-    packed = Packed(native, codebook, codebook.new_zeros(size)).panels
-    native.gumbel_backward(
-        logits, packed, up, kl_gradient.contiguous(), stats, means, logits_gradient, codebook_gradient,
-        rows, size, dim, temperature, seed, hard,
-    )  # fmt: skip
-    return logits_gradient, codebook_gradient[:, :dim]
+    packed = Packed(native, saved.codebook, saved.codebook.new_zeros(size)).panels
+    means = None if draw.hard else (saved.latents * latents_gradient).sum(1)  # of the relaxed weights' pulls
+    total = None if draw.hard else up.new_zeros(size, up.shape[1])  # the gradient in the codebook
+    gradient = torch.empty_like(logits)
+    native.gumbel_backward(logits, packed, up, kl_gradient.contiguous(), saved.stats, means, gradient, total, *draw)
+    return gradient, _of_drawn(saved, latents_gradient) if total is None else total[:, :dim]

@@ -7,9 +7,13 @@ SMALTI_KERNELS=off (or avx512, avx2, portable) decides otherwise.
 
 import ctypes
 import os
+import re
+import warnings
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,80 +24,195 @@ from smalti.errors import SmaltiError
 
 LIBRARY = Path(__file__).with_name("kernels") / "native.so"
 VARIANTS = ("avx512", "avx2", "portable")  # best first
-TYPES = {"t": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
-SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes last and is added here
-    "pack": "tiit",
-    "nearest": "ttttiii",
-    "gumbel": "ttttttttiiifii",
-    "gumbel_backward": "ttttttttiiifii",
-    "gumbel_noise": "tiii",
-    "encode_codes": "tttttttiii",
-    "decode_codes": "tttttttiii",
-    "decisions": "ttttiiiff",
-    "masses": "ttiii",
-    "read_bits": "ttttii",
-    "read_codes": "tttttiiiiiiiiff",
-    "raster": "tti",
-    "peak": "ti",
+
+# Every kernel with its arguments in C's order, but for the number of threads, which comes last and is added here.
+#   codes:i8[N]    an array of a type and sizes, a tensor or numpy's; [N]! is written to, [N]? may be None
+#   place:int      an integer from 0 up (int64_t), temperature:float a float
+#   N              a size alone is not passed: it is read off the arrays
+#   where          must hold of all these. Names of LAYOUT are C's numbers, panels(C) holds C columns
+SIGNATURES = {
+    "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where P == panels(C)",
+    "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K where D > 0",
+    "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
+    " drawn:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int where K > 0,"
+    " hard < 2, hard or packed is not None and P == panels(D)",
+    "gumbel_backward": "logits:f4[N,K] packed:f4[P,D,PANEL] up:f4[N,W] kl_gradient:f4[N] stats:f4[N,4] means:f4[N]?"
+    " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:int"
+    " where K > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
+    " hard or means is not None and codebook_gradient is not None",
+    "gumbel_noise": "noise:f4[N,K]! N K seed:int",
+    "encode_codes": "codes:i8[N] hints:i8[N]? shapes:i8[I,3] stretch:i2[4096] squash:u2[S] words:u4[W]! used:i8[1]!"
+    " images:int size:int room:int where S == 2 * STRETCH_LIMIT + 1, images == I, room == W",
+    "decode_codes": "words:u4[W] hints:i8[N]? shapes:i8[I,3] stretch:i2[4096] squash:u2[S] codes:i8[N]! used:i8[1]!"
+    " images:int size:int count:int where S == 2 * STRETCH_LIMIT + 1, images == I, count == W",
+    "decisions": "logits:f4[N,K] codes:i8[N] odds:f8[N,L]! noise:f8[N,L]! rows:int size:int depth:int relative:float"
+    " absolute:float where K <= 1 << L, rows == N, size == K, depth == L",
+    "masses": "logits:f4[N,K] mass:f4[N,M]! rows:int size:int depth:int where M == 2 << depth, K <= 1 << depth,"
+    " rows == N, size == K",
+    "read_bits": "words:u4[W] state:u8[4]! ones:i8[N] bits:i8[N]! count:int room:int where count == N, room == W",
+    "read_codes": "logits:f4[N,K] words:u4[W] state:u8[4]! table:i8[E] codes:i8[N]! rows:int size:int depth:int"
+    " room:int entries:int cells:int shift:int shifts:int softness:float most:float where K <= 1 << depth, cells > 0,"
+    " shifts > 0, entries > 0, rows == N, size == K, room == W, entries == E",
+    "raster": "operations:i8[O,OPERATION] task:i8[TASK] O",
 }
+LAYOUT = {  # what Python assumes of C's structs and enums, in priors/machine.py; all.h says what they are there
+    "OPERATION": 40,  # whole numbers of an operation
+    "TASK": 23,  # of a task
+    "KINDS": 5,  # of operations
+    "FUNCTIONS": 7,  # of activations
+}
+TYPES = {
+    "f4": torch.float32, "f8": torch.float64, "i2": torch.int16, "i8": torch.int64,
+    "u2": torch.uint16, "u4": torch.uint32, "u8": torch.uint64,
+}  # fmt: skip
+
+
+class Argument:
+    """One word of a signature."""
+
+    def __init__(self, word: str):
+        found = re.fullmatch(r"(\w+)(?::(\w+))?(?:\[([\w,]+)\])?([!?]*)", word)
+        assert found, word
+        self.word, self.name, self.kind = word, found[1], found[2] or "size"
+        self.dims = found[3].split(",") if found[3] else []
+        self.written, self.optional = "!" in found[4], "?" in found[4]
+        self.type = ctypes.c_void_p if self.dims else ctypes.c_float if self.kind == "float" else ctypes.c_int64
+        self.tensor_type = TYPES.get(self.kind)
+        self.numpy_type = np.dtype(self.kind) if self.dims else None
+
+    def read(self, value: Any) -> tuple[int, tuple[int, ...]]:
+        """The address and the shape of an array that is fit for C; of one that is not, (0, ())."""
+        if isinstance(value, Tensor):
+            fit = value.dtype is self.tensor_type and value.is_cpu and value.is_contiguous()
+            address = value.data_ptr() if fit else 0
+        elif isinstance(value, np.ndarray):
+            flags = value.flags
+            fit = value.dtype == self.numpy_type and flags.c_contiguous and (flags.writeable or not self.written)
+            address = torch.from_numpy(value).data_ptr() if fit and flags.writeable else value.ctypes.data
+        else:
+            return 0, ()
+        return (address, value.shape) if fit and len(value.shape) == len(self.dims) else (0, ())
+
+    def check(self, known: set[str]) -> list[str]:
+        """Lines of Python that check this argument, and put what C gets into _NAME; `known` are the sizes so far.
+
+        The array itself keeps its name: it may be the caller's temporary, which must live until C returns.
+        """
+        refused = f"_refuse({self.word!r}, {self.name}, locals())"
+        if self.kind in ("int", "float"):
+            fit = f"isinstance({self.name}, int) and 0 <= {self.name} < {1 << 63}"
+            fit = fit if self.kind == "int" else f"isinstance({self.name}, (int, float))"
+            return [f"if not ({fit}): {refused}", f"_{self.name} = {self.name}"]
+        sizes = [f"{self.name}_{axis}" if dim in known or dim.isdigit() else dim for axis, dim in enumerate(self.dims)]
+        differ = [f"{size} != {dim}" for size, dim in zip(sizes, self.dims, strict=True) if size != dim]
+        known.update(self.dims)
+        lines = [
+            f"_{self.name}, _shape = _read_{self.name}({self.name})",
+            f"if not _shape: {refused}",
+            f"{', '.join(sizes)}, = _shape",
+            *([f"if {' or '.join(differ)}: {refused}"] if differ else []),
+        ]
+        if not self.optional:
+            return lines
+        return [f"_{self.name} = None", f"if {self.name} is not None:", *(f"    {line}" for line in lines)]
+
+
+def _checked(name: str, function: Any, layout: dict[str, int]) -> Callable[..., None]:
+    """A kernel as Python calls it: what does not fit its signature raises before C is reached.
+
+    The checks are compiled, as those of a dataclass are: going through the signature at each call takes longer than a
+    small kernel.
+    """
+    signature, _, where = SIGNATURES[name].partition(" where ")
+    arguments = [Argument(word) for word in signature.split()]
+    passed = [argument for argument in arguments if argument.kind != "size"]
+    function.argtypes, function.restype = [*(argument.type for argument in arguments), ctypes.c_int], None
+
+    def refuse(wanted: str, value: Any, values: dict[str, Any]) -> None:
+        sizes = ", ".join(f"{key} = {size}" for key, size in values.items() if isinstance(size, int) and len(key) == 1)
+        raise AssertionError(f"{name}: {wanted} cannot be {_as_text(value)}{sizes and ', where '}{sizes}")
+
+    known = set(layout)
+    by_need = sorted(passed, key=lambda argument: argument.optional)  # what is None settles no size
+    lines = [line for argument in by_need for line in argument.check(known)]
+    if where:
+        lines.append(f"if not all(({where},)): _refuse({where!r}, 'false', locals())")
+    given = (argument.name if argument.kind == "size" else f"_{argument.name}" for argument in arguments)
+    lines.append(f"_function({', '.join(given)}, _threads())")
+    source = "\n    ".join([f"def {name}({', '.join(argument.name for argument in passed)}):", *lines])
+    scope: dict[str, Any] = {f"_read_{argument.name}": argument.read for argument in passed}
+    scope |= {"_function": function, "_threads": torch.get_num_threads, "_refuse": refuse}
+    scope |= {"panels": lambda columns: -(-columns // layout["PANEL"]), **layout}
+    exec(source, scope)
+    return scope[name]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        faults = ", not contiguous" * (not value.flags.c_contiguous) + ", read-only" * (not value.flags.writeable)
+    elif isinstance(value, Tensor):
+        faults = f" on {value.device}" + ", not contiguous" * (not value.is_contiguous())
+    else:
+        return str(value)
+    return f"{value.dtype} {tuple(value.shape)}{faults}"
 
 
 class Kernels:
-    """The kernels for one instruction set.
+    """The kernels for one instruction set: a method for each of SIGNATURES.
 
     Args:
         library: the shared library.
         variant: one of VARIANTS.
+        layout: numbers of C's, by name.
     """
 
-    def __init__(self, library: ctypes.CDLL, variant: str):
-        self.variant = variant
-        self.panel: int = library[f"smalti_panel_{variant}"]()
-        self.peak_flops: int = library[f"smalti_peak_flops_{variant}"]()  # of one iteration of `peak` on one thread
-        for name, signature in SIGNATURES.items():
-            function = library[f"smalti_{name}_{variant}"]
-            function.argtypes = [*(TYPES[letter] for letter in signature), ctypes.c_int]
-            function.restype = None
-            setattr(self, name, _on_threads(function))
+    def __init__(self, library: ctypes.CDLL, variant: str, layout: dict[str, int]):
+        self.variant, self.panel = variant, layout["PANEL"]
+        for name in SIGNATURES:
+            setattr(self, name, _checked(name, library[f"smalti_{name}_{variant}"], layout))
 
-    pack: Callable[..., None]
-    nearest: Callable[..., None]
-    gumbel: Callable[..., None]
-    gumbel_backward: Callable[..., None]
-    gumbel_noise: Callable[..., None]
-    encode_codes: Callable[..., None]
-    decode_codes: Callable[..., None]
-    decisions: Callable[..., None]
-    masses: Callable[..., None]
-    read_bits: Callable[..., None]
-    read_codes: Callable[..., None]
-    raster: Callable[..., None]
-    peak: Callable[..., None]
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        raise AttributeError(f"there is no kernel {name!r}")
 
 
-def _on_threads(function: Callable[..., None]) -> Callable[..., None]:
-    def call(*arguments: Tensor | np.ndarray | float) -> None:
-        plain = [_pointer(value) for value in arguments]
-        function(*plain, torch.get_num_threads())
-
-    return call
+class _Number(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("value", ctypes.c_int64))
 
 
-def _pointer(value: Tensor | np.ndarray | float) -> float:
-    """The address of a tensor or an array; a number as it is."""
-    if isinstance(value, Tensor):
-        return value.data_ptr()
-    return value.ctypes.data if isinstance(value, np.ndarray) else value
+def _layout_of(library: ctypes.CDLL, variant: str) -> dict[str, int]:
+    """The numbers of all.h by their names; {} from a library that has none."""
+    numbers = getattr(library, f"smalti_layout_{variant}", None)
+    if numbers is None:
+        return {}
+    numbers.restype = ctypes.POINTER(_Number)
+    entries, found = numbers(), {}
+    while entries[len(found)].name:
+        entry = entries[len(found)]
+        found[entry.name.decode()] = entry.value
+    return found
 
 
 @cache
 def load(variant: str) -> Kernels | None:
-    """The kernels of one variant, or None where they were not compiled or this processor lacks the instructions."""
+    """The kernels of one variant, or None where they were not compiled or this processor lacks the instructions.
+
+    None with a warning, if they were compiled from another version of smalti.
+    """
     if not LIBRARY.exists():
         return None
     library = ctypes.CDLL(str(LIBRARY))
     supported = getattr(library, f"smalti_supported_{variant}", None)
-    return Kernels(library, variant) if supported is not None and supported() else None
+    if supported is None or not supported():
+        return None
+    layout, sources = _layout_of(library, variant), sorted(LIBRARY.parent.glob("*.[ch]"))
+    expected = LAYOUT | ({"SOURCES": zlib.crc32(b"".join(map(Path.read_bytes, sources)))} if sources else {})
+    if not expected.items() <= layout.items():
+        warnings.warn(
+            f"{LIBRARY} was compiled from other sources and is not used: run `python setup.py build_ext --inplace`",
+            stacklevel=2,
+        )
+        return None
+    return Kernels(library, variant, layout)
 
 
 @cache
@@ -124,7 +243,7 @@ class Packed:
         panels = -(-self.columns // kernels.panel)
         self.panels = matrix.new_empty(panels, self.depth, kernels.panel)
         self.bias = F.pad(bias, (0, panels * kernels.panel - self.columns))
-        kernels.pack(matrix.contiguous(), self.columns, self.depth, self.panels)
+        kernels.pack(matrix.contiguous(), self.panels)
 
 
 def kernels() -> Kernels | None:

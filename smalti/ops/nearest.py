@@ -35,7 +35,7 @@ def _nearest_code(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
         return nearest_code_reference(features, codebook, bias)
     codes = torch.empty(len(features), dtype=torch.int64)
     features, codebook, bias = features.contiguous(), codebook.contiguous(), bias.contiguous()
-    native.nearest(features, codebook, bias, codes, *features.shape, len(codebook))
+    native.nearest(features, codebook, bias, codes)
     return codes
 
 

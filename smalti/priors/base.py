@@ -14,7 +14,7 @@ from smalti.errors import SmaltiError
 from smalti.ops.native import kernels_for
 from smalti.priors.machine import Machine, NativeStepper, Unknown
 from smalti.priors.plan import CachedStepper, Plan
-from smalti.priors.sampling import Rules, draw, guided
+from smalti.priors.sampling import Rules, SamplePlan, draw
 from smalti.shapes import check_shape
 
 
@@ -35,56 +35,6 @@ class PriorLoss(NamedTuple):
 
     total: Tensor  # scalar
     terms: dict[str, Tensor]  # scalars, detached
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplePlan:
-    """A checked call of `Prior.sample`.
-
-    Attributes:
-        num: B, grids to draw.
-        condition: as the prior takes it.
-        rules: temperature, top-k and top-p.
-        guidance: 1 is none.
-        generator: of the random numbers.
-        mask: (T,) bool on the CPU, True where a code is known.
-        known: (B, T) int64, the codes to keep there.
-        steps: rounds of a masked prior.
-        progress: show a bar.
-    """
-
-    num: int
-    condition: Tensor | None
-    rules: Rules
-    guidance: float
-    generator: torch.Generator | None
-    mask: Tensor
-    known: Tensor
-    steps: int | None
-    progress: bool
-
-    @property
-    def copies(self) -> int:
-        """2 with guidance: each image is asked for with its condition, and then without."""
-        return 1 if self.guidance == 1 or self.condition is None else 2
-
-    @property
-    def conditions(self) -> Tensor | None:
-        """The conditions (copies * B, ...) to ask with."""
-        if self.copies == 1 or self.condition is None:
-            return self.condition
-        return torch.stack([self.condition, torch.full_like(self.condition, -1)], dim=1).flatten(0, 1)
-
-    def asked(self, values: Tensor) -> Tensor:
-        """Something of each image (B, ...), for all copies."""
-        return values.repeat_interleave(self.copies, 0)
-
-    def answer(self, logits: Tensor) -> Tensor:
-        """The logits (B, ...) of the logits (copies * B, ...) that were asked for."""
-        if self.copies == 1:
-            return logits
-        conditional, unconditional = logits.unflatten(0, (-1, 2)).unbind(1)
-        return guided(conditional, unconditional, self.guidance)
 
 
 @dataclass(frozen=True)

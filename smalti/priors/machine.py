@@ -5,7 +5,7 @@ is done as the product is written. A function that the interpreter does not know
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,7 @@ from tqdm import tqdm
 from smalti.ops.native import Kernels
 from smalti.priors.layers import gate
 from smalti.priors.plan import Above, Attend, ByImage, ByPosition, Embed, Left, Plan, Previous, Value, Window, values_in
-from smalti.priors.sampling import gumbel_noise
-
-if TYPE_CHECKING:
-    from smalti.priors.base import SamplePlan
+from smalti.priors.sampling import SamplePlan, gumbel_noise
 
 PRODUCT, ACTIVATE, NORM, ATTEND, SHIFT = range(5)  # as in raster.h, all of this
 PLAIN, RELU, ELU, GELU, GATED, GLU, ADD = range(7)
@@ -112,6 +109,7 @@ class Machine:
                 operation["table"] = self._pack(weight, source, parts, operation["function"] in (GATED, GLU))
             for name, value in operation.items():
                 record[name] = value.numbers if isinstance(value, Place) else _address(value)
+        self.records = self.records.view(np.int64).reshape(len(self.records), -1)
 
     # ------------------------------------------------------------------ memory
 
@@ -150,7 +148,7 @@ class Machine:
             if halves:  # a gate wants a vector of each half side by side
                 matrix = matrix.view(2, -1, self.native.panel // 2, matrix.shape[1]).transpose(0, 1).flatten(0, 2)
             panels = torch.empty(-(-len(matrix) // self.native.panel), matrix.shape[1], self.native.panel)
-            self.native.pack(matrix.contiguous(), *matrix.shape, panels)
+            self.native.pack(matrix.contiguous(), panels)
             self.packed[name] = weight, weight._version, panels  # the weight is held, so that its address stays its own
         return panels
 
@@ -345,11 +343,10 @@ class NativeStepper:
 
     def _run(self, count: int) -> None:
         self.task["first"], self.task["count"] = self.next, count
-        records = self.machine.records
-        self.machine.native.raster(records.view(np.int64), self.task.view(np.int64), len(records))
+        self.machine.native.raster(self.machine.records, self.task.view(np.int64))
         self.next += count
 
-    def sample(self, plan: "SamplePlan") -> Tensor:
+    def sample(self, plan: SamplePlan) -> Tensor:
         """Codes (B, T) as planned, a row a call, with the random numbers of `CausalPrior._sample`."""
         (task,) = self.task
         known, rules = plan.mask.long(), plan.rules

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from smalti.errors import SmaltiError
 from smalti.priors.attention import Block, GridPositions, Prefix
-from smalti.priors.base import Prior, PriorLoss, SamplePlan, nats_of
-from smalti.priors.sampling import draw, gumbel_noise
+from smalti.priors.base import Prior, PriorLoss, nats_of
+from smalti.priors.sampling import SamplePlan, draw, gumbel_noise
 
 DEFAULT_STEPS = 12
 NLL_DRAWS = 16  # sets of hidden positions per image in the estimate of the bound

@@ -7,9 +7,9 @@ from smalti.models.bottlenecks.estimators import (
     CATEGORICAL,
     NEAREST,
     draw_one_hot,
-    gumbel_noise,
     rotate,
 )
+from smalti.ops.gumbel_noise import standard_gumbel
 
 DRAWS = 40_000
 LOGITS = torch.tensor([[0.8, -0.3, 0.1, -1.0]])
@@ -92,7 +92,7 @@ def test_extreme_logits_give_finite_gradients():
 
 
 def test_draws_do_not_depend_on_the_size_of_the_noise_tensor():
-    noise = gumbel_noise(torch.empty(100_000))
+    noise = standard_gumbel(torch.empty(100_000))
     assert noise.isfinite().all()
     assert draw_one_hot(torch.tensor([[50.0, 0.0]])).tolist() == [[1.0, 0.0]]
 

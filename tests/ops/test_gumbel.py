@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from smalti.ops.gumbel import gumbel_latents, gumbel_noise_of
+from smalti.ops.gumbel import gumbel_latents
+from smalti.ops.gumbel_noise import seeded_gumbel
 from smalti.ops.native import VARIANTS, load
 
 AVAILABLE = [variant for variant in VARIANTS if load(variant) is not None]
@@ -39,7 +40,7 @@ def test_values_and_gradients_are_those_of_autograd(variant, hard, temperature, 
     found = [latents.detach(), kl.detach(), logits.grad, codebook.grad]
 
     logits.grad = codebook.grad = None
-    noise = gumbel_noise_of(rows, size, 11, logits.detach())
+    noise = seeded_gumbel(logits.detach(), 11)
     expected, expected_kl = plain(logits, codebook, temperature, hard, noise)
     (expected * up).sum().add((expected_kl * up_kl).sum()).backward()
     wanted = [expected.detach(), expected_kl.detach(), logits.grad, codebook.grad]
@@ -67,7 +68,7 @@ def test_the_same_call_gives_the_same_bits(variant, hard):
 
 
 def test_noise_is_standard_gumbel(variant):
-    noise = gumbel_noise_of(400, 1000, 5, torch.empty(0))
+    noise = seeded_gumbel(torch.empty(400, 1000), 5)
     assert noise.isfinite().all()
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.02)
@@ -78,21 +79,21 @@ def test_noise_is_standard_gumbel(variant):
 
 def test_noise_has_no_visible_structure(variant):
     """Neither along rows nor along codes nor between seeds; a chi-square of the arg max over uniform logits."""
-    noise = gumbel_noise_of(3000, 64, 5, torch.empty(0)).double()
+    noise = seeded_gumbel(torch.empty(3000, 64), 5).double()
     centred = noise - noise.mean()
     scale = centred.square().mean()
     for shifted in (centred[:, 1:] * centred[:, :-1], centred[1:] * centred[:-1], centred[2:, 2:] * centred[:-2, :-2]):
         assert (shifted.mean() / scale).abs() < 4.5 / shifted.numel() ** 0.5
-    other = gumbel_noise_of(3000, 64, 6, torch.empty(0)).double()
+    other = seeded_gumbel(torch.empty(3000, 64), 6).double()
     assert torch.corrcoef(torch.stack([noise.flatten(), other.flatten()]))[0, 1].abs() < 0.01
     counts = noise.argmax(1).bincount(minlength=64).double()
     assert ((counts - 3000 / 64).square() / (3000 / 64)).sum() < 115  # 63 degrees of freedom, p about 1e-4
 
 
 def test_a_seed_is_a_function_of_row_and_code(variant):
-    few, many = gumbel_noise_of(3, 20, 9, torch.empty(0)), gumbel_noise_of(3, 20, 9, torch.empty(0))
+    few, many = seeded_gumbel(torch.empty(3, 20), 9), seeded_gumbel(torch.empty(3, 20), 9)
     assert torch.equal(few, many)
-    assert not torch.equal(few, gumbel_noise_of(3, 20, 10, torch.empty(0)))
+    assert not torch.equal(few, seeded_gumbel(torch.empty(3, 20), 10))
 
 
 @pytest.mark.parametrize("hard", [False, True])

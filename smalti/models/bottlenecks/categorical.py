@@ -18,8 +18,9 @@ from smalti.models.bottlenecks.base import (
     unflatten_grid,
 )
 from smalti.models.bottlenecks.codebook import Codebook
-from smalti.models.bottlenecks.estimators import CATEGORICAL, gumbel_noise
+from smalti.models.bottlenecks.estimators import CATEGORICAL
 from smalti.ops.gumbel import gumbel_latents
+from smalti.ops.gumbel_noise import standard_gumbel
 from smalti.ops.nearest import nearest_code
 from smalti.schedules import Schedule
 
@@ -190,7 +191,7 @@ class Categorical(DiscreteBottleneck):
     def _sample(self, features: Tensor) -> PosteriorSample:
         batch, _, height, width = features.shape
         logits = self._logits(features)
-        codes = (logits + gumbel_noise(logits)).argmax(1)
+        codes = (logits + standard_gumbel(logits)).argmax(1)
         log_ratio = (self._log_prior(batch, height, width) - logits.log_softmax(1)).gather(1, codes[:, None])
         return PosteriorSample(
             latents=self._decode(codes.view(batch, height, width)), log_ratio=log_ratio.view(batch, -1).sum(1)
@@ -200,7 +201,7 @@ class Categorical(DiscreteBottleneck):
         if self.prior_logits is None:
             return super()._draw(num, h, w)
         codes = self._log_prior(num, h, w)
-        return self._decode((codes + gumbel_noise(codes)).argmax(1).view(num, h, w))
+        return self._decode((codes + standard_gumbel(codes)).argmax(1).view(num, h, w))
 
     def _encode(self, features: Tensor) -> Tensor:
         """The arg max of the logits, which are not written where they are products."""

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TINY = torch.finfo(torch.float32).tiny
+from smalti.ops.gumbel_noise import standard_gumbel
+
 RAO_SAMPLES = 16  # of the conditional Gumbel noise, for Gumbel-Rao
 
 
@@ -21,14 +22,9 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 # ------------------------------------------------------------------ drawn codes: logits (N, K) to weights (N, K)
 
 
-def gumbel_noise(like: Tensor) -> Tensor:
-    """Standard Gumbel noise, -ln(-ln u) with u uniform in (0, 1), of the shape of `like`."""
-    return torch.rand_like(like).clamp_(min=TINY).log_().neg_().clamp_(min=TINY).log_().neg_()
-
-
 def draw_one_hot(logits: Tensor) -> Tensor:
     """One draw from softmax(logits) for each row, as a one-hot (N, K) without gradient."""
-    return one_hot((logits.detach() + gumbel_noise(logits)).argmax(1), logits)
+    return one_hot((logits.detach() + standard_gumbel(logits)).argmax(1), logits)
 
 
 def one_hot(codes: Tensor, logits: Tensor) -> Tensor:
@@ -41,12 +37,12 @@ def gumbel_softmax(logits: Tensor, temperature: Tensor) -> Tensor:
 
     The gradient is that of the relaxed objective, exactly; the bias is the distance between the two objectives.
     """
-    return ((logits + gumbel_noise(logits)) / temperature).softmax(1)
+    return ((logits + standard_gumbel(logits)) / temperature).softmax(1)
 
 
 def gumbel_straight_through(logits: Tensor, temperature: Tensor) -> Tensor:
     """A one-hot draw forward, the Gumbel-Softmax of the same noise backward: arXiv:1611.01144, section 2.2."""
-    noisy = logits + gumbel_noise(logits)
+    noisy = logits + standard_gumbel(logits)
     return straight_through(one_hot(noisy.argmax(1), logits), (noisy / temperature).softmax(1))
 
 
@@ -63,8 +59,7 @@ def gumbel_rao(logits: Tensor, temperature: Tensor) -> Tensor:
     """
     drawn = draw_one_hot(logits)
     fixed = logits.detach()
-    log_e = torch.rand(RAO_SAMPLES, *logits.shape, device=logits.device).clamp_(min=TINY).log_().neg_()
-    log_e = log_e.clamp_(min=TINY).log_()
+    log_e = -standard_gumbel(logits.expand(RAO_SAMPLES, *logits.shape))
     log_top = (log_e * drawn).sum(2, keepdim=True) - fixed.logsumexp(1, keepdim=True)
     others = -torch.logaddexp(log_e - fixed, log_top)
     noise = torch.where(drawn.bool(), -log_top, others) - fixed

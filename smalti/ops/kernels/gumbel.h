@@ -112,7 +112,8 @@ static row_t gumbel_row(const float *logits, float *weights, long size, float in
    stats (rows, 4) for the backward pass. `packed` is the codebook's transpose (dim columns,
    depth K) in panels, `codebook` (K, dim). */
 void NAME(gumbel)(const float *logits, const float *packed, const float *codebook, float *latents, float *kl, int64_t *codes,
-                  int64_t *drawn, float *stats, long rows, long size, long dim, float temperature, long seed, long hard, int threads) {
+                  int64_t *drawn, float *stats, int64_t rows, int64_t size, int64_t dim, float temperature, int64_t hard, int64_t seed,
+                  int threads) {
     long stride = (size / (WAYS * LANES) + 1) * WAYS * LANES + LANES, panels = (dim + PANEL - 1) / PANEL;
     PARALLEL(num_threads(threads)) {
         float *weights = malloc(sizeof(float) * GUMBEL_ROWS * stride);
@@ -237,8 +238,8 @@ static void gumbel_block(const backward_t *all, long start, long rows, long firs
    thread takes some codes through all rows: they stay in its cache, and every sum is made in one order. Hard, there are no
    such means beforehand, and a thread takes some rows. */
 void NAME(gumbel_backward)(const float *logits, const float *packed, const float *up, const float *kl_gradient, const float *stats,
-                           const float *means, float *logits_gradient, float *codebook_gradient, long rows, long size, long dim,
-                           float temperature, long seed, long hard, int threads) {
+                           const float *means, float *logits_gradient, float *codebook_gradient, int64_t rows, int64_t size,
+                           int64_t dim, float temperature, int64_t hard, int64_t seed, int threads) {
     long width = (dim + PANEL - 1) / PANEL * PANEL, blocks = (rows + GUMBEL_ROWS - 1) / GUMBEL_ROWS;
     long chunk = (size + threads - 1) / threads < CODES_AT_ONCE ? (size + threads - 1) / threads : CODES_AT_ONCE;
     chunk = hard ? size : (chunk + PANEL - 1) / PANEL * PANEL;
@@ -259,7 +260,7 @@ void NAME(gumbel_backward)(const float *logits, const float *packed, const float
 }
 
 /* The noise itself, (rows, K): for tests, and for the plain form. */
-void NAME(gumbel_noise)(float *noise, long rows, long size, long seed, int threads) {
+void NAME(gumbel_noise)(float *noise, int64_t rows, int64_t size, int64_t seed, int threads) {
     PARALLEL(for num_threads(threads))
     for (long n = 0; n < rows; n++) {
         uint64_t keys = row_keys((uint64_t)seed, (uint64_t)n);

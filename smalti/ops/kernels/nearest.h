@@ -45,8 +45,8 @@ INLINE void nearest_tile(const float *codes, const float *bias, const float *pan
 }
 
 /* codes[n] = the lowest k with the highest row_n . code_k + bias_k; 0 where no score is above -infinity. */
-void NAME(nearest)(const float *rows, const float *codebook, const float *bias, int64_t *codes, long count, long depth,
-                   long size, int threads) {
+void NAME(nearest)(const float *rows, const float *codebook, const float *bias, int64_t *codes, int64_t count,
+                   int64_t depth, int64_t size, int threads) {
     long together = NEAREST_PANELS * NEAREST_ROWS, block = NEAREST_BLOCK / depth / NEAREST_CODES * NEAREST_CODES;
     block = block ? block : NEAREST_CODES;
     PARALLEL(num_threads(threads)) {

@@ -13,7 +13,7 @@
 #include <sched.h>
 
 enum { PRODUCT, ACTIVATE, NORM, ATTEND, SHIFT, KINDS };
-enum { PLAIN, RELU, ELU, GELU, GATED, GLU, ADD, ACTIVATIONS };
+enum { PLAIN, RELU, ELU, GELU, GATED, GLU, ADD, FUNCTIONS };
 
 typedef struct {
     float *start;
@@ -419,6 +419,7 @@ static void go(const operation *all, long count, const task *what, block part, m
 void NAME(raster)(const int64_t *operations, const int64_t *what, int64_t count, int threads) {
     const operation *all = (const operation *)operations;
     const task *one = (const task *)what;
+    if (one->batch < 1 || one->copies < 1 || one->width < 1) return;
     long images = one->batch / one->copies, bytes = 0;
     for (long n = 0; n < count; n++)
         if (all[n].kind == PRODUCT) bytes += all[n].depth * all[n].segments * all[n].columns * (has_halves(all[n].function) + 1) * 4;

@@ -36,7 +36,7 @@ static void pack_panels(const float *matrix, long columns, long depth, long wide
     }
 }
 
-void NAME(pack)(const float *matrix, long columns, long depth, float *packed, int threads) {
+void NAME(pack)(const float *matrix, int64_t columns, int64_t depth, float *packed, int threads) {
     PARALLEL(for num_threads(threads) schedule(static))
     for (long first = 0; first < columns; first += PANEL) {
         long width = columns - first < PANEL ? columns - first : PANEL;

@@ -26,6 +26,8 @@
 #define JOIN(name, variant) JOIN_(name, variant)
 #define NAME(name) JOIN(smalti_##name, VARIANT)
 
+_Static_assert(sizeof(long) == sizeof(int64_t), "the kernels count in long what Python hands over as int64");
+
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
