@@ -10,6 +10,7 @@ from smalti.apps.memory import peak_bytes, reset_peak
 from smalti.apps.output import say
 from smalti.apps.train import train
 from smalti.configs import nearest
+from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.files import read_json, write_json, write_text
 from smalti.recipes import RECIPES
@@ -31,7 +32,7 @@ def compare(
     steps: int = 800,
     batch_size: int = 32,
     seeds: int = 1,
-    split: str = "test",
+    split: Split = "test",
 ) -> dict[str, Any]:
     """Train systems alike, at the same rate where they are discrete, and write one report; re-running goes on.
 
@@ -48,7 +49,8 @@ def compare(
         seeds: how often each is trained.
         split: what is measured: test, validation or train.
     """
-    from smalti.evaluation.comparison import gradient_noise, rate_distortion, some_images
+    from smalti.data.batches import some_images
+    from smalti.evaluation.comparison import gradient_noise, rate_distortion
     from smalti.models.autoencoder import Autoencoder
     from smalti.models.bottlenecks import DiscreteBottleneck
     from smalti.report.comparison_page import System, as_html, as_json
@@ -74,7 +76,7 @@ def compare(
             models.append(Autoencoder.from_pretrained(run))
             records.append(read_metrics(run / "metrics.jsonl"))
         model, bottleneck = models[0], models[0].bottleneck
-        images = some_images(model, data, split, 64)
+        images = some_images(data, split, model.config.preprocessing, 64)
         discrete = isinstance(bottleneck, DiscreteBottleneck)
         grid = bottleneck.grid_shape(image_size // stride, image_size // stride) if discrete else ()
         measured.append(
@@ -93,7 +95,7 @@ def compare(
         )
     settings = {**common, "seeds": seeds, "codebook_size": codebook_size}
     report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
-    shown = some_images(measured[0].models[0], data, split, SHOWN)
+    shown = some_images(data, split, measured[0].models[0].config.preprocessing, SHOWN)
     write_json(numbers, as_json(measured, {"data": data, "split": split, **settings}))
     write_text(report, as_html(measured, settings, shown))
     psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
@@ -140,7 +142,7 @@ def _train(experiment: Experiment, run: Path) -> int | None:
     return read_json(kept)["peak_bytes"] if kept.exists() else None
 
 
-def _evaluate(run: Path, data: str, split: str) -> dict[str, Any]:
+def _evaluate(run: Path, data: str, split: Split) -> dict[str, Any]:
     """The evaluation kept in the run, if it is of this model, data and split; else a new one."""
     from smalti.models.autoencoder import Autoencoder
 
@@ -150,4 +152,4 @@ def _evaluate(run: Path, data: str, split: str) -> dict[str, Any]:
         wanted = (Autoencoder.from_pretrained(run).source_hash, data, split)
         if (found["model_hash"], found["data"], found["split"]) == wanted:
             return found
-    return evaluate(str(run), data, split=split)  # pyright: ignore[reportArgumentType]
+    return evaluate(str(run), data, split=split)

@@ -8,10 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.data.batches import Pixels
-from smalti.data.sources import open_data
 from smalti.evaluation.metrics import mse, psnr_db
-from smalti.images.pixels import to_float
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck, ResidualQuantizer
 from smalti.training.experiment import LossConfig
@@ -47,14 +44,6 @@ def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig, step: i
     ]
     deviation = stacked.var(0).sum().sqrt() / mean.norm().clamp(min=1e-12)
     return GradientNoise(deviation.item(), torch.stack(cosines).mean().item())
-
-
-def some_images(model: Autoencoder, data: str, split: str, count: int) -> Tensor:
-    """Images (count, C, H, W), evenly from a split, as the model takes them."""
-    wanted = model.config.preprocessing
-    source = open_data(data, split)  # pyright: ignore[reportArgumentType]
-    pixels = Pixels(source, wanted.image_size, wanted.channels, fixed_binary=wanted.binarize == "fixed", memory_bytes=0)
-    return to_float(pixels.evenly(count))
 
 
 def rate_distortion(model: Autoencoder, metrics: dict[str, Any], images: Tensor) -> list[tuple[float, float]]:

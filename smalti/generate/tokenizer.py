@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smalti.images.pixels import to_uint8
+from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import Images, to_images
 from smalti.models.autoencoder import Autoencoder
 from smalti.priors.config import PixelLevels, PriorConfig
@@ -37,6 +38,7 @@ class PixelTokenizer:
 
     def __init__(self, pixels: PixelLevels):
         self.pixels = pixels
+        self.preprocessing = Preprocessing(image_size=pixels.image_size, channels=pixels.channels)
         self.source_hash = pixels.hash
         self.codebook_size = pixels.levels
 
@@ -73,15 +75,14 @@ class TrainedTokenizer:
     """
 
     def __init__(self, model: Autoencoder):
-        self.model = model
+        self.model, self.preprocessing = model, model.config.preprocessing
         self.source_hash = model.source_hash
         self.codebook_size = model.codes_bottleneck.codebook_size
 
     @property
     def image_shape(self) -> ImageShape:
         """Channels and size of the images that it was trained on."""
-        preprocessing = self.model.config.preprocessing
-        return ImageShape(preprocessing.channels, preprocessing.image_size)
+        return ImageShape(self.preprocessing.channels, self.preprocessing.image_size)
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images."""

@@ -2,7 +2,9 @@
 
 import json
 import re
+import struct
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +98,27 @@ def test_the_lab_draws_its_page(tmp_path, image_folder, capsys):
     capsys.readouterr()
     assert main([*command, "--draws", "1"]) == 1
     assert "draws must be at least 2, not 1" in capsys.readouterr().err
+
+
+def test_the_lab_shows_a_model_the_binary_images_that_it_was_trained_on(tmp_path, monkeypatch):
+    from smalti.evaluation import estimators
+
+    shown = []
+    study = estimators.study
+    monkeypatch.setattr(
+        estimators, "study", lambda model, images, **more: shown.append(images) or study(model, images, **more)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(
+        struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes()
+    )
+    (tmp_path / "train-images-idx3-ubyte").write_bytes((tmp_path / "t10k-images-idx3-ubyte").read_bytes())
+    run = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", "2", "--batch_size", "4"]
+    small = ["--variables", "1", "--classes", "3", "--hidden", "[8]", "--binarize", "fixed"]
+    assert main(["train", "mnist_categorical", *run, *small]) == 0
+    lab = ["--run", str(tmp_path / "run"), "--data", str(tmp_path), "--out", str(tmp_path / "lab")]
+    assert main(["estimators", *lab, "--num_images", "2", "--draws", "16"]) == 0
+    assert set(shown[0].unique().tolist()) == {0.0, 1.0}
 
 
 def test_the_lab_refuses_other_models_and_too_many_states(tmp_path, image_folder, capsys):
