@@ -144,7 +144,7 @@ class _Totals:
             relaxed_distortion_nats=likelihood.nll(relaxed, images), relaxed_distortion_bits=self._bits(relaxed, images)
         )
         if model.bottleneck.has_prior:
-            sampled = model.decoder(model.bottleneck.sample(features).latents)
+            sampled = model.decoder(model.bottleneck.sample_posterior(features).latents)
             self._sum(
                 rate_nats=bottleneck.kl,
                 sampled_distortion_nats=likelihood.nll(sampled, images),
@@ -212,7 +212,7 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
     at_once = max(1, SAMPLED_VALUES // images.numel())
     for start in range(0, num_samples, at_once):
         count = min(at_once, num_samples - start)
-        latents, log_ratio = model.bottleneck.sample(features.repeat(count, 1, 1, 1))
+        latents, log_ratio = model.bottleneck.sample_posterior(features.repeat(count, 1, 1, 1))
         nll = model.likelihood.nll(model.decoder(latents), images.repeat(count, 1, 1, 1))
         log_weights = (log_ratio - nll).double().view(count, len(images))
         total = torch.logaddexp(total, log_weights.logsumexp(0))

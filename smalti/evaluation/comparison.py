@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smalti.evaluation.metrics import mse, psnr_db
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.bottlenecks import DiscreteBottleneck, ResidualQuantizer
+from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.training.experiment import LossConfig
 from smalti.training.losses import autoencoder_loss
 
@@ -47,12 +47,12 @@ def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig, step: i
 
 
 def rate_distortion(model: Autoencoder, metrics: dict[str, Any], images: Tensor) -> list[tuple[float, float]]:
-    """(bits per pixel, PSNR in dB) of a model; a residual quantizer has a point for each number of its codebooks."""
+    """(bits per pixel, PSNR in dB) of a model, and of each prefix of its codebooks that decodes."""
     bottleneck, pixels = model.bottleneck, images[0, 0].numel()
     if not isinstance(bottleneck, DiscreteBottleneck):
         rate = metrics.get("rate_nats")
         return [] if rate is None else [(rate / math.log(2) / pixels, metrics["psnr_db"])]
-    if not isinstance(bottleneck, ResidualQuantizer):
+    if not bottleneck.prefix_decodable:
         return [(metrics["nominal_bits_per_pixel"], metrics["psnr_db"])]
     codes, points = model.encode(images), []
     for count in range(1, bottleneck.num_codebooks + 1):

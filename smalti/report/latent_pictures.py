@@ -31,7 +31,7 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.
         latents = model.bottleneck(model.features(images)).latents
         height, width = latents.shape[2:]
         if model.bottleneck.has_prior:
-            drawn, caption = model.bottleneck.draw(DRAWN, height, width), "Drawn from p(z)"
+            drawn, caption = model.bottleneck.sample_prior(DRAWN, height, width), "Drawn from p(z)"
         else:
             mean, deviation = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
             drawn = mean + deviation * torch.randn(DRAWN, *latents.shape[1:])

@@ -6,9 +6,9 @@ import torch
 from smalti.models.bottlenecks.estimators import (
     CATEGORICAL,
     NEAREST,
-    draw_one_hot,
     gumbel_noise,
     rotate,
+    sample_one_hot,
 )
 
 DRAWS = 40_000
@@ -94,7 +94,7 @@ def test_extreme_logits_give_finite_gradients():
 def test_draws_do_not_depend_on_the_size_of_the_noise_tensor():
     noise = gumbel_noise(torch.empty(100_000))
     assert noise.isfinite().all()
-    assert draw_one_hot(torch.tensor([[50.0, 0.0]])).tolist() == [[1.0, 0.0]]
+    assert sample_one_hot(torch.tensor([[50.0, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
 # ------------------------------------------------------------------ nearest code vectors

@@ -3,6 +3,8 @@
 from smalti.models.bottlenecks.base import (
     Bottleneck,
     BottleneckOutput,
+    CategoricalPosterior,
+    DeterministicQuantizer,
     DiscreteBottleneck,
     PosteriorSample,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "Bottleneck",
     "BottleneckOutput",
     "Categorical",
+    "CategoricalPosterior",
+    "DeterministicQuantizer",
     "DiscreteBottleneck",
     "Gaussian",
     "Identity",
