@@ -1,6 +1,7 @@
 """shapes, schedules, configs, pixels, files, pictures."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from smalti.configs import build, differences, from_dict, to_dict
+from smalti.configs import Family, differences, from_dict, to_dict
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, read_tensors, write_json, write_tensors
 from smalti.images.contact_sheets import before_after, grid, side_by_side
@@ -97,14 +98,49 @@ def test_build_names_missing_and_unknown_keywords():
         def __init__(self, *, size: int, colour: str = "red"):
             self.size = size
 
-    assert build({"a": Member}, {"kind": "a", "size": 2}, "thing").size == 2
+    family = Family("thing", Member, a=Member)
+    assert family.build({"kind": "a"}, size=2).size == 2
     for spec, message in [
-        ({"kind": "b"}, "thing: unknown kind 'b'; known: a"),
-        ({"kind": "a", "size": 1, "color": "x"}, "unknown key 'color'; did you mean 'colour'"),
+        ({"kind": "b"}, "thing: unknown kind 'b'; known: a; if it is your own, name the file.*: --code FILE"),
+        ({"size": 1}, "thing: unknown kind 'None'"),
+        ({"kind": "a", "size": 1, "color": "x"}, "thing 'a': unknown key 'color'; did you mean 'colour'"),
         ({"kind": "a"}, "the key 'size' is missing"),
     ]:
         with pytest.raises(SmaltiError, match=message):
-            build({"a": Member}, spec, "thing")
+            family.build(spec)
+
+
+def test_a_family_takes_members_of_its_own_kind_under_free_names():
+    class Base(ABC):
+        size: int
+
+        @abstractmethod
+        def work(self): ...
+
+    class Member(Base):
+        size = 3
+
+        def work(self): ...
+
+    class Other(Base):
+        def work(self): ...
+
+    family = Family("thing", Base, a=Member)
+    family["b"] = Other
+    family["a"] = Member  # its file was run again
+    assert set(family) == {"a", "b"}
+    for name, member, message in [
+        ("a", Other, "there is a thing 'a' already, .*Member; choose another name"),
+        ("c", Base, "thing 'c': Base does not define work"),
+        ("c", dict, "thing 'c' must be a subclass of Base, not <class 'dict'>"),
+        ("c", Other(), "must be a subclass of Base"),
+    ]:
+        with pytest.raises(SmaltiError, match=message):
+            family[name] = member
+    assert set(family) == {"a", "b"}
+    assert family.build({"kind": "a"}).size == 3
+    with pytest.raises(SmaltiError, match="thing 'b': Other does not set size"):
+        family.build({"kind": "b"})
 
 
 def test_differences_name_the_path():

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from smalti.configs import build
+from conftest import own_members
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import BOTTLENECKS, Bottleneck, DiscreteBottleneck
 from smalti.models.bottlenecks.codebook import Codebook
@@ -41,6 +41,7 @@ MEMBERS = {
     "dvae learned prior": {"kind": "categorical", "prior_grid": (SIDE, SIDE), **CODEBOOK},
     **{f"dvae {name}": {"kind": "categorical", "estimator": name, **CODEBOOK} for name in CATEGORICAL},
 }
+MEMBERS |= {kind: {"kind": kind, **options} for kind, options in own_members(BOTTLENECKS).items()}
 DISCRETE = [name for name, spec in MEMBERS.items() if issubclass(BOTTLENECKS[spec["kind"]], DiscreteBottleneck)]
 
 
@@ -289,7 +290,7 @@ def test_kl_is_at_most_the_uniform_rate(discrete):
 def test_at_a_rate_each_position_costs_its_bits(discrete_name):
     member = BOTTLENECKS[MEMBERS[discrete_name]["kind"]]
     for bits in range(2, 13):
-        bottleneck = build(BOTTLENECKS, {**MEMBERS[discrete_name], **member.at_rate(bits)}, "bottleneck")
+        bottleneck = BOTTLENECKS.build({**MEMBERS[discrete_name], **member.at_rate(bits)})
         assert bottleneck.codebook_size**bottleneck.num_codebooks == 2**bits
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from smalti.configs import build
+from smalti.configs import construct
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer
 from smalti.models.bottlenecks.vector import VectorQuantizer
@@ -35,9 +35,8 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
         if num_codebooks < 1:
             raise SmaltiError(f"num_codebooks must be at least 1, not {num_codebooks}")
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
-        spec = {"kind": "vector_quantizer", **quantizer, "codebook_size": codebook_size, "code_dim": code_dim}
-        kinds = {"vector_quantizer": VectorQuantizer}
-        self.quantizers = nn.ModuleList(build(kinds, spec, "quantizer") for _ in range(num_codebooks))
+        options = {**quantizer, "codebook_size": codebook_size, "code_dim": code_dim}
+        self.quantizers = nn.ModuleList(construct(VectorQuantizer, options, "quantizer") for _ in range(num_codebooks))
 
     def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
         """(q, h, w)."""
