@@ -58,7 +58,7 @@ def model_images(pixels: Tensor, preprocessing: Preprocessing, generator: torch.
         generator: of the random numbers; by default torch's global one.
     """
     images = to_float(pixels)
-    return binarize(images, generator) if preprocessing.binarize == "dynamic" else images
+    return torch.bernoulli(images, generator=generator) if preprocessing.binarize == "dynamic" else images
 
 
 def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
@@ -76,11 +76,6 @@ def crop_to(images: Tensor, size: tuple[int, int]) -> Tensor:
             f"cannot crop images of {tuple(images.shape[-2:])} to {size}: the codes are of a smaller image"
         )
     return images[..., :height, :width]
-
-
-def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Sample every value of (B, C, H, W) in [0, 1] as a Bernoulli: the dynamic binarisation of MNIST."""
-    return torch.bernoulli(images, generator=generator)
 
 
 def shrink(pixels: Tensor, size: tuple[int, int]) -> Tensor:

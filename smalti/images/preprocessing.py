@@ -18,3 +18,8 @@ class Preprocessing:
     image_size: int = 32
     channels: int = 3
     binarize: Literal["none", "dynamic", "fixed"] = "none"
+
+    @property
+    def num_dims(self) -> int:
+        """C * H * W."""
+        return self.channels * self.image_size**2
