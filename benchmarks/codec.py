@@ -43,8 +43,7 @@ CONDITIONS = {
 
 
 def codes_of(model: Autoencoder, data: str, split: str) -> np.ndarray:
-    preprocessing = model.config.preprocessing
-    pixels = Pixels(open_data(data, split), preprocessing.image_size, preprocessing.channels, progress=True)
+    pixels = Pixels(open_data(data, split), model.config.preprocessing, progress=True)
     return torch.cat([model.encode(to_float(batch)) for batch in pixels.in_order(64)]).numpy()
 
 
@@ -186,8 +185,7 @@ def speed(codes: np.ndarray, size: int) -> dict[str, float]:
 def container(model: str, prior: str, data: str, bits: np.ndarray) -> dict[str, float]:
     """An archive of the first 1,000 images and a file of one, beside the prior's own bits."""
     codec = Codec(Autoencoder.from_pretrained(model), CodeModel.from_pretrained(prior))
-    preprocessing = codec.model.config.preprocessing
-    pixels = Pixels(open_data(data, "test"), preprocessing.image_size, preprocessing.channels)
+    pixels = Pixels(open_data(data, "test"), codec.model.config.preprocessing)
     count = min(ARCHIVE, len(pixels))
     images = list(pixels.gather(range(count)))
     archive, single = codec.compress(images), codec.compress(images[0])

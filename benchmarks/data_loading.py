@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from smalti.data.batches import Batches, Pixels
 from smalti.data.sources import open_data
 from smalti.images import jpeg
+from smalti.images.preprocessing import Preprocessing
 
 FILES, BATCH, BATCHES = 200, 32, 12
 
@@ -106,7 +107,7 @@ def main() -> None:
             folder = Path(name) / str(side)
             folder.mkdir()
             paths = make_files(folder, side)
-            pixels = Pixels(open_data(folder), size, memory_bytes=0)
+            pixels = Pixels(open_data(folder), Preprocessing(image_size=size), memory_bytes=0)
             theirs = np.stack([PillowFiles(paths, size)[index].numpy() for index in range(16)]).astype(int)
             apart = float(np.abs(pixels.gather(range(16)) - theirs).mean())
             assert apart < 4, apart

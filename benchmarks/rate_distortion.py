@@ -20,6 +20,7 @@ from tqdm import tqdm
 from smalti.codec import Codec
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
+from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import find_images, read_image
 from smalti.models.autoencoder import Autoencoder
 from smalti.report.charts import COLOURS, figure
@@ -74,7 +75,7 @@ def archive(codec: Codec, images: list[np.ndarray]) -> dict[str, float]:
 def load(data: str, size: int, most: int) -> list[np.ndarray]:
     if Path(data).is_dir():
         return [read_image(path) for path in find_images(Path(data))[:most]]
-    pixels = Pixels(open_data(data, "test"), size, 3)
+    pixels = Pixels(open_data(data, "test"), Preprocessing(image_size=size))
     return list(pixels.gather(np.linspace(0, len(pixels) - 1, min(most, len(pixels))).astype(int)))
 
 

@@ -11,9 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smalti.data.batches import Pixels
-from smalti.data.sources import open_data
-from smalti.images.pixels import to_float
+from smalti.data.batches import some_images
 from smalti.images.reading import to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.features import perceptual_distance
@@ -46,9 +44,7 @@ def main() -> None:
     rows: list[Tensor] = []
     for run in chosen.runs:
         model = Autoencoder.from_pretrained(run)
-        preprocessing = model.config.preprocessing
-        pixels = Pixels(open_data(chosen.data, "test"), preprocessing.image_size, preprocessing.channels)
-        images = to_float(pixels.evenly(IMAGES))
+        images = some_images(chosen.data, "test", model.config.preprocessing, IMAGES)
         found = torch.cat([model.reconstruct(batch) for batch in images.split(100)])
         distances = [measure(a, b).mean() for a, b in zip(images.split(100), found.split(100), strict=True)]
         sharpness = energy(found) / energy(images)

@@ -24,9 +24,7 @@ def main() -> None:
     args = parser.parse_args()
 
     model = Autoencoder.from_pretrained(args.run)
-    preprocessing = model.config.preprocessing
-    source = open_data(args.data, args.split)
-    pixels = Pixels(source, preprocessing.image_size, preprocessing.channels)
+    pixels = Pixels(open_data(args.data, args.split), model.config.preprocessing)
     images = to_float(torch.cat(list(pixels.in_order(256))))
 
     def encode(batch_size: int, order: torch.Tensor | None = None) -> torch.Tensor:

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from smalti import Generator
 from smalti.data.batches import Epochs, Pixels, augmented
 from smalti.data.sources import open_data
+from smalti.data.splits import Split
 from smalti.images.pixels import to_float
+from smalti.images.preprocessing import Preprocessing
 
 LABEL, NUM_TRAIN = "subgroup", 500
 SETTINGS = ((1.0, 1.0), (2.0, 1.0), (1.0, 0.8), (1.5, 0.8), (1.0, 0.6))  # (guidance, sampling temperature)
@@ -44,10 +46,10 @@ def classifier(num_classes: int) -> nn.Sequential:
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(192, num_classes))
 
 
-def images_of(split: str, names: list[str]) -> tuple[Tensor, Tensor]:
+def images_of(split: Split, names: list[str]) -> tuple[Tensor, Tensor]:
     """Pixels uint8 (N, 32, 32, 3) and classes (N,)."""
-    source = open_data("emoji", split)  # pyright: ignore[reportArgumentType]
-    pixels = torch.cat(list(Pixels(source, 32).in_order(256)))
+    source = open_data("emoji", split)
+    pixels = torch.cat(list(Pixels(source, Preprocessing()).in_order(256)))
     return pixels, torch.tensor([names.index(source.labels[LABEL][index]) for index in source.indices])
 
 

@@ -1,7 +1,7 @@
 """Frozen dataclasses to JSON and back, and the construction of a family's members from a spec.
 
-A *spec* is a plain mapping {"kind": NAME, **keywords}: NAME is a key of the family's one literal dict (`BOTTLENECKS`,
-`NETWORKS`, `LIKELIHOODS`), the keywords go to the member's constructor. Unknown names and keys are errors that name the
+A *spec* is a plain mapping {"kind": NAME, **keywords}: NAME is a key of a family (`BOTTLENECKS`, `NETWORKS`,
+`LIKELIHOODS`, `PRIORS`), the keywords go to the member's constructor. Unknown names and keys are errors that name the
 nearest known one.
 """
 
@@ -10,6 +10,7 @@ import difflib
 import inspect
 import types
 import typing
+from collections import UserDict
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -73,29 +74,71 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def build(family: Mapping[str, type[T]], spec: Spec, what: str) -> T:
-    """Construct the member of `family` that `spec["kind"]` names with the rest of `spec` as keywords.
+class Family(UserDict[str, type[T]]):
+    """The classes that can stand in one place of a model, by name; `FAMILY["name"] = Class` adds one of your own.
 
     Args:
-        family: the family's literal dict, name to class.
-        spec: {"kind": NAME, **keywords}.
         what: the family's name in an error, for example "bottleneck".
+        base: the class of all members.
+        **members: the family's own, all of them in one place.
 
     Raises:
-        SmaltiError: unknown kind, unknown or missing keyword.
+        SmaltiError: a name that is taken, a class of another family, or one with abstract methods left; also when a
+            member is added later.
     """
-    options = dict(spec)
-    name = options.pop("kind", None)
-    if name not in family:
-        raise SmaltiError(f"{what}: unknown kind {name!r}; {nearest(str(name), family)}")
-    member = family[name]
+
+    def __init__(self, what: str, base: type[T], /, **members: type[T]):
+        self.what, self.base = what, base
+        super().__init__(members)
+
+    def __setitem__(self, name: str, member: type[T]) -> None:
+        if not (isinstance(member, type) and issubclass(member, self.base)):
+            raise SmaltiError(f"{self.what} {name!r} must be a subclass of {self.base.__name__}, not {member!r}")
+        if missing := sorted(getattr(member, "__abstractmethods__", ())):
+            raise SmaltiError(f"{self.what} {name!r}: {member.__name__} does not define {', '.join(missing)}")
+        if name in self and _path_of(self[name]) != _path_of(member):  # the same class again: its file was run again
+            raise SmaltiError(f"there is a {self.what} {name!r} already, {_path_of(self[name])}; choose another name")
+        super().__setitem__(name, member)
+
+    def __missing__(self, name: str) -> type[T]:
+        raise SmaltiError(
+            f"{self.what}: unknown kind {name!r}; {nearest(name, self)}; "
+            "if it is your own, name the file that defines it: --code FILE"
+        )
+
+    def build(self, spec: Spec, **more: Any) -> T:
+        """Construct the member that `spec["kind"]` names, with the rest of `spec` and `more` as keywords.
+
+        Raises:
+            SmaltiError: unknown kind, unknown or missing keyword, or a member that lacks an attribute of its interface.
+        """
+        options = {**spec, **more}
+        name = str(options.pop("kind", None))
+        made = construct(self[name], options, f"{self.what} {name!r}")
+        interfaces = [cls for cls in type(made).__mro__ if getattr(cls, "__abstractmethods__", None)]
+        for attribute in (key for cls in interfaces for key in inspect.get_annotations(cls)):
+            if not hasattr(made, attribute):
+                raise SmaltiError(f"{self.what} {name!r}: {type(made).__name__} does not set {attribute}")
+        return made
+
+
+def _path_of(member: type) -> str:
+    return f"{member.__module__}.{member.__qualname__}"
+
+
+def construct(member: type[T], options: Mapping[str, Any], what: str) -> T:
+    """Make an object of class `member` with keywords from a file; `what` begins an error's text.
+
+    Raises:
+        SmaltiError: unknown or missing keyword.
+    """
     parameters = inspect.signature(member).parameters
     for key in options:
         if key not in parameters:
-            raise SmaltiError(f"{what} {name!r}: unknown key {key!r}; {nearest(key, parameters)}")
+            raise SmaltiError(f"{what}: unknown key {key!r}; {nearest(key, parameters)}")
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
-            raise SmaltiError(f"{what} {name!r}: the key {key!r} is missing")
+            raise SmaltiError(f"{what}: the key {key!r} is missing")
     return member(**options)
 
 

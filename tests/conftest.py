@@ -1,11 +1,14 @@
 """Hermetic by construction: fixed seeds, no network, images drawn by functions, warnings are errors."""
 
+import os
 import socket
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from smalti.apps.code import run_code
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +46,9 @@ def image_folder(tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(draw_image(index)).save(path)
     return folder
+
+
+def own_members(family) -> dict[str, dict]:
+    """Options by kind, from the LAWS of the files that SMALTI_CODE names: a user's members, under the laws of ours."""
+    specs = [dict(spec) for path in os.environ.get("SMALTI_CODE", "").split() for spec in run_code(path).LAWS]
+    return {spec.pop("kind"): spec for spec in specs if spec["kind"] in family}

@@ -1,6 +1,7 @@
 """shapes, schedules, configs, pixels, files, pictures."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from smalti.configs import build, differences, from_dict, to_dict
+from smalti.configs import Family, differences, from_dict, to_dict
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, read_tensors, write_json, write_tensors
 from smalti.images.contact_sheets import before_after, grid, side_by_side
-from smalti.images.pixels import crop_to, pad_to_multiple, shrink, to_float, to_uint8
+from smalti.images.pixels import (
+    crop_to,
+    pad_to_multiple,
+    recolour_images,
+    recolour_pixels,
+    shrink,
+    to_float,
+    to_uint8,
+)
+from smalti.images.reading import to_images
 from smalti.recipes import RECIPES
 from smalti.schedules import Schedule, constant, cosine, linear
 from smalti.shapes import check_shape
@@ -88,14 +98,49 @@ def test_build_names_missing_and_unknown_keywords():
         def __init__(self, *, size: int, colour: str = "red"):
             self.size = size
 
-    assert build({"a": Member}, {"kind": "a", "size": 2}, "thing").size == 2
+    family = Family("thing", Member, a=Member)
+    assert family.build({"kind": "a"}, size=2).size == 2
     for spec, message in [
-        ({"kind": "b"}, "thing: unknown kind 'b'; known: a"),
-        ({"kind": "a", "size": 1, "color": "x"}, "unknown key 'color'; did you mean 'colour'"),
+        ({"kind": "b"}, "thing: unknown kind 'b'; known: a; if it is your own, name the file.*: --code FILE"),
+        ({"size": 1}, "thing: unknown kind 'None'"),
+        ({"kind": "a", "size": 1, "color": "x"}, "thing 'a': unknown key 'color'; did you mean 'colour'"),
         ({"kind": "a"}, "the key 'size' is missing"),
     ]:
         with pytest.raises(SmaltiError, match=message):
-            build({"a": Member}, spec, "thing")
+            family.build(spec)
+
+
+def test_a_family_takes_members_of_its_own_kind_under_free_names():
+    class Base(ABC):
+        size: int
+
+        @abstractmethod
+        def work(self): ...
+
+    class Member(Base):
+        size = 3
+
+        def work(self): ...
+
+    class Other(Base):
+        def work(self): ...
+
+    family = Family("thing", Base, a=Member)
+    family["b"] = Other
+    family["a"] = Member  # its file was run again
+    assert set(family) == {"a", "b"}
+    for name, member, message in [
+        ("a", Other, "there is a thing 'a' already, .*Member; choose another name"),
+        ("c", Base, "thing 'c': Base does not define work"),
+        ("c", dict, "thing 'c' must be a subclass of Base, not <class 'dict'>"),
+        ("c", Other(), "must be a subclass of Base"),
+    ]:
+        with pytest.raises(SmaltiError, match=message):
+            family[name] = member
+    assert set(family) == {"a", "b"}
+    assert family.build({"kind": "a"}).size == 3
+    with pytest.raises(SmaltiError, match="thing 'b': Other does not set size"):
+        family.build({"kind": "b"})
 
 
 def test_differences_name_the_path():
@@ -103,6 +148,35 @@ def test_differences_name_the_path():
 
 
 # ------------------------------------------------------------------ pixels
+
+
+def test_colour_becomes_grey_by_one_rule_for_bytes_and_one_for_floats():
+    colours = np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), dtype=np.uint8)
+    red, green, blue = colours.astype(np.int64).transpose(3, 0, 1, 2)
+    luma = (19595 * red + 38470 * green + 7471 * blue + (1 << 15)) >> 16
+    assert np.array_equal(recolour_pixels(colours, 1)[..., 0], luma)
+    assert np.array_equal(np.asarray(Image.fromarray(colours[0]).convert("L")), luma[0])
+    floats = recolour_images(to_float(torch.from_numpy(colours)), 1)
+    exact = (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+    np.testing.assert_allclose(floats[:, 0].numpy(), exact, atol=1e-6)
+    assert (np.abs(floats[:, 0].numpy() * 255 - luma) < 0.51).all()
+
+
+def test_every_way_to_read_bytes_gives_the_same_grey(tmp_path):
+    colours = np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(colours).permute(2, 0, 1)
+    ways = [tmp_path / "a.png", Image.fromarray(colours), colours, colours[None], tensor, tensor[None]]
+    first, *others = [to_images(way, 1)[0] for way in ways]
+    assert first.shape == (1, 30, 40) and all(torch.equal(first, other) for other in others)
+
+
+def test_grey_becomes_colour_by_repetition_and_nothing_else_changes():
+    pixels = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
+    images = to_float(torch.from_numpy(pixels))
+    assert np.array_equal(recolour_pixels(pixels, 3), np.repeat(pixels, 3, axis=3))
+    assert torch.equal(recolour_images(images, 3), images.repeat(1, 3, 1, 1))
+    assert recolour_pixels(pixels, 1) is pixels and recolour_images(images, 1) is images
 
 
 def test_uint8_survives_the_round_trip():

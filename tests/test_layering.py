@@ -1,12 +1,15 @@
 """Imports go one way, and nothing heavy happens at import."""
 
 import ast
+import importlib
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from smalti.configs import Family
 
 ROOT = Path(__file__).parent.parent / "smalti"
 LAYERS = [
@@ -106,3 +109,29 @@ def test_public_names_exist():
         assert getattr(smalti, name).__doc__
     with pytest.raises(AttributeError, match="nonsense"):
         smalti.nonsense  # noqa: B018
+
+
+FAMILIES = ("smalti.models.bottlenecks", "smalti.models.networks", "smalti.models.likelihoods", "smalti.priors.family")
+OTHER_WORDS = {("codec", "histogram"), ("apps", "histogram")}  # also the name of a coder
+
+
+def test_nothing_asks_for_a_member_of_a_family_by_its_name():
+    """What others need to know of a part, the part says: a user's own is as good as ours."""
+    families = [family for name in FAMILIES for family in vars(importlib.import_module(name)).values()
+                if isinstance(family, Family)]  # fmt: skip
+    kinds = {kind for family in families for kind in family}
+    classes = {member.__name__ for family in families for member in family.values()}
+    assert len(families) == 4 and {"fsq", "mlp", "gaussian", "pixelcnn"} <= kinds and "VectorQuantizer" in classes
+    found = []
+    for path in FILES:
+        if (room := room_of(path)) in ("models", "priors", "recipes"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in kinds and (room, node.value) not in OTHER_WORDS:
+                found.append(f"{path}:{node.lineno}: {node.value!r}")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)} & classes
+                found += [f"{path}:{node.lineno}: isinstance of {name}" for name in asked]
+            if isinstance(node, ast.MatchClass) and isinstance(node.cls, ast.Name) and node.cls.id in classes:
+                found.append(f"{path}:{node.lineno}: case {node.cls.id}")
+    assert found == []

@@ -1,6 +1,5 @@
 """`smalti VERB ...`: parsers from typed functions, one-line errors, exit status 0 (done), 1 (bad input), 2 (usage)."""
 
-import importlib.util
 import inspect
 import json
 import os
@@ -15,6 +14,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
 from smalti.apps import process
+from smalti.apps.code import find_recipe, run_code
 from smalti.apps.compare import compare
 from smalti.apps.compress import compress
 from smalti.apps.decode import decode
@@ -111,17 +111,16 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
         if name == verb:
             _add_verb(child, function)
-            _add_json(child)
+            _add_common(child)
         commands.add_subcommand(name, child, help=_first_line(function))
     training = ArgumentParser(prog="smalti train", description=_first_line(train))
     commands.add_subcommand("train", training, help=_first_line(train))
     chosen = argv[1] if argv[:1] == ["train"] and len(argv) > 1 else ""
     recipes = RECIPES
     if ".py:" in chosen:  # known by the function's name from here on: a dot would mean something to the parser
-        function = chosen.rpartition(":")[2]
-        recipes = {**RECIPES, function: _recipe_from_file(chosen)}
-        argv = ["train", function, *argv[2:]]
-        chosen = function
+        chosen, function = find_recipe(chosen)
+        recipes = {**RECIPES, chosen: function}
+        argv = ["train", chosen, *argv[2:]]
     _add_recipes(training, recipes, chosen)
     if verb is not None and verb not in commands.choices:
         parser.error(f"unknown verb {verb!r}; {nearest(verb, commands.choices)}")
@@ -132,13 +131,14 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         parser.print_help()
         parser.exit(2)
     arguments = config[name]
-    if name == "train":
-        recipe = arguments["recipe"]
-        function = recipes[recipe]
-        arguments = arguments[recipe]
-        as_json, out, _ = arguments.pop("json"), arguments.pop("out"), arguments.pop("config", None)
+    recipe = arguments["recipe"] if name == "train" else ""
+    arguments = arguments[recipe] if recipe else arguments
+    as_json, code, _ = arguments.pop("json"), arguments.pop("code"), arguments.pop("config", None)
+    for path in (path for paths in code for path in paths.split(",")):
+        run_code(path)
+    if recipe:
+        function, out = recipes[recipe], arguments.pop("out")
         return name, lambda: train(function(**arguments), Path(out)), {}, as_json
-    as_json, _ = arguments.pop("json"), arguments.pop("config", None)
     return name, VERBS[name], arguments, as_json
 
 
@@ -153,7 +153,7 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
             child.add_function_arguments(recipe, as_group=False)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
             child.add_argument("--config", action="config", help="a YAML or JSON file with these arguments")
-            _add_json(child)
+            _add_common(child)
         subcommands.add_subcommand(name, child, help=_first_line(recipe))
 
 
@@ -178,24 +178,11 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
     parser.add_function_arguments(function, as_group=False, skip=skip)
 
 
-def _add_json(parser: ArgumentParser) -> None:
+def _add_common(parser: ArgumentParser) -> None:
+    text = "a Python file of yours that defines parts of the model, see docs/extending.md; several with commas"
+    parser.add_argument("--code", action="append", default=[], metavar="FILE", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
 def _first_line(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").strip().splitlines()[0]
-
-
-def _recipe_from_file(name: str) -> Callable[..., Any]:
-    """The recipe that `path/to/file.py:function` names."""
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise SmaltiError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec and spec.loader
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, function):
-        known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise SmaltiError(f"{path} has no function {function!r}; {nearest(function, known)}")
-    return getattr(module, function)

@@ -31,10 +31,8 @@ def estimators(
         draws: of each estimator, for each image.
         seed: of everything random.
     """
-    from smalti.data.batches import Pixels
-    from smalti.data.sources import open_data
+    from smalti.data.batches import some_images
     from smalti.evaluation.estimators import study
-    from smalti.images.pixels import to_float
     from smalti.models.autoencoder import Autoencoder
     from smalti.report import html
     from smalti.report.charts import curves, panels
@@ -49,9 +47,8 @@ def estimators(
         say(f"training a model with 8 x 4 latent states on emoji into {run}")
         train(emoji_categorical(data=data, seed=seed), Path(run))
     model = Autoencoder.from_pretrained(run)
-    preprocessing = model.config.preprocessing
-    pixels = Pixels(open_data(data, "test"), preprocessing.image_size, preprocessing.channels, memory_bytes=0)
-    results = study(model, to_float(pixels.evenly(num_images)), draws=draws, seed=seed, progress=True)
+    images = some_images(data, "test", model.config.preprocessing, num_images)
+    results = study(model, images, draws=draws, seed=seed, progress=True)
 
     names = list(dict.fromkeys(result.estimator for result in results))
     draw = []

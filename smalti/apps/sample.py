@@ -112,6 +112,6 @@ def _completion(generator: Any, known: str, mask: str) -> tuple[Any, Any]:
     from smalti.images.pixels import to_float
     from smalti.images.reading import fit, read_image
 
-    channels, size = generator.tokenizer.image_shape
-    kept = read_mask(mask, size)
-    return to_float(torch.from_numpy(fit(read_image(Path(known), channels), size))[None])[0], kept
+    wanted = generator.tokenizer.preprocessing
+    pixels = fit(read_image(Path(known), wanted.channels), wanted.image_size)
+    return to_float(torch.from_numpy(pixels)[None])[0], read_mask(mask, wanted.image_size)

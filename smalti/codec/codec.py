@@ -78,7 +78,7 @@ class Codec:
             raise SmaltiError(
                 f"the prior models all {most} codes of a position; for depth {depth} use the adaptive coder"
             )
-        if self.depth < most and model.config.bottleneck["kind"] != "residual_quantizer":
+        if self.depth < most and not bottleneck.prefix_decodable:
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
         self.images_per_chunk = images_per_chunk or IMAGES_PER_CHUNK[self.coder_name]
         if not 1 <= self.images_per_chunk <= 4096:

@@ -12,7 +12,7 @@ from torch import Tensor
 from smalti.codec.container import check_size
 from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
-from smalti.images.pixels import to_uint8
+from smalti.images.pixels import recolour_pixels, to_uint8
 from smalti.images.reading import Images, read_image
 from smalti.models.autoencoder import Autoencoder
 
@@ -157,10 +157,10 @@ class Codes:
     def pixels(self, image: Tensor, mode: str) -> NDArray[np.uint8]:
         """A decoded image as uint8 (H, W, C), with the channels of its mode."""
         pixels = to_uint8(image[None])[0].numpy()
-        return of_channels(pixels, 1 if mode in ("L", "LA") else 3)
+        return recolour_pixels(pixels, 1 if mode in ("L", "LA") else 3)
 
     def _as_model_takes(self, pixels: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(of_channels(pixels, self.channels).copy()).permute(2, 0, 1)
+        return torch.from_numpy(recolour_pixels(pixels, self.channels).copy()).permute(2, 0, 1)
 
     def _tiles(self, height: int, width: int) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
         """Tiles of a grid of codes, (rows, columns) each: what to keep, and that with its halo."""
@@ -180,12 +180,3 @@ class Codes:
 def _inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> list[slice]:
     """Where a tile lies in itself with its halo."""
     return [slice(keep.start - whole.start, keep.stop - whole.start) for keep, whole in zip(inner, outer, strict=True)]
-
-
-def of_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, C) as grey or as colour."""
-    if pixels.shape[2] == channels:
-        return pixels
-    if channels == 3:
-        return pixels.repeat(3, axis=2)
-    return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from smalti.data.sources import Source
+from smalti.data.sources import Source, open_data
+from smalti.data.splits import Split
 from smalti.errors import SmaltiError
+from smalti.images.pixels import model_images
+from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import BadImage, fit
 
 T = TypeVar("T")
@@ -52,9 +55,8 @@ class Pixels:
 
     Args:
         source: where the images come from.
-        size: S; images are cut to their centre square and resized.
-        channels: C; by default the source's.
-        fixed_binary: every value becomes 0 or 255, drawn once as a Bernoulli: always the same for the same image.
+        preprocessing: S and C, and whether every value becomes 0 or 255, sampled once as a Bernoulli: always the same
+            for the same image.
         memory_bytes: hold them in memory when they take at most so much.
         progress: show a bar while loading.
 
@@ -65,18 +67,16 @@ class Pixels:
     def __init__(
         self,
         source: Source,
-        size: int,
-        channels: int | None = None,
+        preprocessing: Preprocessing,
         *,
-        fixed_binary: bool = False,
         memory_bytes: int = MEMORY_BYTES,
         progress: bool = False,
     ):
-        self.source, self.size, self.channels = source, size, channels or source.channels
-        self.fixed_binary = fixed_binary
+        self.source, self.size, self.channels = source, preprocessing.image_size, preprocessing.channels
+        self.fixed_binary = preprocessing.binarize == "fixed"
         self.bad: list[str] = []
         self.memory: np.ndarray | None = None
-        if len(source) * size * size * self.channels <= memory_bytes:
+        if len(source) * self.size**2 * self.channels <= memory_bytes:
             self.memory = self._load(progress)
 
     def __len__(self) -> int:
@@ -136,6 +136,12 @@ class Pixels:
         """All images once, in order: batches of uint8 (B, S, S, C)."""
         for start in range(0, len(self), batch_size):
             yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
+
+
+def some_images(data: str, split: Split, preprocessing: Preprocessing, count: int) -> Tensor:
+    """At most `count` images of a split, evenly spread, as a model sees them: float32 (B, C, H, W), always the same."""
+    pixels = Pixels(open_data(data, split), preprocessing, memory_bytes=0).evenly(count)
+    return model_images(pixels, preprocessing, torch.Generator().manual_seed(BINARY_SEED))
 
 
 class Batches:

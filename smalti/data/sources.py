@@ -23,6 +23,7 @@ import numpy as np
 from smalti.data.emoji import EmojiReader, read_table
 from smalti.data.splits import SPLITS, Split
 from smalti.errors import SmaltiError
+from smalti.images.pixels import recolour_pixels
 from smalti.images.reading import SUFFIXES, BadImage, find_images, read_image
 
 HELD_OUT_PERCENT = 5  # of images without a split of their own, for validation and for test each
@@ -157,17 +158,7 @@ class _Emoji(Reader):
         self.read = EmojiReader()
 
     def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        return read_image_array(self.read(index), channels)
-
-
-def read_image_array(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Give uint8 (H, W, C) another number of channels where needed."""
-    if pixels.shape[2] == channels:
-        return pixels
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=2)
-    grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return np.rint(grey).astype(np.uint8)[:, :, None]
+        return recolour_pixels(self.read(index), channels)
 
 
 class _Files(Reader):
@@ -222,7 +213,7 @@ class _Array(Reader):
         self.pixels = pixels
 
     def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        return read_image_array(self.pixels[index][:, :, None], channels)
+        return recolour_pixels(self.pixels[index][:, :, None], channels)
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -17,7 +17,7 @@ from smalti.data.sources import Source, open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.evaluation.metrics import mse, nominal_bits_per_pixel, psnr_db, ssim
-from smalti.images.pixels import binarize, to_float
+from smalti.images.pixels import model_images
 from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.ops.counts import perplexity, usage
@@ -68,7 +68,7 @@ def evaluate(
     """
     source = open_data(data, split)
     preprocessing = model.config.preprocessing
-    pixels = _pixels(model, source, progress=progress)
+    pixels = Pixels(source, preprocessing, progress=progress)
     if importance_samples and not model.bottleneck.has_prior:
         raise SmaltiError(
             "an autoencoder (identity bottleneck) has no p(z), so no likelihood; leave --importance_samples out"
@@ -95,23 +95,13 @@ def evaluate(
     }
 
 
-def _pixels(model: Autoencoder, source: Source, *, progress: bool = False) -> Pixels:
-    """A source's images as the model takes them."""
-    wanted = model.config.preprocessing
-    fixed = wanted.binarize == "fixed"
-    return Pixels(source, wanted.image_size, wanted.channels, fixed_binary=fixed, progress=progress)
-
-
 def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool) -> Iterator[Tensor]:
     """The split in order, as the model's images."""
     generator = torch.Generator().manual_seed(SEED)
     bar = tqdm(total=len(pixels), desc="evaluating", unit="image", file=sys.stderr, disable=not progress, leave=False)
     with bar:
         for batch in pixels.in_order(batch_size):
-            images = to_float(batch)
-            if model.config.preprocessing.binarize == "dynamic":
-                images = binarize(images, generator)
-            yield images.to(model.device)
+            yield model_images(batch, model.config.preprocessing, generator).to(model.device)
             bar.update(len(batch))
 
 
@@ -154,7 +144,7 @@ class _Totals:
             relaxed_distortion_nats=likelihood.nll(relaxed, images), relaxed_distortion_bits=self._bits(relaxed, images)
         )
         if model.bottleneck.has_prior:
-            sampled = model.decoder(model.bottleneck.sample(features).latents)
+            sampled = model.decoder(model.bottleneck.sample_posterior(features).latents)
             self._sum(
                 rate_nats=bottleneck.kl,
                 sampled_distortion_nats=likelihood.nll(sampled, images),
@@ -222,7 +212,7 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
     at_once = max(1, SAMPLED_VALUES // images.numel())
     for start in range(0, num_samples, at_once):
         count = min(at_once, num_samples - start)
-        latents, log_ratio = model.bottleneck.sample(features.repeat(count, 1, 1, 1))
+        latents, log_ratio = model.bottleneck.sample_posterior(features.repeat(count, 1, 1, 1))
         nll = model.likelihood.nll(model.decoder(latents), images.repeat(count, 1, 1, 1))
         log_weights = (log_ratio - nll).double().view(count, len(images))
         total = torch.logaddexp(total, log_weights.logsumexp(0))
@@ -231,9 +221,9 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
 
 def count_codes(model: Autoencoder, source: Source, batch_size: int = 64) -> Tensor:
     """How often each code occurs in a source's images, (q, K)."""
-    pixels = _pixels(model, source)
+    pixels = Pixels(source, model.config.preprocessing)
     bottleneck = model.codes_bottleneck
     counts = torch.zeros(bottleneck.num_codebooks, bottleneck.codebook_size, dtype=torch.int64)
-    for batch in pixels.in_order(batch_size):
-        counts += bottleneck.histogram(model.encode(to_float(batch))).cpu()
+    for images in _images(model, pixels, batch_size, progress=False):
+        counts += bottleneck.histogram(model.encode(images)).cpu()
     return counts

@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.data.batches import Pixels
-from smalti.data.sources import open_data
 from smalti.evaluation.metrics import mse, psnr_db
-from smalti.images.pixels import to_float
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.bottlenecks import DiscreteBottleneck, ResidualQuantizer
+from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.training.experiment import LossConfig
 from smalti.training.losses import autoencoder_loss
 
@@ -49,21 +46,13 @@ def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig, step: i
     return GradientNoise(deviation.item(), torch.stack(cosines).mean().item())
 
 
-def some_images(model: Autoencoder, data: str, split: str, count: int) -> Tensor:
-    """Images (count, C, H, W), evenly from a split, as the model takes them."""
-    wanted = model.config.preprocessing
-    source = open_data(data, split)  # pyright: ignore[reportArgumentType]
-    pixels = Pixels(source, wanted.image_size, wanted.channels, fixed_binary=wanted.binarize == "fixed", memory_bytes=0)
-    return to_float(pixels.evenly(count))
-
-
 def rate_distortion(model: Autoencoder, metrics: dict[str, Any], images: Tensor) -> list[tuple[float, float]]:
-    """(bits per pixel, PSNR in dB) of a model; a residual quantizer has a point for each number of its codebooks."""
+    """(bits per pixel, PSNR in dB) of a model, and of each prefix of its codebooks that decodes."""
     bottleneck, pixels = model.bottleneck, images[0, 0].numel()
     if not isinstance(bottleneck, DiscreteBottleneck):
         rate = metrics.get("rate_nats")
         return [] if rate is None else [(rate / math.log(2) / pixels, metrics["psnr_db"])]
-    if not isinstance(bottleneck, ResidualQuantizer):
+    if not bottleneck.prefix_decodable:
         return [(metrics["nominal_bits_per_pixel"], metrics["psnr_db"])]
     codes, points = model.encode(images), []
     for count in range(1, bottleneck.num_codebooks + 1):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder, using
-from smalti.models.bottlenecks import Categorical
+from smalti.models.bottlenecks import CategoricalPosterior
 from smalti.models.bottlenecks.base import unflatten_grid
 from smalti.models.bottlenecks.estimators import CATEGORICAL
 from smalti.training.losses import score_function_loss
@@ -52,7 +52,7 @@ def study(
     the other draws for the same image.
 
     Args:
-        model: with a `Categorical` bottleneck and at most 16,384 latent states.
+        model: with a `CategoricalPosterior` as its bottleneck and at most 16,384 latent states.
         images: (B, C, H, W) in [0, 1].
         temperatures: of the relaxations.
         draws: of each estimator, for each image.
@@ -63,14 +63,14 @@ def study(
         SmaltiError: another bottleneck, or too many states.
     """
     bottleneck = model.bottleneck
-    if not isinstance(bottleneck, Categorical):
+    if not isinstance(bottleneck, CategoricalPosterior):
         raise SmaltiError(f"the lab needs a categorical bottleneck, not {model.config.bottleneck['kind']!r}")
     with using(model), torch.random.fork_rng():
         torch.manual_seed(seed)
         cases = []
         for image in images.split(1):
             features = model.features(image)
-            logits = bottleneck._logits(features)
+            logits = bottleneck.logits(features)
             cases.append((image, features, logits, exact_gradient(model, image, features, logits)))
         pairs = list(itertools.product(CATEGORICAL, temperatures))
         bar = tqdm(pairs, desc="estimators", disable=not progress, leave=False)
@@ -98,7 +98,7 @@ def exact_gradient(model: Autoencoder, image: Tensor, features: Tensor, logits: 
 
 def _distortion(model: Autoencoder, image: Tensor, features: Tensor, weights: Tensor) -> Tensor:
     """-log p(x|z) in nats (n,) of one image for n assignments of weights (n, T, K)."""
-    assert isinstance(model.bottleneck, Categorical)
+    assert isinstance(model.bottleneck, CategoricalPosterior)
     vectors = (weights @ model.bottleneck.vectors).flatten(0, 1)
     latents = unflatten_grid(vectors, features.expand(len(weights), -1, -1, -1))
     return model.likelihood.nll(model.decoder(latents), image.expand(len(weights), -1, -1, -1))

@@ -64,7 +64,7 @@ def evaluate_prior(
             "nll_nats": nats,
             "bits": nats / math.log(2),
             "bits_per_code": nats * per_code,
-            "bits_per_dim": nats / math.log(2) / open_tokenizer(config).image_shape.num_dims,
+            "bits_per_dim": nats / math.log(2) / open_tokenizer(config).preprocessing.num_dims,
             "histogram_bits_per_code": floor * per_code,
             "uniform_bits_per_code": math.log2(config.codebook_size),
             "share_of_histogram": nats / floor,

@@ -1,27 +1,14 @@
 """What makes the codes that a prior models: a trained autoencoder, or the pixels themselves."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from smalti.images.pixels import to_uint8
+from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import Images, to_images
 from smalti.models.autoencoder import Autoencoder
 from smalti.priors.config import PixelLevels, PriorConfig
 from smalti.shapes import check_shape
-
-
-class ImageShape(NamedTuple):
-    """What a tokenizer takes in training."""
-
-    channels: int
-    size: int
-
-    @property
-    def num_dims(self) -> int:
-        """C * H * W."""
-        return self.channels * self.size * self.size
 
 
 class PixelTokenizer:
@@ -37,13 +24,9 @@ class PixelTokenizer:
 
     def __init__(self, pixels: PixelLevels):
         self.pixels = pixels
+        self.preprocessing = Preprocessing(image_size=pixels.image_size, channels=pixels.channels)
         self.source_hash = pixels.hash
         self.codebook_size = pixels.levels
-
-    @property
-    def image_shape(self) -> ImageShape:
-        """Channels and size of the images."""
-        return ImageShape(self.pixels.channels, self.pixels.image_size)
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images; binary ones are thresholded at one half."""
@@ -73,15 +56,9 @@ class TrainedTokenizer:
     """
 
     def __init__(self, model: Autoencoder):
-        self.model = model
+        self.model, self.preprocessing = model, model.config.preprocessing
         self.source_hash = model.source_hash
         self.codebook_size = model.codes_bottleneck.codebook_size
-
-    @property
-    def image_shape(self) -> ImageShape:
-        """Channels and size of the images that it was trained on."""
-        preprocessing = self.model.config.preprocessing
-        return ImageShape(preprocessing.channels, preprocessing.image_size)
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images."""

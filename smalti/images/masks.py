@@ -1,4 +1,4 @@
-"""Which part of an image is kept when the rest is drawn anew."""
+"""Inpainting masks: which part of an image is kept when the rest is sampled."""
 
 from pathlib import Path
 

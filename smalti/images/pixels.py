@@ -1,11 +1,20 @@
-"""The only place where pixel ranges change: uint8 HWC on disk <-> float [0, 1] NCHW in the models."""
+"""The only place where ranges and colours change: uint8 HWC on disk <-> float [0, 1] NCHW in the models, grey <-> RGB.
 
+Grey becomes colour by repetition. Colour becomes grey by the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B: for
+uint8 rounded as Pillow's mode "L" does, (19595 R + 38470 G + 7471 B + 2^15) >> 16; for floats as it is.
+"""
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from smalti.errors import SmaltiError
+from smalti.images.preprocessing import Preprocessing
 from smalti.shapes import check_shape
+
+LUMA = (0.299, 0.587, 0.114)
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -18,6 +27,38 @@ def to_uint8(images: Tensor) -> Tensor:
     """Turn float [0, 1] (B, C, H, W) into uint8 (B, H, W, C): clamped, rounded to the nearest level."""
     check_shape(images, "B C H W", "images")
     return images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def recolour_pixels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Give uint8 (..., H, W, C) 1 or 3 channels, where it has the other number."""
+    if pixels.shape[-1] == channels:
+        return pixels
+    if channels == 3:
+        return pixels.repeat(3, axis=-1)
+    *axes, width, _ = pixels.shape
+    rows = Image.fromarray(np.ascontiguousarray(pixels).reshape(-1, width, 3))
+    return np.array(rows.convert("L")).reshape(*axes, width, 1)
+
+
+def recolour_images(images: Tensor, channels: int) -> Tensor:
+    """Give float (..., C, H, W) 1 or 3 channels, where it has the other number; the repeated ones share memory."""
+    if images.shape[-3] == channels:
+        return images
+    if channels == 3:
+        return images.expand(*images.shape[:-3], 3, -1, -1)
+    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(-3, keepdim=True)
+
+
+def model_images(pixels: Tensor, preprocessing: Preprocessing, generator: torch.Generator | None = None) -> Tensor:
+    """Turn uint8 (B, H, W, C) of a data set into what a model sees: float32 (B, C, H, W), binarised anew if so trained.
+
+    Args:
+        pixels: as `smalti.data.batches.Pixels` gives them, where fixed binarisation has been done.
+        preprocessing: the model's.
+        generator: of the random numbers; by default torch's global one.
+    """
+    images = to_float(pixels)
+    return torch.bernoulli(images, generator=generator) if preprocessing.binarize == "dynamic" else images
 
 
 def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
@@ -35,11 +76,6 @@ def crop_to(images: Tensor, size: tuple[int, int]) -> Tensor:
             f"cannot crop images of {tuple(images.shape[-2:])} to {size}: the codes are of a smaller image"
         )
     return images[..., :height, :width]
-
-
-def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw every value of (B, C, H, W) in [0, 1] as a Bernoulli: the dynamic binarisation of MNIST."""
-    return torch.bernoulli(images, generator=generator)
 
 
 def shrink(pixels: Tensor, size: tuple[int, int]) -> Tensor:

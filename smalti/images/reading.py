@@ -12,10 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from smalti.errors import SmaltiError
 from smalti.images import jpeg
-from smalti.images.pixels import shrink, to_uint8
+from smalti.images.pixels import recolour_images, recolour_pixels, shrink, to_uint8
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm"}
-MODES = {1: "L", 3: "RGB"}
 LARGEST_PX = 200_000_000  # pixels; a file that claims more is taken for a decompression bomb
 
 
@@ -96,14 +95,10 @@ def _to_array(image: Image.Image, channels: int) -> np.ndarray:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    if image.mode != MODES[channels]:
-        image = (
-            image.convert("RGB").convert(MODES[channels])
-            if image.mode not in ("RGB", "L")
-            else image.convert(MODES[channels])
-        )
+    if image.mode not in ("RGB", "L"):
+        image = image.convert("RGB")
     array = np.array(image)
-    return array[:, :, None] if array.ndim == 2 else array
+    return recolour_pixels(array[:, :, None] if array.ndim == 2 else array, channels)
 
 
 def fit(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -135,8 +130,7 @@ def to_images(values: Images, channels: int) -> list[torch.Tensor]:
         values = read_image(values, channels)
     if isinstance(values, np.ndarray):
         values = np.require(values[:, :, None] if values.ndim == 2 else values, requirements=["C", "W"])
-        tensor = torch.from_numpy(values)
-        tensor = tensor.movedim(-1, -3)
+        tensor = torch.from_numpy(values).movedim(-1, -3)
     elif isinstance(values, torch.Tensor):
         tensor = values
     else:
@@ -147,17 +141,17 @@ def to_images(values: Images, channels: int) -> list[torch.Tensor]:
         raise SmaltiError(
             f"images must be ([B, ]C, H, W) tensors or ([B, ]H, W, C) arrays with C 1 or 3, not {tuple(values.shape)}"
         )
-    tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
+    if tensor.dtype == torch.uint8:
+        if tensor.shape[-3] != channels:
+            tensor = torch.from_numpy(recolour_pixels(tensor.movedim(-3, -1).cpu().numpy(), channels)).movedim(-1, -3)
+        tensor = tensor.float() / 255
+    tensor = tensor.float()
     low, high = (tensor.min().item(), tensor.max().item()) if tensor.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise SmaltiError(
             f"float images must lie in [0, 1]; these lie in [{low:.3g}, {high:.3g}]: divide by 255 or use uint8"
         )
-    if tensor.shape[-3] != channels:
-        grey = tensor.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-        tensor = (
-            (tensor * grey).sum(-3, keepdim=True) if channels == 1 else tensor.expand(*tensor.shape[:-3], 3, -1, -1)
-        )
+    tensor = recolour_images(tensor, channels)
     return list(tensor) if tensor.ndim == 4 else [tensor]
 
 

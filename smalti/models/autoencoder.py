@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.configs import build
 from smalti.errors import SmaltiError
 from smalti.images.pixels import crop_to, pad_to_multiple
 from smalti.images.reading import Images, to_images
-from smalti.models.bottlenecks import BOTTLENECKS, Bottleneck, BottleneckOutput, DiscreteBottleneck
+from smalti.models.bottlenecks import BOTTLENECKS, BottleneckOutput, DiscreteBottleneck
 from smalti.models.config import AutoencoderConfig
-from smalti.models.likelihoods import LIKELIHOODS, Likelihood
+from smalti.models.likelihoods import LIKELIHOODS
 from smalti.models.networks import NETWORKS
 from smalti.pretrained import Pretrained
 from smalti.shapes import check_shape
@@ -58,9 +57,9 @@ class Autoencoder(Pretrained):
         super().__init__()
         self.config = config
         channels = config.preprocessing.channels
-        self.networks = build(NETWORKS, config.networks, "networks")
-        self.bottleneck: Bottleneck = build(BOTTLENECKS, config.bottleneck, "bottleneck")
-        self.likelihood: Likelihood = build(LIKELIHOODS, {**config.likelihood, "channels": channels}, "likelihood")
+        self.networks = NETWORKS.build(config.networks)
+        self.bottleneck = BOTTLENECKS.build(config.bottleneck)
+        self.likelihood = LIKELIHOODS.build(config.likelihood, channels=channels)
         self.encoder = self.networks.encoder(channels, self.bottleneck.in_channels)
         self.decoder = self.networks.decoder(self.bottleneck.out_channels, self.likelihood.num_parameters)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
+from smalti.images.pixels import recolour_images
 
 EFFNET_STAGES = (0, 2, 4, 10, 15)  # the last block at each resolution: strides 2, 4, 8, 16, 32
 EFFNET_CENTRE, EFFNET_SCALE = 127 / 255, 128 / 255
@@ -67,16 +68,12 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         """One distance for each pair of images (B, C, H, W) in [0, 1]: (B,). Grey images are taken as colour."""
-        pairs = zip(self.features(_coloured(images)), self.features(_coloured(others)), strict=True)
+        pairs = zip(self.features(recolour_images(images, 3)), self.features(recolour_images(others, 3)), strict=True)
         distances = [
             (F.normalize(first, dim=1) - F.normalize(second, dim=1)).square().sum(1).flatten(1).mean(1)
             for first, second in pairs
         ]
         return sum(distances[1:], distances[0])
-
-
-def _coloured(images: Tensor) -> Tensor:
-    return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
 
 
 def perceptual_distance(name: str) -> PerceptualDistance:

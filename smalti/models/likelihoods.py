@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smalti.configs import Family
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import fp32_island
 from smalti.shapes import check_shape
@@ -295,13 +296,15 @@ class LogisticMixture(Likelihood):
         return (torch.stack(channels, dim=1) + 1) / 2
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {
-    "bernoulli": Bernoulli,
-    "gaussian": Gaussian,
-    "laplace": Laplace,
-    "logit_laplace": LogitLaplace,
-    "logistic_mixture": LogisticMixture,
-}
+LIKELIHOODS: Family[Likelihood] = Family(
+    "likelihood",
+    Likelihood,
+    bernoulli=Bernoulli,
+    gaussian=Gaussian,
+    laplace=Laplace,
+    logit_laplace=LogitLaplace,
+    logistic_mixture=LogisticMixture,
+)
 
 
 def open_bin(images: Tensor) -> tuple[Tensor, Tensor]:

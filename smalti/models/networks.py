@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from smalti.configs import Family
 from smalti.errors import SmaltiError
 
 
@@ -83,7 +84,7 @@ class ResidualBlock(nn.Module):
 class ResidualNetworks(Networks):
     """Groups of residual blocks with max-pooling (encoder) or nearest-neighbour upsampling (decoder) between them [1].
 
-    The defaults of `block_ratio`, `convolutions` and `pooling` are DALL-E's; its own networks are width=256, depth=2,
+    The defaults of `block_ratio` and `convolutions` are DALL-E's; its own networks are width=256, depth=2,
     stride=8, stem_kernel=7.
 
     Args:
@@ -95,7 +96,6 @@ class ResidualNetworks(Networks):
         block_ratio: a block's outer channels divided by its inner ones.
         convolutions: convolutions in a block, one of them 1x1 (next to the bottleneck's side), the others 3x3.
         stem_kernel: size of the encoder's first convolution, odd.
-        pooling: "max" or "average".
 
     References:
         [1] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, appendix A.1
@@ -111,7 +111,6 @@ class ResidualNetworks(Networks):
         block_ratio: int = 4,
         convolutions: int = 4,
         stem_kernel: int = 3,
-        pooling: Literal["max", "average"] = "max",
     ):
         if stride < 1 or stride & (stride - 1) or patch < 1 or patch & (patch - 1) or stride % patch:
             raise SmaltiError(
@@ -122,10 +121,8 @@ class ResidualNetworks(Networks):
                 f"need width >= block_ratio, depth >= 1, convolutions >= 2 and an odd stem_kernel, not width={width}, "
                 f"block_ratio={block_ratio}, depth={depth}, convolutions={convolutions}, stem_kernel={stem_kernel}"
             )
-        if pooling not in ("max", "average"):
-            raise SmaltiError(f"pooling must be 'max' or 'average', not {pooling!r}")
         self.stride, self.patch, self.depth, self.block_ratio = stride, patch, depth, block_ratio
-        self.convolutions, self.stem_kernel, self.pooling = convolutions, stem_kernel, pooling
+        self.convolutions, self.stem_kernel = convolutions, stem_kernel
         self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
         self.gain = 1 / (len(self.widths) * depth) ** 2
 
@@ -141,8 +138,7 @@ class ResidualNetworks(Networks):
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
         stem = Convolution(image_channels * self.patch**2, self.widths[0], self.stem_kernel)
-        pool = nn.MaxPool2d(2) if self.pooling == "max" else nn.AvgPool2d(2)
-        groups = self._groups(self.widths[0], self.widths, [3] * (self.convolutions - 1) + [1], pool)
+        groups = self._groups(self.widths[0], self.widths, [3] * (self.convolutions - 1) + [1], nn.MaxPool2d(2))
         fold = [nn.PixelUnshuffle(self.patch)] if self.patch > 1 else []
         return nn.Sequential(*fold, stem, *groups, nn.ReLU(), Head(self.widths[-1], features))
 
@@ -278,4 +274,6 @@ class MlpNetworks(Networks):
         return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, self.stride, self.stride)))
 
 
-NETWORKS: dict[str, type[Networks]] = {"residual": ResidualNetworks, "strided": StridedNetworks, "mlp": MlpNetworks}
+NETWORKS: Family[Networks] = Family(
+    "networks", Networks, residual=ResidualNetworks, strided=StridedNetworks, mlp=MlpNetworks
+)

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-from smalti.configs import build
 from smalti.pretrained import Pretrained
 from smalti.priors.config import PriorConfig
-from smalti.priors.family import PRIORS, Prior
+from smalti.priors.family import PRIORS
 from smalti.priors.text import FILE, TextTokenizer
 
 
@@ -28,8 +27,7 @@ class CodeModel(Pretrained):
         condition: dict[str, Any] = {"num_conditions": len(config.labels)} if config.labels else {}
         if config.text:
             condition = {"text_vocabulary": config.text.vocabulary, "text_length": config.text.length}
-        shape = {"codebook_size": config.codebook_size, "grid": config.grid}
-        self.prior: Prior = build(PRIORS, {**config.prior, **shape, **condition}, "prior")
+        self.prior = PRIORS.build(config.prior, codebook_size=config.codebook_size, grid=config.grid, **condition)
 
     def save_more(self, folder: Path) -> None:
         """The text tokens."""

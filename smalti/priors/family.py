@@ -1,5 +1,6 @@
 """The members of the family, by name."""
 
+from smalti.configs import Family
 from smalti.priors.base import CausalPrior, Conditions, Prior, Stepper
 from smalti.priors.masked_pixelcnn import MaskedPixelCNN
 from smalti.priors.maskgit import MaskGIT
@@ -8,15 +9,17 @@ from smalti.priors.pixelsnail import PixelSNAIL
 from smalti.priors.tables import Histogram, Uniform
 from smalti.priors.transformer import Transformer
 
-PRIORS: dict[str, type[Prior]] = {
-    "uniform": Uniform,
-    "histogram": Histogram,
-    "masked_pixelcnn": MaskedPixelCNN,
-    "pixelcnn": PixelCNN,
-    "pixelsnail": PixelSNAIL,
-    "transformer": Transformer,
-    "maskgit": MaskGIT,
-}
+PRIORS: Family[Prior] = Family(
+    "prior",
+    Prior,
+    uniform=Uniform,
+    histogram=Histogram,
+    masked_pixelcnn=MaskedPixelCNN,
+    pixelcnn=PixelCNN,
+    pixelsnail=PixelSNAIL,
+    transformer=Transformer,
+    maskgit=MaskGIT,
+)
 
 __all__ = [
     "PRIORS",

@@ -109,7 +109,7 @@ class Machine:
                 operation["table"] = self._pack(weight, source, parts, operation["function"] in (GATED, GLU))
             for name, value in operation.items():
                 record[name] = value.numbers if isinstance(value, Place) else _address(value)
-        self.records = self.records.view(np.int64).reshape(len(self.records), -1)
+        self.records = self.records.view(np.int64).reshape(len(self.records), OPERATION.itemsize // 8)
 
     # ------------------------------------------------------------------ memory
 

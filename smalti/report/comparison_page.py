@@ -16,17 +16,6 @@ from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.report import html
 from smalti.report.charts import curve_of, curves, panels
 
-HOW_GRADIENTS_PASS = {
-    "identity": "plainly",
-    "gaussian": "reparameterisation: the noise is an input, the latents a smooth function of it",
-    "vector_quantizer": "the nearest code vector is piecewise constant; the decoder's gradient is copied past it",
-    "residual_quantizer": "as VQ, past the sum of several code vectors",
-    "product_quantizer": "as VQ, in each group of channels",
-    "fsq": "rounding is piecewise constant; the gradient is copied past it and goes through tanh",
-    "binary_quantizer": "the sign is piecewise constant; the gradient is copied past it",
-    "categorical": "drawing a code is not differentiable; an estimator takes its place",
-}
-
 
 @dataclass
 class System:
@@ -201,12 +190,10 @@ def _usage(systems: Sequence[System]) -> str:
 def _gradients(systems: Sequence[System]) -> str:
     rows = []
     for system in systems:
-        config = system.models[0].config.bottleneck
-        how = HOW_GRADIENTS_PASS[str(config["kind"])]
-        estimator = f" ({config['estimator']})" if "estimator" in config else ""
-        rows.append(
-            [system.name, how + estimator, f"{system.noise.relative_deviation:.2f}", f"{system.noise.cosine:.3f}"]
-        )
+        bottleneck, noise = system.models[0].bottleneck, system.noise
+        estimator = f" ({bottleneck.estimator})" if bottleneck.estimator else ""
+        how = bottleneck.how_gradients_pass + estimator
+        rows.append([system.name, how, f"{noise.relative_deviation:.2f}", f"{noise.cosine:.3f}"])
     return html.table(["system", "how the gradient passes", "deviation / length", "cosine of two passes"], rows)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from smalti.data.batches import Pixels
+from smalti.data.batches import some_images
 from smalti.data.sources import open_data
+from smalti.data.splits import Split
 from smalti.evaluation.autoencoders import count_codes
 from smalti.files import atomic_path, write_text
 from smalti.images.contact_sheets import before_after, grid
-from smalti.images.pixels import to_float
 from smalti.models.autoencoder import Autoencoder
 from smalti.report import html
 from smalti.report.caption_samples import Drawn
@@ -24,12 +24,9 @@ from smalti.training.log import read_metrics
 SHOWN_IMAGES, COLUMNS = 64, 16
 
 
-def reconstructions(model: Autoencoder, data: str, split: str = "test") -> Image.Image:
+def reconstructions(model: Autoencoder, data: str, split: Split = "test") -> Image.Image:
     """Images of a split, evenly chosen, above their reconstructions."""
-    source = open_data(data, split)  # pyright: ignore[reportArgumentType]
-    preprocessing = model.config.preprocessing
-    pixels = Pixels(source, preprocessing.image_size, preprocessing.channels, memory_bytes=0)
-    images = to_float(pixels.evenly(SHOWN_IMAGES))
+    images = some_images(data, split, model.config.preprocessing, SHOWN_IMAGES)
     return before_after(images, model.reconstruct(images).cpu(), COLUMNS)
 
 

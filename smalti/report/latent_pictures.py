@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.images.contact_sheets import grid
+from smalti.images.pixels import recolour_images
 from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck
 
@@ -30,7 +31,7 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.
         latents = model.bottleneck(model.features(images)).latents
         height, width = latents.shape[2:]
         if model.bottleneck.has_prior:
-            drawn, caption = model.bottleneck.draw(DRAWN, height, width), "Drawn from p(z)"
+            drawn, caption = model.bottleneck.sample_prior(DRAWN, height, width), "Drawn from p(z)"
         else:
             mean, deviation = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
             drawn = mean + deviation * torch.randn(DRAWN, *latents.shape[1:])
@@ -59,9 +60,9 @@ def _code_pictures(
     first = codes if codes.ndim == 3 else codes[:, 0]
     colours = torch.rand(bottleneck.codebook_size, 3, generator=torch.Generator().manual_seed(1))
     maps = F.interpolate(colours[first].permute(0, 3, 1, 2), size=images.shape[-2:], mode="nearest")
-    shown = images[:8] if images.shape[1] == 3 else images[:8].expand(-1, 3, -1, -1)
     which = "The codes" if codes.ndim == 3 else "The first codebook's codes"
-    yield grid(torch.cat([shown, maps]), 8, ZOOM), f"{which} of images, each code in a colour of its own"
+    shown = torch.cat([recolour_images(images[:8], 3), maps])
+    yield grid(shown, 8, ZOOM), f"{which} of images, each code in a colour of its own"
     used = bottleneck.histogram(model.encode(images))[0].argsort(descending=True)
     chosen = used[torch.linspace(0, min(len(used), EDITED_AMONG) - 1, EDITS).long().unique()]
     rows = []

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from smalti.pretrained import Pretrained
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.bottlenecks import DiscreteBottleneck
+from smalti.priors.code_model import CodeModel
 from smalti.training.experiment import Experiment, PriorExperiment
 
 SHORT = ("psnr_db", "ssim", "usage", "perplexity", "distortion_nats", "rate_nats", "elbo_nats", "bits_per_dim",
@@ -21,7 +23,15 @@ def table(metrics: Mapping[str, float]) -> str:
     return f"| metric | value |\n|---|---|\n{rows}\n"
 
 
-def prior_card(model: Pretrained, experiment: PriorExperiment, evaluation: Mapping[str, Any] | None = None) -> str:
+def _own_code(*parts: object) -> list[str]:
+    """What a card says where parts of the model are not smalti's."""
+    modules = {type(part).__module__ for part in parts}
+    own = " and ".join(sorted(f"`{module}`" for module in modules if not module.startswith("smalti.")))
+    need = "by its author defines parts of it: name its file by `--code`, or import it before the model is loaded."
+    return [f"The module {own} {need}", ""] if own else []
+
+
+def prior_card(model: CodeModel, experiment: PriorExperiment, evaluation: Mapping[str, Any] | None = None) -> str:
     """The text of a prior's card; see `model_card`."""
     config = experiment.model
     given, prompt = "", ""
@@ -47,23 +57,27 @@ def prior_card(model: Pretrained, experiment: PriorExperiment, evaluation: Mappi
         f"images = generator({prompt}num=4)",
         "```",
         "",
+        *_own_code(model.prior),
     ]
     if evaluation:
         lines += [f"## Evaluation\n\n{evaluation['num_images']:,} images.\n", table(evaluation["metrics"])]
     return "\n".join(lines)
 
 
-def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[str, Any] | None = None) -> str:
+def model_card(model: Autoencoder, experiment: Experiment, evaluation: Mapping[str, Any] | None = None) -> str:
     """The text of the card.
 
     Args:
-        model: for its size.
+        model: for its size and its parts.
         experiment: how it was trained.
         evaluation: what `smalti.evaluation.autoencoders.evaluate` gave, once there is one.
     """
-    preprocessing, bottleneck = experiment.model.preprocessing, experiment.model.bottleneck
+    preprocessing, bottleneck = experiment.model.preprocessing, model.bottleneck
     colour = "colour" if preprocessing.channels == 3 else "grey"
-    codes = f", {bottleneck['codebook_size']} codes" if "codebook_size" in bottleneck else ""
+    codes, axes = "", ""
+    if isinstance(bottleneck, DiscreteBottleneck):
+        several = f"{bottleneck.num_codebooks} x " if bottleneck.num_codebooks > 1 else ""
+        codes, axes = f", {several}{bottleneck.codebook_size} codes", ", ".join(bottleneck.code_axes.split())
     lines = [
         "---",
         "library_name: smalti",
@@ -72,8 +86,8 @@ def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[st
         "---",
         f"# {experiment.recipe} on {experiment.data}",
         "",
-        f"An autoencoder with the bottleneck `{bottleneck['kind']}`{codes}: {model.num_parameters:,} parameters, "
-        "trained on "
+        f"An autoencoder with the bottleneck `{experiment.model.bottleneck['kind']}`{codes}: "
+        f"{model.num_parameters:,} parameters, trained on "
         f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.steps:,} steps of "
         f"{experiment.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
         "",
@@ -81,10 +95,11 @@ def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[st
         "from smalti import Autoencoder",
         "",
         'model = Autoencoder.from_pretrained("this folder")',
-        "codes = model.encode(images)      # (B, h, w) integers" if codes else "images = model.reconstruct(images)",
+        f"codes = model.encode(images)     # ({axes}) integers" if codes else "images = model.reconstruct(images)",
         *(["images = model.decode(codes)     # (B, C, H, W) in [0, 1]"] if codes else []),
         "```",
         "",
+        *_own_code(model.networks, bottleneck, model.likelihood),
     ]
     if evaluation:
         lines += [

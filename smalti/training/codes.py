@@ -15,7 +15,7 @@ from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.files import read_tensors, write_tensors
 from smalti.generate.tokenizer import PixelTokenizer, open_tokenizer
-from smalti.images.pixels import to_float
+from smalti.images.pixels import model_images
 from smalti.priors.config import PriorConfig
 from smalti.priors.text import TextTokenizer
 
@@ -116,9 +116,10 @@ def load_codes(
 def _encode(config: PriorConfig, data: str, split: Split, progress: bool) -> Tensor:
     """Codes as the smallest integers that hold them."""
     tokenizer = open_tokenizer(config)
-    channels, size = tokenizer.image_shape
-    pixels = Pixels(open_data(data, split), size, channels, progress=progress)
+    pixels = Pixels(open_data(data, split), tokenizer.preprocessing, progress=progress)
     if isinstance(tokenizer, PixelTokenizer) and tokenizer.codebook_size == 2:
         return torch.cat([batch.flatten(2) for batch in pixels.in_order(256)])
     small = torch.uint8 if tokenizer.codebook_size <= 256 else torch.int32
-    return torch.cat([tokenizer.encode(to_float(batch)).cpu().to(small) for batch in pixels.in_order(256)])
+    generator = torch.Generator().manual_seed(0)
+    images = (model_images(batch, tokenizer.preprocessing, generator) for batch in pixels.in_order(256))
+    return torch.cat([tokenizer.encode(batch).cpu().to(small) for batch in images])

@@ -1,6 +1,7 @@
 """What a recipe returns: a frozen description of one training. Without torch, so that `--help` is quick."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from smalti.errors import SmaltiError
@@ -18,12 +19,14 @@ class LossConfig:
         commitment_weight: of the term whose gradient reaches the encoder.
         codebook_weight: of the term whose gradient reaches the codebook (where averages do not teach it).
         entropy_weight: of the entropies of LFQ and BSQ.
+        penalty_weights: of other penalties, by the names that a bottleneck gives them.
     """
 
     beta: Schedule = Schedule(end=1.0)
     commitment_weight: float = 0.25
     codebook_weight: float = 1.0
     entropy_weight: float = 0.1
+    penalty_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

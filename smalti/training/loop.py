@@ -33,7 +33,7 @@ def train(
     experiment: Training,
     run: Path | str,
     *,
-    card: Callable[[Pretrained, Any], str] | None = None,
+    card: Callable[[Any, Any], str] | None = None,
     progress: bool = True,
 ) -> Path:
     """Train what `experiment` describes into the folder `run`; go on where an earlier call stopped.

@@ -2,6 +2,7 @@
 
     total = (distortion + beta * kl) / num_dims
             + commitment_weight * commitment + codebook_weight * codebook + entropy_weight * entropy
+            + the sum of penalty_weights[name] * penalty over the others that a bottleneck has
 
 `distortion` = -log p(x|z) and `kl` are nats per image: sums over an image, means over the batch. num_dims = C*H*W, so
 the first part is nats per dimension and DALL-E's beta = 6.6 is 6.6 here (they divide by 256*256*3 too). The penalties
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
 from smalti.training.experiment import LossConfig
 
@@ -45,10 +47,13 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, ste
         "commitment": config.commitment_weight,
         "codebook": config.codebook_weight,
         "entropy": config.entropy_weight,
+        **config.penalty_weights,
     }
 
     total = (distortion + config.beta(step) * kl) / images[0].numel()
     for name, penalty in bottleneck.penalties.items():
+        if name not in weights:
+            raise SmaltiError(f"the penalty {name!r} has no weight; give it one in LossConfig(penalty_weights=...)")
         total = total + weights[name] * penalty
     if bottleneck.log_prob is not None:
         score = score_function_loss(per_image, bottleneck.log_prob) / images[0].numel()

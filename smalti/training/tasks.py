@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smalti.data.batches import Batches, Pixels
+from smalti.data.batches import Batches, Pixels, some_images
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.images.contact_sheets import before_after
-from smalti.images.pixels import binarize, to_float
+from smalti.images.pixels import model_images
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.models.features import perceptual_distance
@@ -77,12 +77,9 @@ class AutoencoderTask(Task):
 
     def __init__(self, experiment: Experiment, device: str, progress: bool):
         self.experiment, self.device = experiment, device
-        preprocessing = experiment.model.preprocessing
-        size, channels = preprocessing.image_size, preprocessing.channels
-        self.fixed = preprocessing.binarize == "fixed"
-        source = open_data(experiment.data, "train")
-        self.pixels = Pixels(source, size, channels, fixed_binary=self.fixed, progress=progress)
-        self.shown = self._some_images(size, channels)
+        self.preprocessing = experiment.model.preprocessing
+        self.pixels = Pixels(open_data(experiment.data, "train"), self.preprocessing, progress=progress)
+        self.shown = self._some_images()
         self.autoencoder = Autoencoder(experiment.model).to(device).train()
         bottleneck = self.autoencoder.bottleneck
         discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
@@ -90,7 +87,7 @@ class AutoencoderTask(Task):
         self.counted: list[tuple[Tensor, int]] = []  # counts of a batch's codes, and how many they are
         photo = experiment.photo
         self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
-        self.adversary = Adversary(photo, channels, device) if photo.adversarial_weight else None
+        self.adversary = Adversary(photo, self.preprocessing.channels, device) if photo.adversarial_weight else None
         self.restarted = torch.zeros(())
 
     @property
@@ -98,14 +95,12 @@ class AutoencoderTask(Task):
         """The autoencoder, on its device."""
         return self.autoencoder
 
-    def _some_images(self, size: int, channels: int) -> Tensor:
+    def _some_images(self) -> Tensor:
         """A few images to look at while training, evenly from the validation split where there is one."""
         try:
-            source = open_data(self.experiment.data, "validation")
+            return some_images(self.experiment.data, "validation", self.preprocessing, NUM_SAMPLES)
         except SmaltiError:
-            source = open_data(self.experiment.data, "train")
-        pixels = Pixels(source, size, channels, fixed_binary=self.fixed, memory_bytes=0)
-        return to_float(pixels.evenly(NUM_SAMPLES))
+            return some_images(self.experiment.data, "train", self.preprocessing, NUM_SAMPLES)
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches of uint8 images."""
@@ -120,9 +115,7 @@ class AutoencoderTask(Task):
 
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The one loss of the family."""
-        images = to_float(batch.to(self.device, non_blocking=True))
-        if self.experiment.model.preprocessing.binarize == "dynamic":
-            images = binarize(images)
+        images = model_images(batch.to(self.device, non_blocking=True), self.preprocessing)
         loss = self._photo_loss(images, autoencoder_loss(self.autoencoder, images, self.experiment.loss, step), step)
         if loss.codes is not None:
             self.counted.append((self.autoencoder.codes_bottleneck.histogram(loss.codes), loss.codes.numel()))

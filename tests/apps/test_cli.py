@@ -189,7 +189,7 @@ def test_bad_input_is_one_line_with_status_1(runs, image_folder, tmp_path, capsy
             "at least 2, not 1",
         ),
         (["train", "dvae", "--data", image_folder, "--out", runs / "ae", *TRAIN], "other settings"),
-        (["train", f"{tmp_path}/none.py:f", "--out", tmp_path / "r"], "no such file"),
+        (["train", f"{tmp_path}/none.py:f", "--out", tmp_path / "r"], "no such Python file"),
     ]
     for argv, message in cases:
         assert message in complaint(capsys, *argv), argv

@@ -2,15 +2,16 @@
 
 import json
 import re
+import struct
 
+import numpy as np
 import pytest
 import torch
 
 from smalti.apps.cli import main
-from smalti.apps.compare import SYSTEMS, rate
-from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
 from smalti.report.comparison_page import System, flag_rates
 
+SYSTEMS = ("ae", "vae", "vqvae", "dvae", "fsq", "lfq", "bsq", "rvq", "pq")
 SMALL = ["--image_size", "16", "--width", "8", "--steps", "3", "--batch_size", "4", "--codebook_size", "64"]
 
 
@@ -60,19 +61,12 @@ def test_unequal_rates_are_flagged():
     assert "fsq spends 600 bits an image, vqvae 576" in flag_rates([system("vqvae", 576.0), system("fsq", 600.0)])[0]
 
 
-@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"ae", "vae"}))
-@pytest.mark.parametrize("bits", range(2, 13))
-def test_rates_are_those_of_the_codebook_size(name, bits):
-    spec = dict(SYSTEMS[name](**rate(name, 2**bits)).model.bottleneck)
-    bottleneck = BOTTLENECKS[spec.pop("kind")](**spec)
-    assert isinstance(bottleneck, DiscreteBottleneck)
-    assert bottleneck.codebook_size**bottleneck.num_codebooks == 2**bits
-
-
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--systems", "vqvae,gan"], "unknown system 'gan'"),
+        (["--systems", "vqvae,gan"], "unknown recipe 'gan'"),
+        (["--systems", "ae,mnist_vae"], "mnist_vae cannot be compared: got an unexpected keyword argument"),
+        (["--systems", "pixelcnn"], "pixelcnn cannot be compared: missing a required argument: 'tokenizer'"),
         (["--systems", "ae,ae"], "different names separated by commas, not 'ae,ae'"),
         (["--codebook_size", "500"], "power of two, at least 4, not 500"),
         (["--seeds", "0"], "seeds must be at least 1, not 0"),
@@ -96,6 +90,27 @@ def test_the_lab_draws_its_page(tmp_path, image_folder, capsys):
     capsys.readouterr()
     assert main([*command, "--draws", "1"]) == 1
     assert "draws must be at least 2, not 1" in capsys.readouterr().err
+
+
+def test_the_lab_shows_a_model_the_binary_images_that_it_was_trained_on(tmp_path, monkeypatch):
+    from smalti.evaluation import estimators
+
+    shown = []
+    study = estimators.study
+    monkeypatch.setattr(
+        estimators, "study", lambda model, images, **more: shown.append(images) or study(model, images, **more)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(
+        struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes()
+    )
+    (tmp_path / "train-images-idx3-ubyte").write_bytes((tmp_path / "t10k-images-idx3-ubyte").read_bytes())
+    run = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", "2", "--batch_size", "4"]
+    small = ["--variables", "1", "--classes", "3", "--hidden", "[8]", "--binarize", "fixed"]
+    assert main(["train", "mnist_categorical", *run, *small]) == 0
+    lab = ["--run", str(tmp_path / "run"), "--data", str(tmp_path), "--out", str(tmp_path / "lab")]
+    assert main(["estimators", *lab, "--num_images", "2", "--draws", "16"]) == 0
+    assert set(shown[0].unique().tolist()) == {0.0, 1.0}
 
 
 def test_the_lab_refuses_other_models_and_too_many_states(tmp_path, image_folder, capsys):

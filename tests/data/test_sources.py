@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 
 from conftest import draw_image
-from smalti.data.batches import Batches, Pixels, augmented
+from smalti.data.batches import Batches, Pixels, augmented, some_images
 from smalti.data.emoji import read_table
 from smalti.data.sources import open_data, read_idx
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
+from smalti.images.preprocessing import Preprocessing
+
+SMALL, TINY = Preprocessing(image_size=16), Preprocessing(image_size=8)
 
 # ------------------------------------------------------------------ emoji
 
@@ -101,9 +104,9 @@ def test_bad_files_in_a_folder_are_skipped_and_counted(tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_bytes(b"no image")
     with pytest.warns(UserWarning, match="skipped 2 bad images; the first: .*empty.png"):
-        pixels = Pixels(open_data(tmp_path), 8)
+        pixels = Pixels(open_data(tmp_path), TINY)
     assert len(pixels) == 3 and len(pixels.bad) == 2
-    streamed = Pixels(open_data(tmp_path), 8, memory_bytes=0)
+    streamed = Pixels(open_data(tmp_path), TINY, memory_bytes=0)
     assert streamed.gather([0, 1, 2, 3, 4]).shape == (5, 8, 8, 3)
 
 
@@ -112,7 +115,7 @@ def test_reading_by_threads_leaves_the_filters_of_warnings_as_they_were(image_fo
     monkeypatch.setattr("smalti.data.batches.reading_threads", lambda: 8)
     before = list(warnings.filters)
     for _ in range(20):
-        Pixels(open_data(image_folder), 8)
+        Pixels(open_data(image_folder), TINY)
         assert warnings.filters == before
 
 
@@ -120,7 +123,7 @@ def test_too_few_good_images_is_an_error(tmp_path):
     Image.fromarray(draw_image(0)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     with pytest.raises(SmaltiError, match="only 1 of 2 images can be read; the first: .*b.png"):
-        Pixels(open_data(tmp_path), 8)
+        Pixels(open_data(tmp_path), TINY)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +220,14 @@ def test_bad_parquet_is_named(tmp_path):
 
 
 def test_streamed_batches_equal_those_in_memory(image_folder):
-    held = Batches(Pixels(open_data(image_folder), 16), 5, seed=3, augment="flip_shift")
-    streamed = Batches(Pixels(open_data(image_folder), 16, memory_bytes=0), 5, seed=3, augment="flip_shift", workers=2)
+    held = Batches(Pixels(open_data(image_folder), SMALL), 5, seed=3, augment="flip_shift")
+    streamed = Batches(
+        Pixels(open_data(image_folder), SMALL, memory_bytes=0),
+        5,
+        seed=3,
+        augment="flip_shift",
+        workers=2,
+    )
     assert held.pixels.memory is not None and streamed.pixels.memory is None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch about forking
@@ -228,7 +237,7 @@ def test_streamed_batches_equal_those_in_memory(image_folder):
 
 
 def test_a_batch_is_a_function_of_seed_rank_and_step(image_folder):
-    pixels = Pixels(open_data(image_folder), 16)
+    pixels = Pixels(open_data(image_folder), SMALL)
     make = lambda **options: Batches(pixels, 4, **{"seed": 0, "augment": "flip", **options})  # noqa: E731
     assert torch.equal(make().batch(7), make().batch(7))
     assert not torch.equal(make().batch(7), make().batch(8))
@@ -238,7 +247,7 @@ def test_a_batch_is_a_function_of_seed_rank_and_step(image_folder):
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_an_epoch_shows_every_image_once(image_folder, world):
-    pixels = Pixels(open_data(image_folder), 16)
+    pixels = Pixels(open_data(image_folder), SMALL)
     batches = [Batches(pixels, 5, seed=0, rank=rank, world=world) for rank in range(world)]
     for epoch in range(2):
         places = range(epoch * 40, epoch * 40 + 40)
@@ -257,10 +266,20 @@ def test_augmentation_keeps_the_source_untouched_and_the_size():
         assert np.array_equal(pixels, before)
 
 
+@pytest.mark.parametrize("binarize", ["fixed", "dynamic"])
+def test_some_images_are_those_that_the_model_sees(image_folder, binarize):
+    """A model of binary images was shown grey ones wherever somebody forgot how it was trained."""
+    preprocessing = Preprocessing(image_size=16, channels=1, binarize=binarize)
+    images = some_images(str(image_folder), "train", preprocessing, 5)
+    assert images.shape == (5, 1, 16, 16) and set(images.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(images, some_images(str(image_folder), "train", preprocessing, 5))
+
+
 def test_fixed_binarisation_is_a_draw_that_never_changes(image_folder):
     source = open_data(image_folder, "train")
-    grey, binary = Pixels(source, 16, 1), Pixels(source, 16, 1, fixed_binary=True)
-    streamed = Pixels(source, 16, 1, fixed_binary=True, memory_bytes=0)
+    fixed = Preprocessing(image_size=16, channels=1, binarize="fixed")
+    grey, binary = Pixels(source, Preprocessing(image_size=16, channels=1)), Pixels(source, fixed)
+    streamed = Pixels(source, fixed, memory_bytes=0)
     everything = range(len(source))
     drawn = binary.gather(everything)
     assert set(np.unique(drawn)) <= {0, 255}

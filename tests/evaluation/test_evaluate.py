@@ -62,7 +62,7 @@ def test_perplexity_is_over_the_whole_set_not_a_mean_over_batches(image_folder):
     from smalti.data.sources import open_data
     from smalti.images.pixels import to_float
 
-    pixels = Pixels(open_data(image_folder), 16)
+    pixels = Pixels(open_data(image_folder), model.config.preprocessing)
     codes = model.encode(to_float(torch.from_numpy(pixels.memory))).numpy()
     assert result["perplexity"] == pytest.approx(reference.perplexity(codes), rel=1e-6)
     assert result["usage"] == len(np.unique(codes)) / 16

@@ -6,8 +6,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from conftest import own_members
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
+from smalti.models.bottlenecks import BOTTLENECKS, Bottleneck, DiscreteBottleneck
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, NEAREST
 from smalti.schedules import cosine
@@ -40,6 +41,7 @@ MEMBERS = {
     "dvae learned prior": {"kind": "categorical", "prior_grid": (SIDE, SIDE), **CODEBOOK},
     **{f"dvae {name}": {"kind": "categorical", "estimator": name, **CODEBOOK} for name in CATEGORICAL},
 }
+MEMBERS |= {kind: {"kind": kind, **options} for kind, options in own_members(BOTTLENECKS).items()}
 DISCRETE = [name for name, spec in MEMBERS.items() if issubclass(BOTTLENECKS[spec["kind"]], DiscreteBottleneck)]
 
 
@@ -65,8 +67,13 @@ def bottleneck(request):
 
 
 @pytest.fixture(params=DISCRETE)
-def discrete(request):
-    return make(request.param)
+def discrete_name(request):
+    return request.param
+
+
+@pytest.fixture
+def discrete(discrete_name):
+    return make(discrete_name)
 
 
 def test_a_training_step_asks_the_device_for_nothing(bottleneck, monkeypatch):
@@ -88,6 +95,7 @@ def test_output_has_the_stated_shapes_and_types(bottleneck, training):
     assert out.latents.shape == (3, bottleneck.out_channels, SIDE, SIDE)
     assert out.latents.dtype == torch.float32
     assert out.kl.shape == (3,)
+    assert bottleneck.how_gradients_pass
     assert all(penalty.shape == () for penalty in out.penalties.values())
     if isinstance(bottleneck, DiscreteBottleneck):
         assert out.codes.shape == (3, *bottleneck.grid_shape(SIDE, SIDE))
@@ -186,9 +194,9 @@ def test_wrong_number_of_channels_is_an_error_that_states_both_shapes(bottleneck
 def test_posterior_sample_of_members_with_a_prior(bottleneck):
     if not bottleneck.has_prior:
         with pytest.raises(SmaltiError, match="no ELBO"):
-            bottleneck.sample(features(bottleneck, 1))
+            bottleneck.sample_posterior(features(bottleneck, 1))
         return
-    sample = bottleneck.eval().sample(features(bottleneck, 3))
+    sample = bottleneck.eval().sample_posterior(features(bottleneck, 3))
     assert sample.latents.shape == (3, bottleneck.out_channels, SIDE, SIDE)
     assert sample.log_ratio.shape == (3,)
 
@@ -198,7 +206,7 @@ def test_mean_log_ratio_is_minus_kl(bottleneck):
         return
     bottleneck.eval()
     inputs = features(bottleneck, 1)
-    ratios = bottleneck.sample(inputs.expand(4000, -1, -1, -1)).log_ratio
+    ratios = bottleneck.sample_posterior(inputs.expand(4000, -1, -1, -1)).log_ratio
     error = ratios.std() / 4000**0.5
     assert (ratios.mean() + bottleneck(inputs).kl[0]).abs() < 5 * error + 1e-3
 
@@ -279,13 +287,31 @@ def test_kl_is_at_most_the_uniform_rate(discrete):
     assert (kl <= discrete.uniform_kl(features(discrete, 4)) + 1e-3).all()
 
 
+def test_at_a_rate_each_position_costs_its_bits(discrete_name):
+    member = BOTTLENECKS[MEMBERS[discrete_name]["kind"]]
+    for bits in range(2, 13):
+        bottleneck = BOTTLENECKS.build({**MEMBERS[discrete_name], **member.at_rate(bits)})
+        assert bottleneck.codebook_size**bottleneck.num_codebooks == 2**bits
+
+
+def test_a_prefix_of_the_codes_decodes_where_it_is_said_to(discrete):
+    codes = discrete.encode(features(discrete, 2))
+    if discrete.prefix_decodable:
+        parts = [discrete.decode(codes[:, :count]) for count in range(1, discrete.num_codebooks + 1)]
+        assert {part.shape for part in parts} == {parts[-1].shape}
+        assert torch.equal(parts[-1], discrete.decode(codes)) and not torch.equal(parts[0], parts[-1])
+    elif discrete.num_codebooks > 1:
+        with pytest.raises(SmaltiError, match="codes at each position, not 1"):
+            discrete.decode(codes[:, :1])
+
+
 def test_every_public_member_is_under_the_laws():
     assert {spec["kind"] for spec in MEMBERS.values()} == set(BOTTLENECKS)
     estimators = {(spec["kind"], spec["estimator"]) for spec in MEMBERS.values() if "estimator" in spec}
     wanted = {("categorical", name) for name in CATEGORICAL} | {("vector_quantizer", name) for name in NEAREST}
     assert estimators | {("vector_quantizer", "straight_through")} == wanted
-    known = set(all_subclasses(next(iter(BOTTLENECKS.values())).__mro__[1]))
-    assert set(BOTTLENECKS.values()) == {cls for cls in known if not cls.__abstractmethods__}
+    final = {cls for cls in all_subclasses(Bottleneck) if not cls.__abstractmethods__}
+    assert {cls for cls in final if cls.__module__.startswith("smalti.")} <= set(BOTTLENECKS.values())
 
 
 def all_subclasses(cls):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from conftest import own_members
 from smalti.errors import SmaltiError
 from smalti.models.likelihoods import LIKELIHOODS
 
@@ -18,6 +19,7 @@ MEMBERS = {
     "logit_laplace": {},
     "logistic_mixture": {"num_components": 3},
 }
+MEMBERS |= own_members(LIKELIHOODS)
 EIGHT_BIT = [name for name in MEMBERS if name != "bernoulli"]
 DENSITIES = [name for name in EIGHT_BIT if name != "logistic_mixture"]
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from conftest import own_members
 from smalti.errors import SmaltiError
 from smalti.priors.family import PRIORS
 from smalti.priors.sampling import Rules, draw, keep_top_k, keep_top_p
@@ -28,6 +29,7 @@ MEMBERS = {
     "maskgit text": {"width": 16, "layers": 1, "heads": 2, "text_vocabulary": 5, "text_length": 4},
     "transformer text": {"width": 16, "layers": 2, "heads": 2, "text_vocabulary": 5, "text_length": 4},
 }
+MEMBERS |= own_members(PRIORS)
 
 
 def make(name, codebook_size=K, grid=GRID, spread=1.0):

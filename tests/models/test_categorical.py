@@ -27,7 +27,7 @@ def test_noise_is_standard_gumbel():
 def test_kl_equals_the_numpy_reference(logits):
     bottleneck = make(logits=logits, in_channels=3).eval()
     features = torch.randn(2, 3, 2, 2)
-    expected = reference.categorical_kl_to_uniform(bottleneck._logits(features).detach().view(2, 4, 6).numpy())
+    expected = reference.categorical_kl_to_uniform(bottleneck.logits(features).detach().view(2, 4, 6).numpy())
     torch.testing.assert_close(
         bottleneck(features).kl.detach(), torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4
     )
@@ -38,7 +38,7 @@ def test_distance_logits_are_scaled_negative_squared_distances():
     features = torch.randn(1, 3, 1, 1)
     distances = (bottleneck.codebook.vectors - features.view(1, 3)).square().sum(1)
     expected = (-bottleneck.log_scale.exp() * distances).log_softmax(0)
-    torch.testing.assert_close(bottleneck._logits(features).log_softmax(1)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(bottleneck.logits(features).log_softmax(1)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_kl_does_not_depend_on_the_temperature():
@@ -74,7 +74,7 @@ def test_soft_latents_equal_the_formula_for_the_same_noise():
     torch.manual_seed(5)
     latents = bottleneck(features).latents
     torch.manual_seed(5)
-    logits = bottleneck._logits(features)
+    logits = bottleneck.logits(features)
     noise = seeded_gumbel(logits.detach(), int(torch.randint(1 << 62, ())))
     weights = torch.softmax((logits + noise) / 0.7, 1)
     torch.testing.assert_close(latents.permute(0, 2, 3, 1).reshape(-1, 3), weights @ bottleneck.codebook.vectors)
@@ -83,8 +83,8 @@ def test_soft_latents_equal_the_formula_for_the_same_noise():
 def test_samples_follow_the_posterior():
     bottleneck = make().eval()
     features = torch.randn(1, 3, 1, 1)
-    probabilities = bottleneck._logits(features).softmax(1)[0].detach()
-    latents = bottleneck.sample(features.expand(20_000, -1, -1, -1)).latents.view(-1, 3).detach()
+    probabilities = bottleneck.logits(features).softmax(1)[0].detach()
+    latents = bottleneck.sample_posterior(features.expand(20_000, -1, -1, -1)).latents.view(-1, 3).detach()
     codes = torch.cdist(latents, bottleneck.codebook.vectors.detach()).argmin(1)
     frequencies = torch.bincount(codes, minlength=6) / 20_000
     assert (frequencies - probabilities).abs().max() < 0.015

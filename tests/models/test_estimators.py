@@ -6,8 +6,8 @@ import torch
 from smalti.models.bottlenecks.estimators import (
     CATEGORICAL,
     NEAREST,
-    draw_one_hot,
     rotate,
+    sample_one_hot,
 )
 from smalti.ops.gumbel_noise import standard_gumbel
 
@@ -94,7 +94,7 @@ def test_extreme_logits_give_finite_gradients():
 def test_draws_do_not_depend_on_the_size_of_the_noise_tensor():
     noise = standard_gumbel(torch.empty(100_000))
     assert noise.isfinite().all()
-    assert draw_one_hot(torch.tensor([[50.0, 0.0]])).tolist() == [[1.0, 0.0]]
+    assert sample_one_hot(torch.tensor([[50.0, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
 # ------------------------------------------------------------------ nearest code vectors

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.ops.counts import perplexity, usage
@@ -32,6 +33,18 @@ def test_loss_is_the_equation(system):
     expected = (terms["distortion_nats"] + 6.6 * terms["kl_nats"]) / (3 * 8 * 8)
     expected += 0.3 * terms.get("commitment", 0.0) + 0.7 * terms.get("codebook", 0.0)
     assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_penalty_of_another_name_needs_a_weight(monkeypatch):
+    model, images = make("ae").eval(), torch.rand(2, 3, 8, 8)
+    forward = model.bottleneck._forward
+    spread = lambda features: forward(features)._replace(penalties={"spread": features.square().mean()})  # noqa: E731
+    without = autoencoder_loss(model, images, LossConfig(), 0).total
+    monkeypatch.setattr(model.bottleneck, "_forward", spread)
+    loss = autoencoder_loss(model, images, LossConfig(penalty_weights={"spread": 0.5}), 0)
+    torch.testing.assert_close(loss.total, without + 0.5 * loss.terms["spread"])
+    with pytest.raises(SmaltiError, match="the penalty 'spread' has no weight"):
+        autoencoder_loss(model, images, LossConfig(), 0)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -1,8 +1,11 @@
 """The part in which AE, VAE, VQ-VAE and dVAE differ; one file a member."""
 
+from smalti.configs import Family
 from smalti.models.bottlenecks.base import (
     Bottleneck,
     BottleneckOutput,
+    CategoricalPosterior,
+    DeterministicQuantizer,
     DiscreteBottleneck,
     PosteriorSample,
 )
@@ -16,16 +19,18 @@ from smalti.models.bottlenecks.product import ProductQuantizer
 from smalti.models.bottlenecks.residual import ResidualQuantizer
 from smalti.models.bottlenecks.vector import VectorQuantizer
 
-BOTTLENECKS: dict[str, type[Bottleneck]] = {
-    "identity": Identity,
-    "gaussian": Gaussian,
-    "vector_quantizer": VectorQuantizer,
-    "residual_quantizer": ResidualQuantizer,
-    "product_quantizer": ProductQuantizer,
-    "fsq": FSQ,
-    "binary_quantizer": BinaryQuantizer,
-    "categorical": Categorical,
-}
+BOTTLENECKS: Family[Bottleneck] = Family(
+    "bottleneck",
+    Bottleneck,
+    identity=Identity,
+    gaussian=Gaussian,
+    vector_quantizer=VectorQuantizer,
+    residual_quantizer=ResidualQuantizer,
+    product_quantizer=ProductQuantizer,
+    fsq=FSQ,
+    binary_quantizer=BinaryQuantizer,
+    categorical=Categorical,
+)
 
 __all__ = [
     "BOTTLENECKS",
@@ -34,6 +39,8 @@ __all__ = [
     "Bottleneck",
     "BottleneckOutput",
     "Categorical",
+    "CategoricalPosterior",
+    "DeterministicQuantizer",
     "DiscreteBottleneck",
     "Gaussian",
     "Identity",

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,11 @@ class BottleneckOutput(NamedTuple):
     codes: Tensor | None  # (B, *grid) int64 in [0, K); None when continuous
     kl: Tensor  # (B,) nats per image, KL(q(z|x) || p(z))
     penalties: dict[str, Tensor]  # scalars, UNWEIGHTED, e.g. {"commitment": ..., "codebook": ...}
-    log_prob: Tensor | None = None  # (B,) nats, ln q(drawn codes | x) with gradient: only for REINFORCE
+    log_prob: Tensor | None = None  # (B,) nats, ln q(sampled codes | x) with gradient: only for REINFORCE
 
 
 class PosteriorSample(NamedTuple):
-    """A draw z ~ q(z|x), for bounds on log p(x)."""
+    """A sample z ~ q(z|x), for bounds on log p(x)."""
 
     latents: Tensor  # (B, D, h, w)
     log_ratio: Tensor  # (B,) nats per image, log p(z) - log q(z|x)
@@ -52,16 +52,25 @@ class Bottleneck(nn.Module, ABC):
         in_channels: channels of the features that the encoder has to make.
         out_channels: D, channels of the latents that the decoder gets.
         has_prior: whether there is a p(z), so that an ELBO exists.
+        how_gradients_pass: from the latents to the features, a phrase for people.
+        estimator: the name of the gradient estimator, where there is a choice.
     """
 
     in_channels: int
     out_channels: int
     has_prior: bool = True
+    how_gradients_pass: ClassVar[str] = ""
+    estimator: str = ""
+
+    @classmethod
+    def at_rate(cls, bits: int) -> dict[str, Any]:
+        """The options with which it spends `bits` at each grid position; none where latents are continuous."""
+        return {}
 
     def forward(self, features: Tensor) -> BottleneckOutput:
         """Map features (B, in_channels, h, w) to latents, codes, KL and penalties, in float32 even under autocast.
 
-        In training mode a stochastic member draws noise; in eval mode the result is a function of the features.
+        In training mode a stochastic member adds noise; in eval mode the result is a function of the features.
 
         Raises:
             SmaltiError: the features have another shape.
@@ -70,33 +79,33 @@ class Bottleneck(nn.Module, ABC):
         with fp32_island(features):
             return self._forward(features.float())
 
-    def sample(self, features: Tensor) -> PosteriorSample:
-        """Draw z ~ q(z|x) and its log p(z) - log q(z|x), nats per image.
+    def sample_posterior(self, features: Tensor) -> PosteriorSample:
+        """Sample z ~ q(z|x), with its log p(z) - log q(z|x), nats per image.
 
         Raises:
             SmaltiError: the bottleneck has no prior.
         """
         check_shape(features, "B C h w", "features", C=self.in_channels)
         with fp32_island(features):
-            return self._sample(features.float())
+            return self._sample_posterior(features.float())
 
-    def draw(self, num: int, h: int, w: int) -> Tensor:
-        """Latents (num, D, h, w) drawn from p(z), from torch's global generator.
+    def sample_prior(self, num: int, h: int, w: int) -> Tensor:
+        """Sample latents (num, D, h, w) from p(z), with torch's global generator.
 
         Raises:
             SmaltiError: the bottleneck has no prior.
         """
         with torch.no_grad():
-            return self._draw(num, h, w)
+            return self._sample_prior(num, h, w)
 
     @abstractmethod
     def _forward(self, features: Tensor) -> BottleneckOutput: ...
 
     @abstractmethod
-    def _draw(self, num: int, h: int, w: int) -> Tensor: ...
+    def _sample_prior(self, num: int, h: int, w: int) -> Tensor: ...
 
     @abstractmethod
-    def _sample(self, features: Tensor) -> PosteriorSample: ...
+    def _sample_posterior(self, features: Tensor) -> PosteriorSample: ...
 
     def anneal(self, step: int) -> dict[str, float]:
         """Set what follows a schedule for optimiser step `step`; reports what was set. Called before the step."""
@@ -118,11 +127,19 @@ class DiscreteBottleneck(Bottleneck):
     Attributes:
         codebook_size: K.
         num_codebooks: q, codes at each grid position; where it is more than 1 the codes are (B, q, h, w).
+        code_axes: of a batch of codes, see `smalti.shapes`.
+        prefix_decodable: whether `decode` takes the first n of the q codes too: (B, n, h, w).
     """
 
     codebook_size: int
     num_codebooks: int = 1
     code_axes: str = "B h w"
+    prefix_decodable: ClassVar[bool] = False
+
+    @classmethod
+    def at_rate(cls, bits: int) -> dict[str, Any]:
+        """The options with which a code has `bits`: K = 2^bits."""
+        return {"codebook_size": 2**bits}
 
     def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
         """The shape of one image's codes for an h x w grid of features."""
@@ -134,7 +151,7 @@ class DiscreteBottleneck(Bottleneck):
         return torch.stack([code_counts(part, self.codebook_size) for part in each])
 
     def uniform_kl(self, features: Tensor) -> Tensor:
-        """KL of one certain code at each position to the uniform distribution: h*w*q*ln K nats, (B,)."""
+        """KL of a deterministic code at each position to the uniform distribution: h*w*q*ln K nats, (B,)."""
         positions = features.shape[2] * features.shape[3] * self.num_codebooks
         return features.new_full((len(features),), positions * math.log(self.codebook_size))
 
@@ -160,7 +177,7 @@ class DiscreteBottleneck(Bottleneck):
             )
         return self._decode(codes.long())
 
-    def _draw(self, num: int, h: int, w: int) -> Tensor:
+    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
         return self.decode(torch.randint(0, self.codebook_size, (num, *self.grid_shape(h, w))))
 
     @abstractmethod
@@ -170,8 +187,21 @@ class DiscreteBottleneck(Bottleneck):
     def _decode(self, codes: Tensor) -> Tensor: ...
 
 
-class CertainBottleneck(DiscreteBottleneck):
-    """A discrete bottleneck whose posterior is one certain code for each feature; a member encodes and decodes."""
+class DeterministicQuantizer(DiscreteBottleneck):
+    """A discrete bottleneck whose posterior is a point mass on one code; a member encodes and decodes."""
 
-    def _sample(self, features: Tensor) -> PosteriorSample:
+    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
         return PosteriorSample(latents=self._decode(self._encode(features)), log_ratio=-self.uniform_kl(features))
+
+
+class CategoricalPosterior(DiscreteBottleneck):
+    """A discrete bottleneck whose posterior is a distribution over the codes, independent at each position."""
+
+    @abstractmethod
+    def logits(self, features: Tensor) -> Tensor:
+        """Unnormalised log q(code | x), (N, K), of features (B, in_channels, h, w)."""
+
+    @property
+    @abstractmethod
+    def vectors(self) -> Tensor:
+        """What each code stands for in the latents, (K, D)."""

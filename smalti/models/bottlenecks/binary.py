@@ -1,18 +1,20 @@
 """Lookup-free and binary spherical quantization: the code is the signs of the features."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import BottleneckOutput, CertainBottleneck, flatten_grid
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, flatten_grid
 from smalti.models.bottlenecks.estimators import straight_through
 
 MAX_BITS = 24
 EXACT_BITS = 8  # the entropy of the mean is exact among so many bits; groups of them are taken as independent
 
 
-class BinaryQuantizer(CertainBottleneck):
+class BinaryQuantizer(DeterministicQuantizer):
     """The sign of every channel is a bit of the code: LFQ [1], or BSQ [2] with `spherical`.
 
     Shapes:
@@ -43,6 +45,7 @@ class BinaryQuantizer(CertainBottleneck):
         torch.Size([2, 8, 8])
     """
 
+    how_gradients_pass = "the sign is piecewise constant; the gradient is copied past it"
     place_values: Tensor
 
     def __init__(self, *, bits: int, spherical: bool = False, softness: float = 1.0):
@@ -56,6 +59,11 @@ class BinaryQuantizer(CertainBottleneck):
         self.in_channels = self.out_channels = bits
         self.length = bits**-0.5 if spherical else 1.0
         self.register_buffer("place_values", 2 ** torch.arange(bits).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def at_rate(cls, bits: int) -> dict[str, Any]:
+        """A channel for each bit."""
+        return {"bits": bits}
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         codes = self._encode(features)

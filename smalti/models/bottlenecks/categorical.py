@@ -12,7 +12,7 @@ from smalti.configs import from_dict
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import (
     BottleneckOutput,
-    DiscreteBottleneck,
+    CategoricalPosterior,
     PosteriorSample,
     flatten_grid,
     unflatten_grid,
@@ -27,12 +27,12 @@ from smalti.schedules import Schedule
 FUSED = {"gumbel_softmax": False, "gumbel_straight_through": True}  # those that are one operation: whether it is hard
 
 
-class Categorical(DiscreteBottleneck):
+class Categorical(CategoricalPosterior):
     """Categorical posterior over K codes: with Gumbel-Softmax [1, 2] in training, the bottleneck of a dVAE [3].
 
     In training mode the latents are weights @ codebook, where the weights (one number a code) come from the estimator;
     with "gumbel_softmax" they are softmax((logits + Gumbel noise) / temperature), used as they are in the forward and
-    the backward pass, as DALL-E's authors do. The others draw a code and differ in the backward pass, see
+    the backward pass, as DALL-E's authors do. The others sample a code and differ in the backward pass, see
     `smalti.models.bottlenecks.estimators`. In eval mode the code is the arg max of the logits, without noise.
 
     Shapes:
@@ -71,6 +71,7 @@ class Categorical(DiscreteBottleneck):
         torch.Size([2, 8, 8])
     """
 
+    how_gradients_pass = "sampling a code is not differentiable; an estimator takes its place"
     temperature: Tensor
     identity: Tensor
 
@@ -132,7 +133,7 @@ class Categorical(DiscreteBottleneck):
         """Restart dead codes; see `Codebook.update`."""
         return {} if self.codebook is None else self.codebook.update()
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log q(code | x), (N, K)."""
         if self.log_scale is not None:
             flat, vectors = flatten_grid(features), self.vectors
@@ -162,7 +163,7 @@ class Categorical(DiscreteBottleneck):
         batch, _, height, width = features.shape
         if self.training:
             self._initialize(features)
-        logits, log_prob = self._logits(features), None
+        logits, log_prob = self.logits(features), None
         if self.training and self.prior_logits is None and self.estimator in FUSED:
             hard, seed = FUSED[self.estimator], int(torch.randint(1 << 62, ()))
             temperature = self.temperature.item() if self._annealed is None else self._annealed
@@ -188,18 +189,18 @@ class Categorical(DiscreteBottleneck):
             log_prob=log_prob,
         )
 
-    def _sample(self, features: Tensor) -> PosteriorSample:
+    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
         batch, _, height, width = features.shape
-        logits = self._logits(features)
+        logits = self.logits(features)
         codes = (logits + standard_gumbel(logits)).argmax(1)
         log_ratio = (self._log_prior(batch, height, width) - logits.log_softmax(1)).gather(1, codes[:, None])
         return PosteriorSample(
             latents=self._decode(codes.view(batch, height, width)), log_ratio=log_ratio.view(batch, -1).sum(1)
         )
 
-    def _draw(self, num: int, h: int, w: int) -> Tensor:
+    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
         if self.prior_logits is None:
-            return super()._draw(num, h, w)
+            return super()._sample_prior(num, h, w)
         codes = self._log_prior(num, h, w)
         return self._decode((codes + standard_gumbel(codes)).argmax(1).view(num, h, w))
 

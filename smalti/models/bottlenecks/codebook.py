@@ -10,7 +10,7 @@ from smalti.ops.counts import code_counts
 from smalti.ops.nearest import nearest_code
 
 KMEANS_ITERATIONS = 10
-JITTER = 0.1  # of repeated draws, in standard deviations of the vectors: equal code vectors could never part
+JITTER = 0.1  # of vectors picked twice, in standard deviations of the vectors: equal code vectors could never part
 EPSILON = 1e-8
 Learning = Literal["ema", "gradient", "simvq"]
 
@@ -97,12 +97,12 @@ class Codebook(nn.Module):
         if self.started:
             return
         size = len(self.table)
-        means = _draw(vectors, size)
+        means = _pick(vectors, size)
         for _ in range(KMEANS_ITERATIONS):
             codes = nearest_code(vectors, means)
             counts = code_counts(codes, size).to(vectors)
             sums = torch.zeros_like(means).index_add_(0, codes, vectors)
-            means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], _draw(vectors, size))
+            means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], _pick(vectors, size))
         self._set(means)
         self.sums.copy_(means / size)
         self.ready.fill_(True)
@@ -133,14 +133,14 @@ class Codebook(nn.Module):
     def _restart(self, recent: Tensor) -> Tensor:
         size = len(self.table)
         dead = self.share < self.restart_below / size
-        fresh = _draw(recent, size)
+        fresh = _pick(recent, size)
         self._set(torch.where(dead[:, None], fresh, self.vectors))
         self.sums.copy_(torch.where(dead[:, None], fresh / size, self.sums))
         self.share.masked_fill_(dead, 1 / size)
         return dead.sum().to(self.share)
 
 
-def _draw(vectors: Tensor, num: int) -> Tensor:
+def _pick(vectors: Tensor, num: int) -> Tensor:
     """Pick `num` of (N, D) vectors at random: without repetition where N allows it, else with a little noise."""
     count = len(vectors)
     chosen = vectors[torch.randperm(count, device=vectors.device).repeat(-(-num // count))[:num]]

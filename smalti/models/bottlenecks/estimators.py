@@ -1,4 +1,4 @@
-"""How a gradient gets through what has none: estimators for drawn codes and for nearest code vectors.
+"""How a gradient gets through what has none: estimators for sampled codes and for nearest code vectors.
 
 Every function returns what goes forward, with a backward pass that is the estimator. "sg" is stop-gradient.
 """
@@ -19,11 +19,11 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard.detach() + (soft - soft.detach())
 
 
-# ------------------------------------------------------------------ drawn codes: logits (N, K) to weights (N, K)
+# ------------------------------------------------------------------ sampled codes: logits (N, K) to weights (N, K)
 
 
-def draw_one_hot(logits: Tensor) -> Tensor:
-    """One draw from softmax(logits) for each row, as a one-hot (N, K) without gradient."""
+def sample_one_hot(logits: Tensor) -> Tensor:
+    """One sample of softmax(logits) for each row, as a one-hot (N, K) without gradient."""
     return one_hot((logits.detach() + standard_gumbel(logits)).argmax(1), logits)
 
 
@@ -41,48 +41,48 @@ def gumbel_softmax(logits: Tensor, temperature: Tensor) -> Tensor:
 
 
 def gumbel_straight_through(logits: Tensor, temperature: Tensor) -> Tensor:
-    """A one-hot draw forward, the Gumbel-Softmax of the same noise backward: arXiv:1611.01144, section 2.2."""
+    """A one-hot sample forward, the Gumbel-Softmax of the same noise backward: arXiv:1611.01144, section 2.2."""
     noisy = logits + standard_gumbel(logits)
     return straight_through(one_hot(noisy.argmax(1), logits), (noisy / temperature).softmax(1))
 
 
 def plain_straight_through(logits: Tensor, temperature: Tensor) -> Tensor:
-    """A one-hot draw forward, softmax(logits / temperature) backward: first order in the Taylor sense of ReinMax."""
-    return straight_through(draw_one_hot(logits), (logits / temperature).softmax(1))
+    """A one-hot sample forward, softmax(logits / temperature) backward: first order in the Taylor sense of ReinMax."""
+    return straight_through(sample_one_hot(logits), (logits / temperature).softmax(1))
 
 
 def gumbel_rao(logits: Tensor, temperature: Tensor) -> Tensor:
-    """As `gumbel_straight_through`, its backward pass averaged over noise that gives the same draw: arXiv:2010.04838.
+    """As `gumbel_straight_through`, its backward pass averaged over noise that gives the same sample: arXiv:2010.04838.
 
-    Same mean, less variance. The noise given the draw is made of exponentials E: with Z = sum of exp(logits), the
-    perturbed logit of the drawn code d is ln Z - ln E_d, that of another is -ln(E_k / exp(logit_k) + E_d / Z).
+    Same mean, less variance. The noise given the sample is made of exponentials E: with Z = sum of exp(logits), the
+    perturbed logit of the sampled code d is ln Z - ln E_d, that of another is -ln(E_k / exp(logit_k) + E_d / Z).
     """
-    drawn = draw_one_hot(logits)
+    sampled = sample_one_hot(logits)
     fixed = logits.detach()
     log_e = -standard_gumbel(logits.expand(RAO_SAMPLES, *logits.shape))
-    log_top = (log_e * drawn).sum(2, keepdim=True) - fixed.logsumexp(1, keepdim=True)
+    log_top = (log_e * sampled).sum(2, keepdim=True) - fixed.logsumexp(1, keepdim=True)
     others = -torch.logaddexp(log_e - fixed, log_top)
-    noise = torch.where(drawn.bool(), -log_top, others) - fixed
+    noise = torch.where(sampled.bool(), -log_top, others) - fixed
     soft = ((logits + noise) / temperature).softmax(2).mean(0)
-    return straight_through(drawn, soft)
+    return straight_through(sampled, soft)
 
 
 def reinmax(logits: Tensor, temperature: Tensor) -> Tensor:
-    """A one-hot draw D forward; backward Heun's method, second order in the Taylor sense: arXiv:2304.08612, alg. 2.
+    """A one-hot sample D forward; backward Heun's method, second order in the Taylor sense: arXiv:2304.08612, alg. 2.
 
     With p = softmax(logits) and q = (D + softmax(logits / temperature)) / 2 the gradient is that of 2 q' - p / 2,
     q' being a softmax whose value is q.
     """
-    drawn = draw_one_hot(logits)
+    sampled = sample_one_hot(logits)
     probabilities = logits.softmax(1)
-    middle = (drawn + (logits.detach() / temperature).softmax(1)) / 2
+    middle = (sampled + (logits.detach() / temperature).softmax(1)) / 2
     shifted = (logits - logits.detach() + middle.log()).softmax(1)
-    return straight_through(drawn, 2 * shifted - probabilities / 2)
+    return straight_through(sampled, 2 * shifted - probabilities / 2)
 
 
 def score_function(logits: Tensor, temperature: Tensor) -> Tensor:
-    """A one-hot draw without gradient: REINFORCE gets it from the loss, times the gradient of ln q(draw)."""
-    return draw_one_hot(logits)
+    """A one-hot sample without gradient: REINFORCE gets it from the loss, times the gradient of ln q(sample)."""
+    return sample_one_hot(logits)
 
 
 CATEGORICAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,16 +1,17 @@
 """Finite scalar quantization: no codebook, nothing that could collapse."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import BottleneckOutput, CertainBottleneck
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer
 from smalti.models.bottlenecks.estimators import straight_through
 
 
-class FSQ(CertainBottleneck):
+class FSQ(DeterministicQuantizer):
     """Every channel is squeezed by tanh and rounded to a few levels; the code is the number that they spell [1].
 
     Shapes:
@@ -34,6 +35,7 @@ class FSQ(CertainBottleneck):
         tensor(True)
     """
 
+    how_gradients_pass = "rounding is piecewise constant; the gradient is copied past it and goes through tanh"
     levels: Tensor
     place_values: Tensor
 
@@ -46,6 +48,12 @@ class FSQ(CertainBottleneck):
         counts = torch.tensor(tuple(levels))
         self.register_buffer("levels", counts, persistent=False)
         self.register_buffer("place_values", counts.cumprod(0) // counts, persistent=False)
+
+    @classmethod
+    def at_rate(cls, bits: int) -> dict[str, Any]:
+        """Channels of 8 levels, 3 bits each, and of 4 levels, 2 bits each, for what is left."""
+        fours = -bits % 3 if bits > 1 else 0
+        return {"levels": (8,) * ((bits - 2 * fours) // 3) + (4,) * fours}
 
     def _column(self, values: Tensor) -> Tensor:
         return values.view(1, -1, 1, 1)

@@ -23,6 +23,8 @@ class Gaussian(Bottleneck):
         [1] Kingma, Welling. Auto-Encoding Variational Bayes. 2013. arXiv:1312.6114
     """
 
+    how_gradients_pass = "reparameterisation: the noise is an input, the latents a smooth function of it"
+
     def __init__(self, *, channels: int):
         super().__init__()
         self.in_channels, self.out_channels = 2 * channels, channels
@@ -38,7 +40,7 @@ class Gaussian(Bottleneck):
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1) / 2
         return BottleneckOutput(latents=latents, codes=None, kl=kl, penalties={})
 
-    def _sample(self, features: Tensor) -> PosteriorSample:
+    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
         mean, log_variance = self._split(features)
         noise = torch.randn_like(mean)
         latents = mean + (log_variance / 2).exp() * noise
@@ -46,5 +48,5 @@ class Gaussian(Bottleneck):
         log_posterior = -(noise.square() + math.log(2 * math.pi) + log_variance) / 2
         return PosteriorSample(latents=latents, log_ratio=(log_prior - log_posterior).flatten(1).sum(1))
 
-    def _draw(self, num: int, h: int, w: int) -> Tensor:
+    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
         return torch.randn(num, self.out_channels, h, w)

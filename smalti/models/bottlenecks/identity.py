@@ -23,6 +23,7 @@ class Identity(Bottleneck):
     """
 
     has_prior = False
+    how_gradients_pass = "plainly"
 
     def __init__(self, *, channels: int):
         super().__init__()
@@ -31,8 +32,8 @@ class Identity(Bottleneck):
     def _forward(self, features: Tensor) -> BottleneckOutput:
         return BottleneckOutput(latents=features, codes=None, kl=features.new_zeros(len(features)), penalties={})
 
-    def _sample(self, features: Tensor) -> PosteriorSample:
+    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
         raise SmaltiError(NO_PRIOR)
 
-    def _draw(self, num: int, h: int, w: int) -> Tensor:
+    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
         raise SmaltiError(NO_PRIOR)

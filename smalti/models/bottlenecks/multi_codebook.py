@@ -1,18 +1,18 @@
-"""Several codebooks at each grid position: what residual and product quantizers share."""
+"""Multi-codebook quantizers, several codes at each grid position: what residual and product quantizers share."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from smalti.configs import build
+from smalti.configs import construct
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import BottleneckOutput, CertainBottleneck
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer
 from smalti.models.bottlenecks.vector import VectorQuantizer
 
 
-class SeveralQuantizers(CertainBottleneck):
+class MultiCodebookQuantizer(DeterministicQuantizer):
     """q vector quantizers, whose codes stand beside each other: (B, q, h, w).
 
     Args:
@@ -24,14 +24,19 @@ class SeveralQuantizers(CertainBottleneck):
 
     code_axes = "B q h w"
 
+    @classmethod
+    def at_rate(cls, bits: int) -> dict[str, Any]:
+        """The bits shared out among 3 codebooks, or 2, or 1, whichever number divides them."""
+        count = next(count for count in (3, 2, 1) if bits % count == 0)
+        return {"num_codebooks": count, "codebook_size": 2 ** (bits // count)}
+
     def __init__(self, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any]):
         super().__init__()
         if num_codebooks < 1:
             raise SmaltiError(f"num_codebooks must be at least 1, not {num_codebooks}")
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
-        spec = {"kind": "vector_quantizer", **quantizer, "codebook_size": codebook_size, "code_dim": code_dim}
-        kinds = {"vector_quantizer": VectorQuantizer}
-        self.quantizers = nn.ModuleList(build(kinds, spec, "quantizer") for _ in range(num_codebooks))
+        options = {**quantizer, "codebook_size": codebook_size, "code_dim": code_dim}
+        self.quantizers = nn.ModuleList(construct(VectorQuantizer, options, "quantizer") for _ in range(num_codebooks))
 
     def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
         """(q, h, w)."""
@@ -40,7 +45,7 @@ class SeveralQuantizers(CertainBottleneck):
     @property
     def members(self) -> list[VectorQuantizer]:
         """The quantizers, in order."""
-        return [quantizer for quantizer in self.quantizers if isinstance(quantizer, VectorQuantizer)]
+        return cast(list[VectorQuantizer], list(self.quantizers))
 
     def update(self) -> dict[str, Tensor]:
         """Move all codebooks; see `Codebook.update`."""

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput
-from smalti.models.bottlenecks.multi_codebook import SeveralQuantizers, mean_penalties
+from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer, mean_penalties
 
 
-class ProductQuantizer(SeveralQuantizers):
+class ProductQuantizer(MultiCodebookQuantizer):
     """q vector quantizers side by side, each for D / q channels: K^q combinations from q K code vectors [1].
 
     Shapes:
@@ -35,6 +35,8 @@ class ProductQuantizer(SeveralQuantizers):
         torch.Size([2, 2, 4, 4])
     """
 
+    how_gradients_pass = "as a vector quantizer's, in each group of channels"
+
     def __init__(
         self, *, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any] | None = None
     ):
@@ -42,6 +44,12 @@ class ProductQuantizer(SeveralQuantizers):
             raise SmaltiError(f"code_dim must be a multiple of num_codebooks, not {code_dim} and {num_codebooks}")
         super().__init__(num_codebooks, codebook_size, code_dim // max(1, num_codebooks), quantizer or {})
         self.in_channels = self.out_channels = code_dim
+
+    @classmethod
+    def at_rate(cls, bits: int) -> dict[str, Any]:
+        """The bits shared out among the codebooks, and channels that can be too."""
+        options = super().at_rate(bits)
+        return {**options, "code_dim": 12 if options["num_codebooks"] == 3 else 16}
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         pairs = zip(self.members, features.chunk(self.num_codebooks, dim=1), strict=True)

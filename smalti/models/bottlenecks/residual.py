@@ -9,10 +9,10 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput
 from smalti.models.bottlenecks.estimators import straight_through
-from smalti.models.bottlenecks.multi_codebook import SeveralQuantizers, mean_penalties
+from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer, mean_penalties
 
 
-class ResidualQuantizer(SeveralQuantizers):
+class ResidualQuantizer(MultiCodebookQuantizer):
     """q vector quantizers in a row; the latents are the sum of their code vectors [1].
 
     Shapes:
@@ -38,6 +38,9 @@ class ResidualQuantizer(SeveralQuantizers):
         >>> ResidualQuantizer(num_codebooks=4, codebook_size=256, code_dim=8)(torch.randn(2, 8, 4, 4)).codes.shape
         torch.Size([2, 4, 4, 4])
     """
+
+    how_gradients_pass = "the sum of several nearest code vectors is piecewise constant; the gradient is copied past it"
+    prefix_decodable = True
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import (
     BottleneckOutput,
-    CertainBottleneck,
+    DeterministicQuantizer,
     flatten_grid,
     unflatten_grid,
 )
@@ -27,7 +27,7 @@ def commitment_loss(features: Tensor, quantized: Tensor) -> Tensor:
     return F.mse_loss(features, quantized.detach())
 
 
-class VectorQuantizer(CertainBottleneck):
+class VectorQuantizer(DeterministicQuantizer):
     """Nearest-neighbour codebook: the bottleneck of a VQ-VAE [1].
 
     Replaces every feature vector by the nearest of K code vectors (Euclidean, [1] eq. 1-2) and copies the decoder's
@@ -67,6 +67,8 @@ class VectorQuantizer(CertainBottleneck):
         >>> out.codes.shape
         torch.Size([2, 8, 8])
     """
+
+    how_gradients_pass = "the nearest code vector is piecewise constant; the decoder's gradient is copied past it"
 
     def __init__(
         self,
