@@ -57,7 +57,7 @@ def unfit(word, value, words, where):
     found = {"dtype": value.to(other), "axis": value[None], "device": value.to("meta"), "number": 3, "list": [1.0]}
     for axis, dim in enumerate(word.dims):
         settled = len(dim) > 1 or dim.isdigit() or sum(other.dims.count(dim) for other in words) > 1
-        if settled or dim in where:
+        if settled or re.search(rf"\b{dim} ==|== {dim}\b", where):
             found[f"too short {axis}"] = value.narrow(axis, 0, value.shape[axis] - 1).contiguous()
         if settled:
             found[f"too long {axis}"] = torch.cat([value, value.narrow(axis, 0, 1)], axis)
