@@ -29,12 +29,13 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "gumbel": "ttttttttiiifii",
     "gumbel_backward": "ttttttttiiifii",
     "gumbel_noise": "tiii",
-    "encode_codes": "tttttttiii",
-    "decode_codes": "tttttttiii",
-    "decisions": "ttttiiiff",
-    "masses": "ttiii",
-    "read_bits": "ttttii",
-    "read_codes": "tttttiiiiiiiiff",
+    "write_intervals": "ttti",
+    "end_stream": "t",
+    "read_bits": "ttti",
+    "read_symbols": "tttii",
+    "adaptive_codes": "tttttttiiii",
+    "decisions": "tttttii",
+    "read_codes": "ttttttiif",
     "raster_row": "ttttiiiiiiiff",
     "peak": "ti",
 }
@@ -65,11 +66,12 @@ class Kernels:
     gumbel: Callable[..., None]
     gumbel_backward: Callable[..., None]
     gumbel_noise: Callable[..., None]
-    encode_codes: Callable[..., None]
-    decode_codes: Callable[..., None]
-    decisions: Callable[..., None]
-    masses: Callable[..., None]
+    write_intervals: Callable[..., None]
+    end_stream: Callable[..., None]
     read_bits: Callable[..., None]
+    read_symbols: Callable[..., None]
+    adaptive_codes: Callable[..., None]
+    decisions: Callable[..., None]
     read_codes: Callable[..., None]
     raster_row: Callable[..., None]
     peak: Callable[..., None]
