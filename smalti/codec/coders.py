@@ -1,11 +1,13 @@
-"""How the codes of a chunk of images become a stream: four coders, chosen by the file.
+"""Entropy coders of a chunk's codes: fixed length, histogram (static frequencies, sent first), adaptive (learns as it
+goes). `prior_coder` has the fourth, of a trained prior.
 
-All but the trained priors are integers throughout. Shapes may differ from image to image.
+These three are integers throughout. Shapes may differ from image to image.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,14 @@ class Coder(ABC):
 
     Args:
         codebook_size: K.
+
+    Attributes:
+        images_per_chunk: that are coded together, unless the user says otherwise.
+        by_network: probabilities come from a network, whose rounding may differ between machines.
     """
+
+    images_per_chunk: ClassVar[int] = 1024
+    by_network: ClassVar[bool] = False
 
     def __init__(self, codebook_size: int):
         self.codebook_size = codebook_size

@@ -52,6 +52,9 @@ class PriorCoder(Coder):
         SmaltiError: a prior that is not causal, or that cannot do without a condition.
     """
 
+    images_per_chunk = 128
+    by_network = True
+
     def __init__(self, model: CodeModel, *, progress: bool = False):
         super().__init__(model.config.codebook_size)
         if not isinstance(model.prior, CausalPrior):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
 from smalti.codec.container import MAGIC, Header, ImageEntry, chunks_of, varint
-from smalti.codec.images import Codes
+from smalti.codec.images import TiledModel
 from smalti.errors import SmaltiError
 
 from ..conftest import draw_image
@@ -102,7 +102,7 @@ def test_a_residual_quantizers_depth_is_the_quality(folder):
         codec = Codec(model, depth=depth)
         data = codec.compress(image)
         sizes.append(len(data))
-        codes = torch.from_numpy(codec.codes.encode(image, depth))
+        codes = torch.from_numpy(codec.tiled.encode(image, depth))
         expected = model.decode(codes[None])[0]
         found = np.asarray(codec.decompress(data)[0]) / 255
         assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() < 0.003
@@ -112,15 +112,15 @@ def test_a_residual_quantizers_depth_is_the_quality(folder):
 
 
 def test_large_images_are_cut_and_hardly_anyone_notices(model, monkeypatch):
-    codes = Codes(model)
+    tiled, entry = TiledModel(model), ImageEntry(150, 210, "RGB")
     image = draw_image(0, (150, 210))
-    whole = codes.encode(image, 1)
-    picture = codes.decode(whole, 150, 210)
+    whole = tiled.encode(image, 1)
+    picture = tiled.decode(whole, entry)
     monkeypatch.setattr("smalti.codec.images.WHOLE_PIXELS", 1000)
-    codes.tile, codes.halo = 16, 8
-    cut = codes.encode(image, 1)
+    tiled.tile, tiled.halo = 16, 8
+    cut = tiled.encode(image, 1)
     assert (cut == whole).mean() > 0.999
-    assert (codes.decode(whole, 150, 210) - picture).abs().max() < 1e-4
+    assert (tiled.decode(whole, entry) - picture).abs().max() < 1e-4
 
 
 # ------------------------------------------------------------------ damage
