@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalti.codec.frequencies import tree_depth
-from smalti.codec.streams import NativeCoder, StreamReader, StreamWriter
+from smalti.codec.streams import Integers, NativeCoder, StreamReader, StreamWriter
 
 Shape = Sequence[int]  # (q, h, w)
 NUM_CONTEXTS = 7
@@ -45,44 +45,20 @@ def _tables() -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     return np.array(stretch, np.int16), np.array(squash).clip(1, 65535).astype(np.uint16)
 
 
-def encode_adaptive(
-    codes: NDArray[np.int64], shapes: Sequence[Shape], codebook_size: int, hints: NDArray[np.int64] | None = None
-) -> bytes:
-    """The stream of codes (N,) of images of these shapes (q, h, w).
+def code_adaptively(
+    stream: StreamWriter | StreamReader, codes: Integers, shapes: Sequence[Shape], codebook_size: int,
+    hints: Integers | None = None,
+) -> None:  # fmt: skip
+    """Write codes to a stream, or read them from it into place; wrong ones, if it is damaged.
 
     Args:
-        codes: integers in [0, K), all images one after the other.
-        shapes: of the images.
+        stream: to write to or to read from.
+        codes: (N,) integers in [0, K), all images one after the other.
+        shapes: of the images, (q, h, w).
         codebook_size: K.
         hints: (N,) something that encoder and decoder know of each code; two contexts take it in place of the position
             and of the image before.
     """
-    writer = StreamWriter()
-    _run(writer, codes, shapes, codebook_size, hints)
-    return writer.finish()
-
-
-def decode_adaptive(
-    stream: bytes, shapes: Sequence[Shape], codebook_size: int, hints: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """The codes (N,) of images of these shapes, with the same hints; wrong ones, if the stream is damaged.
-
-    Raises:
-        DamagedFile: the stream's length is no multiple of 4.
-    """
-    codes = np.zeros(sum(map(math.prod, shapes)), np.int64)
-    _run(StreamReader(stream), codes, shapes, codebook_size, hints)
-    return codes
-
-
-def _run(
-    stream: StreamWriter | StreamReader,
-    codes: NDArray[np.int64],
-    shapes: Sequence[Shape],
-    codebook_size: int,
-    hints: NDArray[np.int64] | None,
-) -> None:
-    """Write codes (N,), or read them into place."""
     assert len(codes) == sum(map(math.prod, shapes)) and (hints is None or len(hints) == len(codes))
     num_lines = FEWEST_LINES
     while num_lines < MOST_LINES and num_lines < len(codes):
@@ -118,9 +94,9 @@ class _Model:
 
     def run(
         self,
-        codes: NDArray[np.int64],
+        codes: Integers,
         shapes: Sequence[Shape],
-        hints: NDArray[np.int64] | None,
+        hints: Integers | None,
         stream: StreamWriter | StreamReader,
     ) -> None:
         """Go through all codes."""
@@ -166,7 +142,7 @@ class _Model:
 
 
 def _contexts(
-    codes: NDArray[np.int64], here: int, at: tuple[int, int, int], shape: Sequence[int], hint: int | None
+    codes: Integers, here: int, at: tuple[int, int, int], shape: Sequence[int], hint: int | None
 ) -> list[int]:
     """What the seven contexts are told by, as 32-bit hashes."""
     (q, y, x), (planes, height, width) = at, shape

@@ -33,8 +33,8 @@ class ChunkCoder:
         grids = [self.model.encode(image, self.depth) for image in pixels]
         stream = self.coder.encode(grids)
         alphas = [pack_alpha(picture.alpha) for picture in pictures if picture.alpha is not None]
-        exact = pack_pixels(pixels, self._means(grids, entries)) if self.lossless else ()
-        return Sections(stream, alphas, list(exact)).pack(self._checksum(entries, grids, pixels))
+        exact = pack_pixels(pixels, self._means(grids, entries)) if self.lossless else []
+        return Sections(stream, alphas, exact).pack(self._checksum(entries, grids, pixels))
 
     def unpack(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Picture]:
         """The pictures of a chunk.
@@ -44,8 +44,8 @@ class ChunkCoder:
             CannotDecode: its checksum does not fit.
         """
         grids = self.codes(sections, entries)
-        pixels = unpack_pixels(*sections.pixels, self._means(grids, entries)) if self.lossless else []
-        if sections.checksum(self._checksum(entries, grids, pixels)) != sections.stored:
+        pixels = unpack_pixels(sections.pixels, self._means(grids, entries)) if self.lossless else []
+        if not sections.pack(self._checksum(entries, grids, pixels)).endswith(sections.stored):
             other = " or this machine's network differs too much from the one that wrote it"
             raise CannotDecode(
                 f"a checksum does not fit: the file is damaged{other * (self.lossless or self.coder.by_network)}"

@@ -195,19 +195,11 @@ class Sections(NamedTuple):
     pixels: list[bytes]  # lossless: the streams of shifts and of pixels
     stored: bytes = b""  # the checksum that a file has
 
-    @property
-    def body(self) -> bytes:
-        """The chunk without its checksum."""
-        extras = b"".join(varint(len(part)) + part for part in (*self.alphas, *self.pixels))
-        return (varint(len(self.stream)) if extras else b"") + self.stream + extras
-
-    def checksum(self, check: int) -> bytes:
-        """CRC-32 of what has the checksum `check`, and of the body."""
-        return CRC.pack(zlib.crc32(self.body, check))
-
     def pack(self, check: int) -> bytes:
-        """The chunk."""
-        return self.body + self.checksum(check)
+        """The chunk; its checksum is that of the contents, `check`, and of all that stands before it."""
+        extras = b"".join(varint(len(part)) + part for part in (*self.alphas, *self.pixels))
+        body = (varint(len(self.stream)) if extras else b"") + self.stream + extras
+        return body + CRC.pack(zlib.crc32(body, check))
 
     @classmethod
     def unpack(cls, data: bytes, num_alphas: int, *, lossless: bool) -> "Sections":

@@ -5,18 +5,14 @@ them into the same integers by `frequencies`. Images whose grid is not the prior
 a tile has beyond the image repeats the code before it and is not written.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from smalti.codec.coders import Coder, Codes, Shape
-from smalti.codec.errors import DamagedFile
+from smalti.codec.coders import Coder, Shape
 from smalti.codec.frequencies import (
     MOST_SHIFTS,
     Booleans,
@@ -29,7 +25,7 @@ from smalti.codec.frequencies import (
     shift_of,
     tree_depth,
 )
-from smalti.codec.streams import SLACK_BITS, StreamReader, StreamWriter
+from smalti.codec.streams import Integers, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 from smalti.priors.base import CausalPrior
 from smalti.priors.code_model import CodeModel
@@ -54,6 +50,7 @@ class PriorCoder(Coder):
 
     images_per_chunk = 128
     by_network = True
+    least_bits = 1 / BLOCKS[0]  # a block has a shift
 
     def __init__(self, model: CodeModel, *, progress: bool = False):
         super().__init__(model.config.codebook_size)
@@ -78,16 +75,17 @@ class PriorCoder(Coder):
 
     # ------------------------------------------------------------------ encoding
 
-    def encode(self, grids: Sequence[Codes]) -> bytes:
-        """The codes' bits under the prior, a few per cent of a bit a code more."""
-        writer = StreamWriter()
-        tiles, real = to_tiles(grids, self.grid)
-        for start in range(0, len(tiles), self.tiles_at_once):
-            part = slice(start, start + self.tiles_at_once)
-            self._encode(tiles[part], real[part], writer)
-        return writer.finish()
+    def _write(self, writer: StreamWriter, codes: Integers, shapes: Sequence[Shape]) -> None:
+        places = tile_places(shapes, self.grid)
+        last = np.maximum.accumulate(np.where(places >= 0, np.arange(self.num_codes), 0), axis=1)
+        tiles = codes[np.take_along_axis(places, last, axis=1)]
+        for part in self._parts(len(tiles)):
+            self._encode(tiles[part], places[part] >= 0, writer)
 
-    def _encode(self, tiles: NDArray[np.int64], real: NDArray[np.bool_], writer: StreamWriter) -> None:
+    def _parts(self, count: int) -> list[slice]:
+        return [slice(start, start + self.tiles_at_once) for start in range(0, count, self.tiles_at_once)]
+
+    def _encode(self, tiles: Integers, real: Booleans, writer: StreamWriter) -> None:
         """Tiles (B, T), of which `real` (B, T) are written: block after block, step after step, bit after bit."""
         found = self._decisions(tiles)  # (B, T, L), in the decoder's order: (T, L, B)
         odds, noise = found.odds.transpose(1, 2, 0), found.noise.transpose(1, 2, 0)
@@ -113,7 +111,7 @@ class PriorCoder(Coder):
                 return size, numbers
         return BLOCKS[-1], numbers
 
-    def _decisions(self, tiles: NDArray[np.int64]) -> Decisions:
+    def _decisions(self, tiles: Integers) -> Decisions:
         """The decisions on the way to every code: (B, T, L)."""
         at_once = max(1, LOGITS_AT_ONCE // (self.num_codes * self.codebook_size))
         parts = []
@@ -127,18 +125,12 @@ class PriorCoder(Coder):
 
     # ------------------------------------------------------------------ decoding
 
-    def decode(self, stream: bytes, shapes: Sequence[Shape]) -> list[Codes]:
-        """The codes, drawn from the stream as a sampler draws from random numbers."""
-        reader, count = StreamReader(stream), sum(map(math.prod, shapes))
-        if count > BLOCKS[0] * (8 * len(stream) + SLACK_BITS):  # a block takes a bit at least
-            raise DamagedFile(f"{count} codes cannot be in {len(stream)} bytes")
-        real = np.concatenate([real_of(shape, self.grid) for shape in shapes])
-        parts = []
-        for start in range(0, len(real), self.tiles_at_once):
-            parts.append(self._decode(real[start : start + self.tiles_at_once], reader))
-        return from_tiles(np.concatenate(parts), shapes, self.grid)
+    def _read(self, reader: StreamReader, codes: Integers, shapes: Sequence[Shape]) -> None:
+        places = tile_places(shapes, self.grid)
+        tiles = np.concatenate([self._decode(places[part] >= 0, reader) for part in self._parts(len(places))])
+        codes[places[places >= 0]] = tiles[places >= 0]
 
-    def _decode(self, real: NDArray[np.bool_], reader: StreamReader) -> NDArray[np.int64]:
+    def _decode(self, real: Booleans, reader: StreamReader) -> Integers:
         """Tiles (B, T)."""
         block, rice = BLOCKS[reader.rice(0, len(BLOCKS) - 1)], reader.rice(RICE, MOST_RICE)
         tiles = np.zeros(real.shape, np.int64)
@@ -168,52 +160,18 @@ def steps_of(codes: int, tiles: int, num_codes: int) -> list[slice]:
     return [slice(start, min(start + size, num_codes)) for start in range(0, num_codes, size)]
 
 
-# ------------------------------------------------------------------ tiles
-
-
-def real_of(shape: Shape, grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which codes of its tiles belong to an image, (tiles, T)."""
-    depth, height, width = shape
-    image = np.ones((height, width * depth), bool)
-    return _cut(image, grid)
-
-
-def to_tiles(grids: Sequence[Codes], grid: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The tiles (B, T) of all images, and which of their codes belong to an image, (B, T).
+def tile_places(shapes: Sequence[Shape], grid: tuple[int, int]) -> Integers:
+    """Where the codes of all tiles (B, T) of images of these shapes lie among the images' codes; -1 beyond an image.
 
     Several codes at a position stand side by side, as in `TrainedTokenizer`.
     """
-    tiles = np.concatenate([_cut(codes.transpose(1, 2, 0).reshape(codes.shape[1], -1), grid) for codes in grids])
-    real = np.concatenate([real_of(_shape(codes), grid) for codes in grids])
-    last = np.maximum.accumulate(np.where(real, np.arange(tiles.shape[1]), 0), axis=1)
-    return np.take_along_axis(tiles, last, axis=1), real
-
-
-def from_tiles(tiles: NDArray[np.int64], shapes: Sequence[Shape], grid: tuple[int, int]) -> list[Codes]:
-    """The codes of images of these shapes from their tiles."""
-    result, place = [], 0
+    tiles, start = [], 0
     for depth, height, width in shapes:
-        down, across = _tiles(height, width * depth, grid)
-        image = tiles[place : place + down * across].reshape(down, across, *grid).transpose(0, 2, 1, 3)
-        image = image.reshape(down * grid[0], across * grid[1])[:height, : width * depth]
-        result.append(image.reshape(height, width, depth).transpose(2, 0, 1))
-        place += down * across
-    return result
-
-
-def _shape(codes: Codes) -> Shape:
-    depth, height, width = codes.shape
-    return depth, height, width
-
-
-def _tiles(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
-    return -(-height // grid[0]), -(-width // grid[1])
-
-
-def _cut(image: NDArray[Any], grid: tuple[int, int]) -> NDArray[Any]:
-    """(height, width) as tiles (B, T), filled up with zeros."""
-    down, across = _tiles(image.shape[0], image.shape[1], grid)
-    height, width = image.shape
-    padded = np.zeros((down * grid[0], across * grid[1]), image.dtype)
-    padded[:height, :width] = image
-    return padded.reshape(down, grid[0], across, grid[1]).transpose(0, 2, 1, 3).reshape(down * across, -1)
+        image = np.arange(start, start + depth * height * width).reshape(depth, height, width)
+        rows = image.transpose(1, 2, 0).reshape(height, width * depth)
+        beyond = [(0, -side % tile) for side, tile in zip(rows.shape, grid, strict=True)]
+        padded = np.pad(rows, beyond, constant_values=-1)
+        cut = padded.reshape(padded.shape[0] // grid[0], grid[0], -1, grid[1]).transpose(0, 2, 1, 3)
+        tiles.append(cut.reshape(-1, grid[0] * grid[1]))
+        start += image.size
+    return np.concatenate(tiles)

@@ -24,14 +24,14 @@ Words = NDArray[np.uint32]
 
 
 class NativeCoder:
-    """Our range coder. Its state is open to kernels that code more than bits and symbols.
+    """Our range coder: symbols (N,) by integer frequencies, (K,) of all alike or (N, K) of each.
 
     Args:
-        native: the kernels.
-        words: to be read, at least two; None to write.
+        native: the kernels. Those that code more than symbols change the state themselves.
+        words: to be read; None to write.
     """
 
-    PLACE, COUNT, HELD, WORDS = 3, 4, 5, 7  # in the state: `range_coder` in `codes.h`
+    PLACE, COUNT, HELD, WORDS = 3, 4, 5, 7  # in the state, which is `range_coder` of `codes.h`
 
     def __init__(self, native: Kernels, words: Words | None = None):
         self.native = native
@@ -53,28 +53,17 @@ class NativeCoder:
             words[: len(self.words)] = self.words
             self._hold(words)
 
-    def _write(self, below: Integers, sizes: Integers) -> None:
-        self.reserve(len(below))  # a symbol takes 24 bits at most
-        self.native.write_intervals(self.state, below, sizes, len(below))
+    def write(self, symbols: Integers, frequencies: Integers) -> None:
+        """Write symbols (N,)."""
+        at = symbols if frequencies.ndim == 1 else (np.arange(len(symbols)), symbols)
+        sizes = frequencies[at]
+        self.reserve(len(symbols))  # a symbol takes 24 bits at most
+        self.native.write_intervals(self.state, np.cumsum(frequencies, -1)[at] - sizes, sizes, len(symbols))
 
-    def write_bits(self, bits: Integers, ones: Integers) -> None:
-        """Write bits (N,), each with its own frequency of a 1 (N,)."""
-        self._write(np.where(bits, TOTAL - ones, 0), np.where(bits, ones, TOTAL - ones))
-
-    def read_bits(self, ones: Integers) -> Integers:
-        """Read bits (N,)."""
-        bits = np.empty(len(ones), np.int64)
-        self.native.read_bits(self.state, np.ascontiguousarray(ones, np.int64), bits, len(ones))
-        return bits
-
-    def write_symbols(self, symbols: Integers, frequencies: Integers) -> None:
-        """Write symbols (N,) by the same frequencies (K,)."""
-        self._write((np.cumsum(frequencies) - frequencies)[symbols], frequencies[symbols])
-
-    def read_symbols(self, count: int, frequencies: Integers) -> Integers:
-        """Read `count` symbols."""
-        symbols, bounds = np.empty(count, np.int64), np.concatenate([[0], np.cumsum(frequencies)])
-        self.native.read_symbols(self.state, bounds, symbols, count, len(frequencies))
+    def read(self, count: int, frequencies: Integers) -> Integers:
+        """Read symbols (N,)."""
+        symbols, bounds = np.empty(count, np.int64), np.cumsum(frequencies, -1)
+        self.native.read_symbols(self.state, bounds, symbols, count, frequencies.shape[-1], frequencies.ndim == 2)
         return symbols
 
     def finish(self) -> Words:
@@ -96,23 +85,17 @@ class Constriction:
         self._coder: Any = stream.queue.RangeEncoder() if words is None else stream.queue.RangeDecoder(words)
         self._model = stream.model.Categorical
 
-    def write_bits(self, bits: Integers, ones: Integers) -> None:
-        """Write bits (N,), each with its own frequency of a 1 (N,)."""
-        self._coder.encode(bits.astype(np.int32), self._model(perfect=False), _pairs(ones))
+    def write(self, symbols: Integers, frequencies: Integers) -> None:
+        """Write symbols (N,)."""
+        weights = (frequencies - 1).astype(np.float64)
+        model = (self._model(weights, perfect=False),) if weights.ndim == 1 else (self._model(perfect=False), weights)
+        self._coder.encode(symbols.astype(np.int32), *model)
 
-    def read_bits(self, ones: Integers) -> Integers:
-        """Read bits (N,)."""
-        return self._read(self._model(perfect=False), _pairs(ones))
-
-    def write_symbols(self, symbols: Integers, frequencies: Integers) -> None:
-        """Write symbols (N,) by the same frequencies (K,)."""
-        self._coder.encode(symbols.astype(np.int32), self._model((frequencies - 1).astype(np.float64), perfect=False))
-
-    def read_symbols(self, count: int, frequencies: Integers) -> Integers:
-        """Read `count` symbols."""
-        return self._read(self._model((frequencies - 1).astype(np.float64), perfect=False), count)
-
-    def _read(self, *model: Any) -> Integers:
+    def read(self, count: int, frequencies: Integers) -> Integers:
+        """Read symbols (N,)."""
+        weights = (frequencies - 1).astype(np.float64)
+        one = weights.ndim == 1
+        model = (self._model(weights, perfect=False), count) if one else (self._model(perfect=False), weights)
         try:
             return self._coder.decode(*model).astype(np.int64)
         except AssertionError as error:  # "tried to decode from compressed data that is invalid"
@@ -123,10 +106,6 @@ class Constriction:
         return self._coder.get_compressed()
 
 
-def _pairs(ones: Integers) -> NDArray[np.float64]:
-    return np.stack([TOTAL - ones - 1, ones - 1], 1).astype(np.float64)
-
-
 def range_coder(words: Words | None = None) -> NativeCoder | Constriction:
     """A coder that writes, or one that reads words."""
     native = kernels()
@@ -134,20 +113,19 @@ def range_coder(words: Words | None = None) -> NativeCoder | Constriction:
 
 
 class StreamWriter:
-    """Writes bits, symbols and numbers."""
+    """Writes symbols, bits and numbers."""
 
     def __init__(self) -> None:
         self.coder = range_coder()
 
+    def symbols(self, symbols: Integers, frequencies: Integers) -> None:
+        """Write symbols (N,) by frequencies (K,) or (N, K), each at least 1, that add up to 2^24."""
+        if len(symbols) and frequencies.shape[-1] > 1:
+            self.coder.write(symbols, frequencies)
+
     def bits(self, bits: Integers, ones: Integers) -> None:
         """Write bits (N,), each with its own frequency of a 1, (N,) from 1 to 2^24 - 1."""
-        if len(bits):
-            self.coder.write_bits(bits, ones)
-
-    def symbols(self, symbols: Integers, frequencies: Integers) -> None:
-        """Write symbols (N,) by the same frequencies (K,), each at least 1, that add up to 2^24."""
-        if len(symbols) and len(frequencies) > 1:
-            self.coder.write_symbols(symbols, frequencies)
+        self.symbols(bits, np.stack([TOTAL - ones, ones], 1))
 
     def uniform(self, symbols: Integers, size: int) -> None:
         """Write integers (N,) in [0, size), all equally likely; large ones as two digits: rounding costs less."""
@@ -189,15 +167,15 @@ class StreamReader:
             raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
         self.coder = range_coder(np.frombuffer(stream, "<u4").astype(np.uint32))
 
+    def symbols(self, count: int, frequencies: Integers) -> Integers:
+        """Read `count` symbols by frequencies (K,) or (count, K)."""
+        if not count or frequencies.shape[-1] == 1:
+            return np.zeros(count, np.int64)
+        return self.coder.read(count, frequencies)
+
     def bits(self, ones: Integers) -> Integers:
         """Read bits (N,), each with its own frequency of a 1."""
-        return self.coder.read_bits(ones) if len(ones) else np.zeros(0, np.int64)
-
-    def symbols(self, count: int, frequencies: Integers) -> Integers:
-        """Read `count` symbols by the same frequencies (K,)."""
-        if not count or len(frequencies) == 1:
-            return np.zeros(count, np.int64)
-        return self.coder.read_symbols(count, frequencies)
+        return self.symbols(len(ones), np.stack([TOTAL - ones, ones], 1))
 
     def uniform(self, count: int, size: int) -> Integers:
         """Read `count` integers in [0, size), all equally likely."""

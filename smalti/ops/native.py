@@ -31,8 +31,7 @@ SIGNATURES = {  # tensors, whole numbers, numbers; the number of threads comes l
     "gumbel_noise": "tiii",
     "write_intervals": "ttti",
     "end_stream": "t",
-    "read_bits": "ttti",
-    "read_symbols": "tttii",
+    "read_symbols": "tttiii",
     "adaptive_codes": "tttttttiiii",
     "decisions": "tttttii",
     "read_codes": "ttttttiif",
@@ -68,7 +67,6 @@ class Kernels:
     gumbel_noise: Callable[..., None]
     write_intervals: Callable[..., None]
     end_stream: Callable[..., None]
-    read_bits: Callable[..., None]
     read_symbols: Callable[..., None]
     adaptive_codes: Callable[..., None]
     decisions: Callable[..., None]

@@ -188,9 +188,9 @@ def test_carries_go_through_words_held_back(kernels):
         symbols = rng.choice(3, int(rng.integers(1, 30)), p=[0.1, 0.1, 0.8] if seed % 3 else [0.9, 0.05, 0.05])
         streams = []
         for coder in (NativeCoder(kernels), Constriction()):
-            coder.write_symbols(symbols, frequencies)
+            coder.write(symbols, frequencies)
             streams.append(coder.finish().tolist())
         assert streams[0] == streams[1]
         assert np.array_equal(
-            NativeCoder(kernels, np.array(streams[0], np.uint32)).read_symbols(len(symbols), frequencies), symbols
+            NativeCoder(kernels, np.array(streams[0], np.uint32)).read(len(symbols), frequencies), symbols
         )

@@ -101,28 +101,22 @@ void NAME(end_stream)(range_coder *coder, int threads) {
     if ((uint32_t)((coder->lower + coder->range) >> 32) == (uint32_t)(point >> 32)) put_word(coder, 0);
 }
 
-/* Read bits, each by its own frequency of a 1. */
-void NAME(read_bits)(range_coder *shared, const int64_t *ones, int64_t *bits, long count, int threads) {
-    range_coder coder = *shared;
-    (void)threads;
-    for (long n = 0; n < count; n++) bits[n] = read_bit(&coder, (uint32_t)ones[n]);
-    *shared = coder;
-}
-
-/* Read symbols in [0, size) of one model: `bounds` (size + 1) are its cumulative frequencies, from 0 to 2^24. */
-void NAME(read_symbols)(range_coder *shared, const int64_t *bounds, int64_t *symbols, long count, long size, int threads) {
+/* Read symbols in [0, size). `ends` are the cumulative frequencies of one model (size), or of each symbol's own (count, size). */
+void NAME(read_symbols)(range_coder *shared, const int64_t *ends, int64_t *symbols, long count, long size, long own, int threads) {
     range_coder coder = *shared;
     (void)threads;
     for (long n = 0; n < count; n++) {
-        uint64_t point = coder.range >> 24 ? (coder.point - coder.lower) / (coder.range >> 24) : 0;
-        long first = 0, end = size; /* the symbol lies in [first, end); the last one takes what no writer writes */
-        while (end - first > 1) {
-            long middle = (first + end) / 2;
-            if ((uint64_t)bounds[middle] <= point) first = middle;
-            else end = middle;
+        uint64_t scale = coder.range >> 24, offset = coder.point - coder.lower;
+        long first = 0, last = size - 1; /* the symbol is one of these; the last one takes what no writer writes */
+        while (first < last) {
+            long middle = (first + last) / 2;
+            if (scale * (uint64_t)ends[middle] <= offset) first = middle + 1;
+            else last = middle;
         }
-        take_interval(&coder, (uint32_t)bounds[first], (uint32_t)(bounds[first + 1] - bounds[first]));
+        uint32_t below = first ? (uint32_t)ends[first - 1] : 0;
+        take_interval(&coder, below, (uint32_t)ends[first] - below);
         symbols[n] = first;
+        if (own) ends += size;
     }
     *shared = coder;
 }
