@@ -59,7 +59,9 @@ def code_adaptively(
         hints: (N,) something that encoder and decoder know of each code; two contexts take it in place of the position
             and of the image before.
     """
-    assert len(codes) == sum(map(math.prod, shapes)) and (hints is None or len(hints) == len(codes))
+    for values in (codes,) if hints is None else (codes, hints):
+        assert values.shape == (sum(map(math.prod, shapes)),), "codes, hints and shapes do not belong together"
+        assert values.dtype == np.int64 and values.flags.c_contiguous
     num_lines = FEWEST_LINES
     while num_lines < MOST_LINES and num_lines < len(codes):
         num_lines *= 2
@@ -71,7 +73,7 @@ def code_adaptively(
         coder.reserve(len(codes) * tree_depth(codebook_size) // 2 + 64)  # a decision takes 16 bits at most
     memory = np.zeros(NUM_CONTEXTS * num_lines * SLOTS, np.uint32)
     coder.native.adaptive_codes(
-        coder.state, np.ascontiguousarray(codes), 0 if hints is None else np.ascontiguousarray(hints),
+        coder.state, codes, 0 if hints is None else hints,
         np.array([list(shape) for shape in shapes], np.int64), *_tables(), memory, len(shapes), codebook_size,
         num_lines, reading,
     )  # fmt: skip

@@ -61,6 +61,7 @@ class Decisions(NamedTuple):
 
 def decisions(logits: Tensor, codes: Integers) -> Decisions:
     """The decisions that tell codes (N,) under logits (N, K)."""
+    assert codes.shape == logits.shape[:1] and codes.dtype == np.int64
     native = kernels_for(logits)
     if native is None:
         return _decisions(logits, codes)

