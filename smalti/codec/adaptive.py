@@ -21,6 +21,7 @@ from smalti.codec.frequencies import tree_depth
 from smalti.codec.streams import Integers, NativeCoder, StreamReader, StreamWriter
 
 Shape = Sequence[int]  # (q, h, w)
+Stream = StreamWriter | StreamReader
 NUM_CONTEXTS = 7
 LEVELS, SLOTS = 5, 32  # of the tree that lie together in memory, and the slots of their nodes
 WEIGHT_SETS = 64
@@ -46,9 +47,8 @@ def _tables() -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
 
 
 def code_adaptively(
-    stream: StreamWriter | StreamReader, codes: Integers, shapes: Sequence[Shape], codebook_size: int,
-    hints: Integers | None = None,
-) -> None:  # fmt: skip
+    stream: Stream, codes: Integers, shapes: Sequence[Shape], codebook_size: int, hints: Integers | None = None
+) -> None:
     """Write codes to a stream, or read them from it into place; wrong ones, if it is damaged.
 
     Args:
@@ -94,13 +94,7 @@ class _Model:
         stretch, squash = _tables()
         self.stretch, self.squash = stretch.tolist(), squash.tolist()
 
-    def run(
-        self,
-        codes: Integers,
-        shapes: Sequence[Shape],
-        hints: Integers | None,
-        stream: StreamWriter | StreamReader,
-    ) -> None:
+    def run(self, codes: Integers, shapes: Sequence[Shape], hints: Integers | None, stream: Stream) -> None:
         """Go through all codes."""
         here = 0
         for planes, height, width in shapes:
@@ -110,7 +104,7 @@ class _Model:
                 codes[here] = self._code(contexts, int(codes[here]), stream)
                 here += 1
 
-    def _code(self, contexts: list[int], code: int, stream: StreamWriter | StreamReader) -> int:
+    def _code(self, contexts: list[int], code: int, stream: Stream) -> int:
         prefix, node, lines = 0, 1, [0] * NUM_CONTEXTS
         for level in range(self.depth):
             if level % LEVELS == 0:
@@ -122,7 +116,7 @@ class _Model:
             prefix, node = 2 * prefix + bit, 2 * node + bit
         return prefix
 
-    def _bit(self, places: list[int], bit: int, stream: StreamWriter | StreamReader) -> int:
+    def _bit(self, places: list[int], bit: int, stream: Stream) -> int:
         found = [slots.get(place, (1 << 21, 0)) for slots, place in zip(self.slots, places, strict=True)]
         inputs = [self.stretch[chance >> 10] for chance, _ in found] + [256]
         weights = self.weights[sum(_seen_class(found[c][1]) * part for c, part in ((3, 16), (1, 4), (2, 1)))]

@@ -77,13 +77,10 @@ class Codec:
             )
         if self.depth < most and model.config.bottleneck["kind"] != "residual_quantizer":
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
-        self._chunks = self._chunk_coder(self.coder_name, self.depth, lossless=lossless)
+        self._chunks = ChunkCoder(self.tiled, self._coder(self.coder_name), depth=self.depth, lossless=lossless)
         self.images_per_chunk = images_per_chunk or self._chunks.coder.images_per_chunk
         if not 1 <= self.images_per_chunk <= 4096:
             raise SmaltiError(f"images_per_chunk must lie in 1 to 4096, not {images_per_chunk}")
-
-    def _chunk_coder(self, name: str, depth: int, *, lossless: bool) -> ChunkCoder:
-        return ChunkCoder(self.tiled, self._coder(name), depth=depth, lossless=lossless)
 
     def _coder(self, name: str) -> Coder:
         if name in PLAIN_CODERS:
@@ -180,7 +177,7 @@ class Codec:
         return self._chunks_of(archive.header).codes(archive.sections(number), archive.entries(number))
 
     def _chunks_of(self, header: Header) -> ChunkCoder:
-        return self._chunk_coder(header.coder, header.depth, lossless=header.lossless)
+        return ChunkCoder(self.tiled, self._coder(header.coder), depth=header.depth, lossless=header.lossless)
 
     def check(self, header: Header) -> None:
         """Raise unless a file is one of this model and prior.

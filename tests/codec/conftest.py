@@ -43,7 +43,8 @@ def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0
     fresh = CodeModel(config)
     with torch.no_grad():
         for parameter in fresh.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.1 if kind == "pixelsnail" else 0.4))
+            # with larger weights a deep PixelSNAIL is chaotic: rounding moves its logits by 1e-3 of themselves
+            parameter.add_(torch.randn_like(parameter) * (0.05 if kind == "pixelsnail" else 0.4))
     fresh.save_pretrained(folder)
     return CodeModel.from_pretrained(folder)
 
