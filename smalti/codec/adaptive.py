@@ -73,9 +73,9 @@ def code_adaptively(
         coder.reserve(len(codes) * tree_depth(codebook_size) // 2 + 64)  # a decision takes 16 bits at most
     memory = np.zeros(NUM_CONTEXTS * num_lines * SLOTS, np.uint32)
     coder.native.adaptive_codes(
-        coder.state, codes, 0 if hints is None else hints,
+        coder.state, codes, hints,
         np.array([list(shape) for shape in shapes], np.int64), *_tables(), memory, len(shapes), codebook_size,
-        num_lines, reading,
+        num_lines, int(reading),
     )  # fmt: skip
 
 

@@ -64,8 +64,8 @@ class NativeCoder:
     def read(self, count: int, frequencies: Integers) -> Integers:
         """Read symbols (N,)."""
         assert frequencies.dtype == np.int64 and frequencies.shape[:-1] in ((), (count,))
-        symbols, bounds = np.empty(count, np.int64), np.cumsum(frequencies, -1)
-        self.native.read_symbols(self.state, bounds, symbols, count, frequencies.shape[-1], frequencies.ndim == 2)
+        symbols, ends = np.empty(count, np.int64), np.cumsum(np.atleast_2d(frequencies), 1)
+        self.native.read_symbols(self.state, ends, symbols, count, ends.shape[1], len(ends))
         return symbols
 
     def finish(self) -> Words:

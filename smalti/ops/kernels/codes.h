@@ -105,8 +105,8 @@ void NAME(end_stream)(range_coder *coder, int threads) {
     if ((uint32_t)((coder->lower + coder->range) >> 32) == (uint32_t)(point >> 32)) put_word(coder, 0);
 }
 
-/* Read symbols in [0, size). `ends` are the cumulative frequencies of one model (size), or of each symbol's own (count, size). */
-void NAME(read_symbols)(range_coder *shared, const int64_t *ends, int64_t *symbols, long count, long size, long own, int threads) {
+/* Read symbols in [0, size). `ends` (models, size) are the cumulative frequencies of one model, or of each symbol's own. */
+void NAME(read_symbols)(range_coder *shared, const int64_t *ends, int64_t *symbols, long count, long size, long models, int threads) {
     range_coder coder = *shared;
     (void)threads;
     for (long n = 0; n < count; n++) {
@@ -120,7 +120,7 @@ void NAME(read_symbols)(range_coder *shared, const int64_t *ends, int64_t *symbo
         uint32_t below = first ? (uint32_t)ends[first - 1] : 0;
         take_interval(&coder, below, (uint32_t)ends[first] - below);
         symbols[n] = first;
-        if (own) ends += size;
+        if (models > 1) ends += size;
     }
     *shared = coder;
 }
