@@ -143,8 +143,7 @@ def disturbed(coder: PriorCoder, stream: bytes, grids: list[np.ndarray]) -> dict
 def elsewhere(model: str, prior: str, codes: np.ndarray) -> dict[str, bool]:
     """Whether a file written here decodes to the same codes in other processes, under other conditions."""
     with tempfile.TemporaryDirectory() as folder:
-        codec = Codec(Autoencoder.from_pretrained(model), CodeModel.from_pretrained(prior))
-        stream = codec._coder.encode([grid[None] for grid in codes])
+        stream = PriorCoder(CodeModel.from_pretrained(prior)).encode([grid[None] for grid in codes])
         (Path(folder) / "stream").write_bytes(stream)
         np.save(Path(folder) / "codes.npy", codes)
         result = {}

@@ -1,16 +1,16 @@
-"""An integer context model of codes that learns as it goes: no network, no training, the same bytes on every machine.
+"""The adaptive coder's context mixing: binary contexts over binarised codes that learn as they go, in integers only.
 
-A code is told by binary decisions, from its highest bit down. For each, seven contexts say how likely a 1 is after what
-they have seen at this node of the tree: nothing, the code on the left, the one above, both, the position, the three
-above (or, beyond the first codebook, the code under it), and the code at this place of the image before. Their log-odds
-are mixed with weights that learn online (logistic mixing, Mahoney's PAQ), one set of weights for how often the three
-neighbourhoods were seen. All is fixed-point arithmetic on integers; `ops/kernels/codes.h` is the same in C, a few
-hundred times faster.
+A code is binarised from its highest bit down. For each bit seven contexts say how likely a 1 is after what they have
+seen at this node of the tree: nothing, the code on the left, the one above, both, the position, the three above (or,
+beyond the first codebook, the code under it), and the code at this place of the image before. Their log-odds are mixed
+with weights that learn online (logistic mixing, Mahoney's PAQ), one set of weights for how often the three
+neighbourhoods were seen. No network, no training, and the same bytes on every machine: all is fixed-point arithmetic;
+`ops/kernels/codes.h` is the same in C, a few hundred times faster.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Context, Decimal
 from itertools import product
 
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalti.codec.frequencies import tree_depth
-from smalti.codec.streams import StreamReader, StreamWriter, words_of
-from smalti.ops.native import kernels
+from smalti.codec.streams import Integers, NativeCoder, StreamReader, StreamWriter
 
 Shape = Sequence[int]  # (q, h, w)
+Stream = StreamWriter | StreamReader
 NUM_CONTEXTS = 7
 LEVELS, SLOTS = 5, 32  # of the tree that lie together in memory, and the slots of their nodes
 WEIGHT_SETS = 64
@@ -46,76 +46,37 @@ def _tables() -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     return np.array(stretch, np.int16), np.array(squash).clip(1, 65535).astype(np.uint16)
 
 
-def encode_adaptive(
-    codes: NDArray[np.int64], shapes: Sequence[Shape], codebook_size: int, hints: NDArray[np.int64] | None = None
-) -> bytes:
-    """The stream of codes (N,) of images of these shapes (q, h, w).
+def code_adaptively(
+    stream: Stream, codes: Integers, shapes: Sequence[Shape], codebook_size: int, hints: Integers | None = None
+) -> None:
+    """Write codes to a stream, or read them from it into place; wrong ones, if it is damaged.
 
     Args:
-        codes: integers in [0, K), all images one after the other.
-        shapes: of the images.
+        stream: to write to or to read from.
+        codes: (N,) integers in [0, K), all images one after the other.
+        shapes: of the images, (q, h, w).
         codebook_size: K.
         hints: (N,) something that encoder and decoder know of each code; two contexts take it in place of the position
             and of the image before.
     """
-    native = kernels()
-    if native is None:
-        writer = StreamWriter()
-
-        def write(place: int, below: int, ones: int) -> int:
-            bit = int(codes[place]) >> below & 1
-            writer.bits(np.array([bit]), np.array([ones]))
-            return bit
-
-        _Model(codebook_size, len(codes)).run(codes, shapes, hints, write)
-        return writer.finish()
-    room = len(codes) * tree_depth(codebook_size) // 2 + 64  # words: a decision costs 16 bits at most
-    words, used = np.empty(room, np.uint32), np.zeros(1, np.int64)
-    native.encode_codes(
-        np.ascontiguousarray(codes), _array(hints), _shapes(shapes), *_tables(), words, used, len(shapes),
-        codebook_size, room,
+    for values in (codes,) if hints is None else (codes, hints):
+        assert values.shape == (sum(map(math.prod, shapes)),), "codes, hints and shapes do not belong together"
+        assert values.dtype == np.int64 and values.flags.c_contiguous
+    num_lines = FEWEST_LINES
+    while num_lines < MOST_LINES and num_lines < len(codes):
+        num_lines *= 2
+    coder, reading = stream.coder, isinstance(stream, StreamReader)
+    if not isinstance(coder, NativeCoder):
+        _Model(codebook_size, num_lines).run(codes, shapes, hints, stream)
+        return
+    if not reading:
+        coder.reserve(len(codes) * tree_depth(codebook_size) // 2 + 64)  # a decision takes 16 bits at most
+    memory = np.zeros(NUM_CONTEXTS * num_lines * SLOTS, np.uint32)
+    coder.native.adaptive_codes(
+        coder.state, codes, hints,
+        np.array([list(shape) for shape in shapes], np.int64), *_tables(), memory, codebook_size, num_lines,
+        reading,
     )  # fmt: skip
-    _check_memory(used)
-    return words[: int(used[0])].astype("<u4").tobytes()
-
-
-def decode_adaptive(
-    stream: bytes, shapes: Sequence[Shape], codebook_size: int, hints: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """The codes (N,) of images of these shapes, with the same hints; wrong ones, if the stream is damaged.
-
-    Raises:
-        DamagedFile: the stream's length is no multiple of 4.
-    """
-    codes = np.zeros(sum(map(math.prod, shapes)), np.int64)
-    native = kernels()
-    if native is None:
-        reader = StreamReader(stream)
-
-        def read(place: int, below: int, ones: int) -> int:
-            return int(reader.bits(np.array([ones]))[0])
-
-        _Model(codebook_size, len(codes)).run(codes, shapes, hints, read)
-        return codes
-    words, used = words_of(stream), np.zeros(1, np.int64)
-    native.decode_codes(
-        words, _array(hints), _shapes(shapes), *_tables(), codes, used, len(shapes), codebook_size, len(words)
-    )
-    _check_memory(used)
-    return codes
-
-
-def _array(hints: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-    return None if hints is None else np.ascontiguousarray(hints)
-
-
-def _shapes(shapes: Sequence[Shape]) -> NDArray[np.int64]:
-    return np.array([list(shape) for shape in shapes], np.int64)
-
-
-def _check_memory(used: NDArray[np.int64]) -> None:
-    if used[0] < 0:
-        raise MemoryError("the context model needs about 60 MB")
 
 
 class _Model:
@@ -123,37 +84,27 @@ class _Model:
 
     Args:
         codebook_size: K.
-        count: codes in all.
+        num_lines: of each context.
     """
 
-    def __init__(self, codebook_size: int, count: int):
-        self.codebook_size, self.depth = codebook_size, tree_depth(codebook_size)
-        num_lines = FEWEST_LINES
-        while num_lines < MOST_LINES and num_lines < count:
-            num_lines *= 2
-        self.mask = num_lines - 1
+    def __init__(self, codebook_size: int, num_lines: int):
+        self.codebook_size, self.depth, self.mask = codebook_size, tree_depth(codebook_size), num_lines - 1
         self.slots: list[dict[int, tuple[int, int]]] = [{} for _ in range(NUM_CONTEXTS)]  # (chance of a 1, times seen)
         self.weights = [[FIRST_WEIGHT] * NUM_CONTEXTS + [0] for _ in range(WEIGHT_SETS)]
         stretch, squash = _tables()
         self.stretch, self.squash = stretch.tolist(), squash.tolist()
 
-    def run(
-        self,
-        codes: NDArray[np.int64],
-        shapes: Sequence[Shape],
-        hints: NDArray[np.int64] | None,
-        bit_of: Callable[[int, int, int], int],
-    ) -> None:
-        """Go through all codes; `bit_of(place, below, ones)` writes or reads the bit with so many below it."""
+    def run(self, codes: Integers, shapes: Sequence[Shape], hints: Integers | None, stream: Stream) -> None:
+        """Go through all codes."""
         here = 0
         for planes, height, width in shapes:
             for q, y, x in product(range(planes), range(height), range(width)):
                 hint = None if hints is None else int(hints[here])
                 contexts = _contexts(codes, here, (q, y, x), (planes, height, width), hint)
-                codes[here] = self._code(contexts, functools.partial(bit_of, here))
+                codes[here] = self._code(contexts, int(codes[here]), stream)
                 here += 1
 
-    def _code(self, contexts: list[int], bit_of: Callable[[int, int], int]) -> int:
+    def _code(self, contexts: list[int], code: int, stream: Stream) -> int:
         prefix, node, lines = 0, 1, [0] * NUM_CONTEXTS
         for level in range(self.depth):
             if level % LEVELS == 0:
@@ -161,18 +112,21 @@ class _Model:
                 lines = [_mixed(context + (prefix + 1) * 0x9E3779B9 + level) & self.mask for context in contexts]
             below, bit = self.depth - 1 - level, 0
             if (2 * prefix + 1) << below < self.codebook_size:
-                places = [line * SLOTS + node for line in lines]
-                bit = self._bit(places, lambda ones, below=below: bit_of(below, ones))
+                bit = self._bit([line * SLOTS + node for line in lines], code >> below & 1, stream)
             prefix, node = 2 * prefix + bit, 2 * node + bit
         return prefix
 
-    def _bit(self, places: list[int], bit_of: Callable[[int], int]) -> int:
+    def _bit(self, places: list[int], bit: int, stream: Stream) -> int:
         found = [slots.get(place, (1 << 21, 0)) for slots, place in zip(self.slots, places, strict=True)]
         inputs = [self.stretch[chance >> 10] for chance, _ in found] + [256]
         weights = self.weights[sum(_seen_class(found[c][1]) * part for c, part in ((3, 16), (1, 4), (2, 1)))]
         odds = sum(weight * value for weight, value in zip(weights, inputs, strict=True)) >> 14
         chance_of_one = self.squash[max(-STRETCH_LIMIT, min(STRETCH_LIMIT, odds)) + STRETCH_LIMIT]
-        bit = bit_of(chance_of_one << 8)
+        ones = np.array([chance_of_one << 8])
+        if isinstance(stream, StreamReader):
+            bit = int(stream.bits(ones)[0])
+        else:
+            stream.bits(np.array([bit]), ones)
         error = ((bit << 16) - chance_of_one) >> 1
         for c, value in enumerate(inputs):
             weights[c] = max(-MOST_WEIGHT, min(MOST_WEIGHT, weights[c] + ((value * error + (1 << 15)) >> 16)))
@@ -184,7 +138,7 @@ class _Model:
 
 
 def _contexts(
-    codes: NDArray[np.int64], here: int, at: tuple[int, int, int], shape: Sequence[int], hint: int | None
+    codes: Integers, here: int, at: tuple[int, int, int], shape: Sequence[int], hint: int | None
 ) -> list[int]:
     """What the seven contexts are told by, as 32-bit hashes."""
     (q, y, x), (planes, height, width) = at, shape

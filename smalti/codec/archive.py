@@ -2,24 +2,13 @@
 
 import io
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from smalti.codec.container import CRC, Header, Reader, chunks_of
+from smalti.codec.container import CRC, Header, ImageEntry, Reader, Sections, chunks_of
 from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
 
-GREY, ALPHA = ("L", "LA"), ("RGBA", "LA")  # modes with one channel, with transparency
 FIRST_BYTES = 1 << 16  # of a file, read to find how long its header is
-
-
-class Sections(NamedTuple):
-    """A chunk, taken apart."""
-
-    body: bytes  # all but its checksum
-    stream: bytes  # of the codes
-    alphas: list[bytes]  # PNGs, of the images that have them
-    pixels: list[bytes]  # lossless: the streams of shifts and of pixels
-    check: int
 
 
 class Archive:
@@ -67,6 +56,10 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
+    def entries(self, number: int) -> list[ImageEntry]:
+        """What the header says of the images of a chunk."""
+        return [self.header.images[index] for index in self.chunks[number]]
+
     def sections(self, number: int) -> Sections:
         """A chunk, taken apart.
 
@@ -75,19 +68,8 @@ class Archive:
         """
         lengths = self.header.chunk_bytes
         self.file.seek(self.start + sum(lengths[:number]))
-        data = self.file.read(lengths[number])
-        if len(data) < CRC.size or len(data) != lengths[number]:
-            raise DamagedFile("a chunk is shorter than its checksum")
-        body, check = data[: -CRC.size], CRC.unpack(data[-CRC.size :])[0]
-        num_alphas = sum(self.header.images[index].mode in ALPHA for index in self.chunks[number])
-        num_pixels = 2 if self.header.lossless else 0
-        if not num_alphas + num_pixels:
-            return Sections(body, body, [], [], check)
-        reader = Reader(body)
-        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + num_alphas + num_pixels))
-        if reader.place != len(body):
-            raise DamagedFile("a chunk is longer than what it says")
-        return Sections(body, stream, extras[:num_alphas], extras[num_alphas:], check)
+        num_alphas = sum(entry.transparent for entry in self.entries(number))
+        return Sections.unpack(self.file.read(lengths[number]), num_alphas, lossless=self.header.lossless)
 
     def parts(self) -> dict[str, int]:
         """Where the bytes of the file went."""

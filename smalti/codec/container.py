@@ -11,8 +11,10 @@ Nothing is allocated on a file's word alone: counts are checked against what the
 
 import struct
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from itertools import accumulate, pairwise
+from typing import ClassVar, NamedTuple, TypeVar
 
 from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
@@ -31,6 +33,8 @@ CODERS = ("fixed", "histogram", "adaptive", "prior")  # by their number in a fil
 MODES = ("RGB", "L", "RGBA", "LA")
 CRC = struct.Struct("<I")
 
+T = TypeVar("T")
+
 
 class ImageEntry(NamedTuple):
     """What a file says of one image."""
@@ -39,6 +43,21 @@ class ImageEntry(NamedTuple):
     width: int
     mode: str  # of MODES
     name: str = ""
+
+    @property
+    def channels(self) -> int:
+        """1 if it is grey, or 3."""
+        return 1 if self.mode in ("L", "LA") else 3
+
+    @property
+    def transparent(self) -> bool:
+        """Whether it has an opacity."""
+        return self.mode in ("RGBA", "LA")
+
+    @property
+    def num_pixels(self) -> int:
+        """H * W."""
+        return self.height * self.width
 
     def pack(self) -> bytes:
         """Size and mode, as they stand in the header and enter the chunk's checksum."""
@@ -168,22 +187,59 @@ class Header:
         return ImageEntry(height, width, MODES[mode])
 
 
-def chunk_is_full(count: int, pixels: int, more: int, images_per_chunk: int) -> bool:
-    """Whether a chunk of `count` images with so many pixels is closed before an image with `more` of them."""
-    return count > 0 and (count == images_per_chunk or pixels + more > PIXELS_IN_CHUNK)
+class Sections(NamedTuple):
+    """A chunk, taken apart."""
+
+    stream: bytes  # of the codes
+    alphas: list[bytes]  # PNGs, of the images that have them
+    pixels: list[bytes]  # lossless: the streams of shifts and of pixels
+    stored: bytes = b""  # the checksum that a file has
+
+    def pack(self, check: int) -> bytes:
+        """The chunk; its checksum is that of the contents, `check`, and of all that stands before it."""
+        extras = b"".join(varint(len(part)) + part for part in (*self.alphas, *self.pixels))
+        body = (varint(len(self.stream)) if extras else b"") + self.stream + extras
+        return body + CRC.pack(zlib.crc32(body, check))
+
+    @classmethod
+    def unpack(cls, data: bytes, num_alphas: int, *, lossless: bool) -> "Sections":
+        """A chunk, taken apart; its checksum is not checked.
+
+        Raises:
+            DamagedFile: its parts do not fit into it, or do not fill it.
+        """
+        if len(data) < CRC.size:
+            raise DamagedFile("a chunk is shorter than its checksum")
+        body, stored = data[: -CRC.size], data[-CRC.size :]
+        count = num_alphas + 2 * lossless
+        if not count:
+            return cls(body, [], [], stored)
+        reader = Reader(body)
+        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + count))
+        if reader.place != len(body):
+            raise DamagedFile("a chunk is longer than what it says")
+        return cls(stream, extras[:num_alphas], extras[num_alphas:], stored)
 
 
-def chunks_of(images: list[ImageEntry] | tuple[ImageEntry, ...], images_per_chunk: int) -> list[range]:
-    """Which images share a chunk: at most so many, and at most about 16 million pixels."""
-    result: list[range] = []
-    start, pixels = 0, 0
-    for index, entry in enumerate(images):
-        more = entry.height * entry.width
-        if chunk_is_full(index - start, pixels, more, images_per_chunk):
-            result.append(range(start, index))
-            start, pixels = index, 0
+def cut(images: Iterable[T], num_pixels: Callable[[T], int], images_per_chunk: int) -> Iterator[list[T]]:
+    """Images, a chunk at a time: at most so many, and at most about 16 million pixels."""
+    members: list[T] = []
+    pixels = 0
+    for image in images:
+        more = num_pixels(image)
+        if members and (len(members) == images_per_chunk or pixels + more > PIXELS_IN_CHUNK):
+            yield members
+            members, pixels = [], 0
+        members.append(image)
         pixels += more
-    return [*result, range(start, len(images))]
+    if members:
+        yield members
+
+
+def chunks_of(images: Sequence[ImageEntry], images_per_chunk: int) -> list[range]:
+    """Which images share a chunk."""
+    counts = (len(members) for members in cut(images, lambda entry: entry.num_pixels, images_per_chunk))
+    return [range(*ends) for ends in pairwise(accumulate(counts, initial=0))]
 
 
 def varint(*values: int) -> bytes:
@@ -266,4 +322,4 @@ def check_size(height: int, width: int, name: str) -> None:
         SmaltiError: it cannot.
     """
     if not (0 < height * width <= MOST_PIXELS and max(height, width) <= MOST_SIDE):
-        raise SmaltiError(f"{name or 'an image'} has {width}x{height} pixels; at most {MOST_PIXELS} fit; scale it down")
+        raise SmaltiError(f"{name} has {width}x{height} pixels; at most {MOST_PIXELS} fit; scale it down")

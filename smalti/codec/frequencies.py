@@ -1,6 +1,7 @@
-"""From a network's logits to integer frequencies that another machine finds again, though its logits differ a little.
+"""Quantized probabilities for entropy coding: from a network's logits to integer frequencies that another machine finds
+again, though its logits differ a little.
 
-A code is told by binary decisions, from its most significant bit down; each has the log-odds
+Codes are binarised: bit after bit, the most significant first. Each decision has the log-odds
 
     x = ln(sum of exp(logits) of the codes with a 1 here) - ln(the same with a 0)
 
@@ -22,11 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smalti.codec.streams import PRECISION, FastBitReader
+from smalti.codec.streams import TOTAL, Integers, NativeCoder, StreamReader
 from smalti.ops.native import kernels_for
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 CELLS = 48  # per unit shift over g in (-1, 1)
@@ -38,9 +38,8 @@ TABLE = 1 << 13  # entries of the table of frequencies
 LARGEST_ODDS = 16  # of its log-odds: 2 of 2^24
 
 RELATIVE_NOISE = 1.1e-5  # of each logit, between the machines that encode and decode
-SIDES = np.arange(2)
-FEWEST_MASS = 1e-30  # sums of probability below this are made again, apart
 FLOAT_NOISE = 1.5e-6  # of the largest logit: what the rounding of float32 does to all of them
+RULES = np.array([CELLS, SOFTNESS, LARGEST_ODDS, RELATIVE_NOISE, FLOAT_NOISE])  # what `decisions.h` is told of these
 
 
 def tree_depth(codebook_size: int) -> int:
@@ -52,100 +51,79 @@ class Decisions(NamedTuple):
     """The binary decisions on the way to some codes, L each."""
 
     odds: Floats  # (N, L): log-odds of a 1
-    noise: Floats  # (N, L): how far noise can move them
-    asked: Booleans  # (N, L): whether there is anything to decide
+    noise: Floats  # (N, L): how far noise can move them; -1 where no code has a 1 and nothing is asked
+
+    @property
+    def asked(self) -> Booleans:
+        """Whether there is anything to decide, (N, L)."""
+        return self.noise >= 0
 
 
 def decisions(logits: Tensor, codes: Integers) -> Decisions:
     """The decisions that tell codes (N,) under logits (N, K)."""
-    depth, native = tree_depth(logits.shape[1]), kernels_for(logits)
-    if native is not None:
-        odds, noise = torch.empty(2, len(codes), depth, dtype=torch.float64)
-        native.decisions(
-            logits.contiguous(), torch.from_numpy(np.ascontiguousarray(codes)), odds, noise, *logits.shape, depth,
-            RELATIVE_NOISE, FLOAT_NOISE,
-        )  # fmt: skip
-        return Decisions(odds.numpy(), noise.numpy(), noise.numpy() >= 0)
-    tree = Tree(logits)
-    found = [tree.at(level, codes >> (depth - level)) for level in range(depth)]
-    reach = [tree.noise_at(level, codes >> (depth - level)) for level in range(depth)]
-    odds, asked = (np.stack(values, 1) for values in zip(*found, strict=True))
-    return Decisions(odds, np.stack(reach, 1), asked)
+    assert codes.shape == logits.shape[:1] and codes.dtype == np.int64
+    native = kernels_for(logits)
+    if native is None:
+        return _decisions(logits, codes)
+    found = Decisions(*np.empty((2, len(codes), tree_depth(logits.shape[1]))))
+    native.decisions(logits.contiguous(), np.ascontiguousarray(codes), RULES, found.odds, found.noise)
+    return found
 
 
-class Tree:
-    """The sums of probability below every node of the binary tree over codes, for N positions at once.
-
-    Args:
-        logits: (N, K).
-    """
-
-    def __init__(self, logits: Tensor):
-        count, self.codebook_size = logits.shape
-        self.depth, self.rows, self.logits = tree_depth(self.codebook_size), np.arange(count), logits
-        native = kernels_for(logits)
-        if native is None:
-            exact = logits.double().cpu().numpy()
-            self.mass = _sums(np.exp(exact - exact.max(1, keepdims=True)), self.depth)
-            return
-        mass = torch.empty(count, 2 << self.depth)
-        native.masses(logits.contiguous(), mass, count, self.codebook_size, self.depth)
-        self.mass = mass.numpy()
-
-    def at(self, level: int, prefix: Integers) -> tuple[Floats, Booleans]:
-        """The decision below each position's prefix, its most significant `level` bits.
-
-        Returns:
-            Log-odds (N,) of a 1, and whether there is anything to decide (N,).
-        """
-        children = self.mass[self.rows[:, None], 2 * ((1 << level) + prefix)[:, None] + SIDES].astype(np.float64)
-        asked = (2 * prefix + 1) << (self.depth - 1 - level) < self.codebook_size
-        smallest = children.min(1)
-        logs = np.log(np.maximum(children, FEWEST_MASS))
-        odds = logs[:, 1] - logs[:, 0]
-        if len(smallest) and smallest.min() < FEWEST_MASS:
-            for row in np.flatnonzero(asked & (smallest < FEWEST_MASS)):
-                odds[row] = self._exact(int(row), level, int(prefix[row]))
-        return odds, asked
-
-    def noise_at(self, level: int, prefix: Integers) -> Floats:
-        """How far noise can move the decisions (N,) of `at`."""
-        logits = self.logits.double().cpu().numpy()
-        size = np.abs(logits)
-        noise = RELATIVE_NOISE * size + FLOAT_NOISE * size.max(1, keepdims=True)
-        below = self.depth - 1 - level
-        first = (2 * prefix)[:, None] << below
-        place = np.arange(self.codebook_size)
-        total = np.zeros(len(prefix))
-        for start in (first, first + (1 << below)):
-            inside = (place >= start) & (place < start + (1 << below))
-            own = np.where(inside, logits, -np.inf)
-            weights = np.exp(own - np.maximum(own.max(1, keepdims=True), -1e300))
-            total += (weights * noise).sum(1) / np.maximum(weights.sum(1), np.finfo(np.float64).tiny)
-        return total
-
-    def _exact(self, row: int, level: int, prefix: int) -> float:
-        """A decision between two faint probabilities, whose sums are made apart."""
-        width = 1 << (self.depth - 1 - level)
-        logits = self.logits[row].double().cpu().numpy()
-        first = 2 * prefix * width
-        zero, one = logits[first : first + width], logits[first + width : first + 2 * width]
-        return float(_log_sum(one) - _log_sum(zero))
+def read_codes(logits: Tensor, shift: int | None, stream: StreamReader) -> Integers:
+    """The codes (N,) that a stream tells under logits (N, K), decision after decision for all of them side by side."""
+    native, coder = kernels_for(logits), stream.coder
+    if native is None or not isinstance(coder, NativeCoder):
+        return _read_codes(logits, shift, stream)
+    codes, mass = np.empty(len(logits), np.int64), torch.empty(len(logits), 2 << tree_depth(logits.shape[1]))
+    native.read_codes(
+        coder.state, logits.contiguous(), cell_frequencies(shift), RULES, mass,
+        codes, (shift or 0) / SHIFTS,
+    )  # fmt: skip
+    return codes
 
 
-def _log_sum(logits: Floats) -> float:
-    top = logits.max()
-    return float(np.log(np.exp(logits - top).sum()) + top)
+def _decisions(logits: Tensor, codes: Integers) -> Decisions:
+    """`decisions` in numpy."""
+    odds, noise = _trees(logits)
+    depth, rows = len(odds), np.arange(len(codes))
+    at = [codes >> (depth - level) for level in range(depth)]
+    told = [
+        np.where(_asked(prefix, level, logits.shape[1]), noise[level][rows, prefix], -1)
+        for level, prefix in enumerate(at)
+    ]
+    return Decisions(np.stack([odds[level][rows, prefix] for level, prefix in enumerate(at)], 1), np.stack(told, 1))
 
 
-def _sums(leaves: Floats, depth: int) -> Floats:
-    """Sums (N, 2 << depth) below all nodes of a binary heap with leaves (N, K)."""
-    sums = np.zeros((len(leaves), 2 << depth))
-    sums[:, 1 << depth : (1 << depth) + leaves.shape[1]] = leaves
-    for level in range(depth - 1, -1, -1):
-        row = sums[:, 2 << level : 4 << level]
-        sums[:, 1 << level : 2 << level] = row[:, 0::2] + row[:, 1::2]
-    return sums
+def _read_codes(logits: Tensor, shift: int | None, stream: StreamReader) -> Integers:
+    """`read_codes` in numpy."""
+    codes, rows = np.zeros(len(logits), np.int64), np.arange(len(logits))
+    for level, odds in enumerate(_trees(logits)[0]):
+        asked, here = _asked(codes, level, logits.shape[1]), odds[rows, codes]
+        codes = 2 * codes
+        codes[asked] += stream.bits(frequencies(here[asked], shift))
+    return codes
+
+
+def _asked(prefix: Integers, level: int, codebook_size: int) -> Booleans:
+    """Whether a code has a 1 after these prefixes (N,), its most significant `level` bits."""
+    return (2 * prefix + 1) << (tree_depth(codebook_size) - 1 - level) < codebook_size
+
+
+def _trees(logits: Tensor) -> tuple[list[Floats], list[Floats]]:
+    """Log-odds and their noise (N, 2^level) of the decisions at all prefixes, level after level, for logits (N, K)."""
+    leaves, odds, noises = logits.cpu().double().numpy(), [], []
+    missing = [(0, 0), (0, (1 << tree_depth(leaves.shape[1])) - leaves.shape[1])]
+    size = np.abs(leaves)
+    noise = np.pad(RELATIVE_NOISE * size + FLOAT_NOISE * size.max(1, keepdims=True), missing)
+    mass = np.pad(leaves, missing, constant_values=-1e300)  # the logarithm of
+    while mass.shape[1] > 1:
+        zero, one = mass[:, 0::2], mass[:, 1::2]
+        odds.insert(0, one - zero)
+        noises.insert(0, noise[:, 0::2] + noise[:, 1::2])
+        mass = np.logaddexp(zero, one)
+        noise = noise[:, 0::2] * np.exp(zero - mass) + noise[:, 1::2] * np.exp(one - mass)
+    return odds, noises
 
 
 def places(log_odds: Floats) -> Floats:
@@ -156,23 +134,21 @@ def places(log_odds: Floats) -> Floats:
 
 def cells(log_odds: Floats, shift: int) -> Integers:
     """The cells of log-odds, when the boundaries are shifted by shift / SHIFTS of a cell."""
-    return np.floor(places(log_odds) + shift / SHIFTS).astype(np.int64)
+    return np.floor(places(log_odds) + shift / SHIFTS).astype(np.int64).clip(0, CELLS)
 
 
-def frequencies(cell: Integers, shift: int) -> Integers:
-    """The frequency of a 1, of 2^PRECISION, in a cell: exact integers."""
-    middle = (cell * SHIFTS + SHIFTS // 2 - shift).clip(0, CELLS * SHIFTS - 1)
+def frequencies(log_odds: Floats, shift: int | None) -> Integers:
+    """The frequencies of a 1, of 2^24, for log-odds rounded to their cells; all a half without a shift."""
+    return cell_frequencies(shift)[cells(log_odds, shift or 0)]
+
+
+@functools.lru_cache(64)
+def cell_frequencies(shift: int | None) -> Integers:
+    """The frequencies of a 1 in the cells (CELLS + 1,): exact integers."""
+    if shift is None:
+        return np.full(CELLS + 1, TOTAL // 2)
+    middle = (np.arange(CELLS + 1) * SHIFTS + SHIFTS // 2 - shift).clip(0, CELLS * SHIFTS - 1)
     return _table()[middle * TABLE // (CELLS * SHIFTS)]
-
-
-def read_codes(logits: Tensor, shift: int, reader: FastBitReader) -> Integers:
-    """The codes (N,) that a stream says under logits (N, K), float32 on the CPU: `Tree` and `frequencies` in one."""
-    codes, depth = np.empty(len(logits), np.int64), tree_depth(logits.shape[1])
-    reader.native.read_codes(
-        logits.contiguous(), reader.words, reader.state, _table(), codes, *logits.shape, depth, len(reader.words),
-        TABLE, CELLS, shift, SHIFTS, float(SOFTNESS), float(LARGEST_ODDS),
-    )  # fmt: skip
-    return codes
 
 
 @functools.cache
@@ -184,8 +160,8 @@ def _table() -> Integers:
         g = context.divide(Decimal(2 * index + 1 - TABLE), Decimal(TABLE))
         odds = min(context.divide(SOFTNESS * g, 1 - g), Decimal(LARGEST_ODDS))
         probability = context.divide(Decimal(1), 1 + context.exp(-odds))
-        upper.append(int(probability * (1 << PRECISION) + Decimal("0.5")))
-    return np.array([(1 << PRECISION) - value for value in reversed(upper)] + upper)
+        upper.append(int(probability * TOTAL + Decimal("0.5")))
+    return np.array([TOTAL - value for value in reversed(upper)] + upper)
 
 
 def find_shift(log_odds: Floats, noise: Floats) -> int | None:

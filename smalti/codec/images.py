@@ -1,6 +1,7 @@
-"""Images of any kind and size to a model's codes and back: grey, alpha, large photographs in tiles."""
+"""Images of any kind and size to a model's codes and back: grey and transparent ones, large photographs in tiles."""
 
 import io
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -9,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from smalti.codec.container import check_size
+from smalti.codec.container import ImageEntry, check_size
 from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
 from smalti.images.pixels import recolour_pixels, to_uint8
-from smalti.images.reading import Images, read_image
+from smalti.images.reading import Images, bad_images, open_image, read_image
 from smalti.models.autoencoder import Autoencoder
 
 Alpha = Literal["keep", "drop", "refuse"]
@@ -28,6 +29,12 @@ class Picture(NamedTuple):
     pixels: NDArray[np.uint8]  # (H, W, 1 or 3)
     alpha: NDArray[np.uint8] | None  # (H, W)
     name: str = ""
+
+    @property
+    def entry(self) -> ImageEntry:
+        """What a header says of it."""
+        height, width, _ = self.pixels.shape
+        return ImageEntry(height, width, self.mode, self.name)
 
     @property
     def image(self) -> Image.Image:
@@ -51,33 +58,24 @@ def to_picture(value: Images, name: str, alpha: Alpha, *, exact: bool) -> Pictur
         SmaltiError: unreadable, too large, or transparent where that is refused.
     """
     if isinstance(value, Tensor):
-        value = (
-            (value if value.dtype == torch.uint8 else to_uint8(value[None])[0].permute(2, 0, 1))
-            .permute(1, 2, 0)
-            .numpy()
-        )
+        value = (value.permute(1, 2, 0) if value.dtype == torch.uint8 else to_uint8(value[None])[0]).cpu().numpy()
     if isinstance(value, np.ndarray):
         value = Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
-    plain = read_image(value, 3, name or None)
-    with (
-        value
-        if isinstance(value, Image.Image)
-        else Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image
-    ):
-        transparent = image.has_transparency_data
+    what = name or (str(value) if isinstance(value, Path | str) else "an image")
+    with bad_images(what):
+        image = open_image(value, what)
+        check_size(image.height, image.width, what)
         grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;")
-        layer = np.asarray(ImageOps.exif_transpose(image).convert("RGBA")) if transparent else None
-    check_size(plain.shape[0], plain.shape[1], name)
-    if layer is None or alpha == "drop":
-        return Picture("L" if grey else "RGB", plain[:, :, :1] if grey else plain, None, name)
-    if alpha == "refuse":
-        raise SmaltiError(
-            f"{name or 'an image'} is transparent; --alpha keep stores that apart, --alpha drop lays it on white"
-        )
-    colour, opacity = layer[:, :, :3], np.ascontiguousarray(layer[:, :, 3])
+        if not image.has_transparency_data or alpha == "drop":
+            pixels = read_image(image, 1 if grey else 3, what)
+            return Picture("L" if grey else "RGB", pixels, None, name)
+        if alpha == "refuse":
+            raise SmaltiError(f"{what} is transparent; --alpha keep stores that apart, --alpha drop lays it on white")
+        layer = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
+    pixels, opacity = layer[:, :, : 1 if grey else 3], layer[:, :, 3]
     if not exact:
-        colour = np.where(opacity[:, :, None] == 0, np.uint8(255), colour)
-    return Picture("LA" if grey else "RGBA", colour[:, :, :1] if grey else np.ascontiguousarray(colour), opacity, name)
+        pixels[opacity == 0] = 255
+    return Picture("LA" if grey else "RGBA", np.ascontiguousarray(pixels), np.ascontiguousarray(opacity), name)
 
 
 def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
@@ -87,16 +85,17 @@ def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_alpha(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
-    """What `pack_alpha` packed.
+def unpack_alpha(data: bytes, entry: ImageEntry) -> NDArray[np.uint8]:
+    """What `pack_alpha` packed, of an image that has this entry.
 
     Raises:
         DamagedFile: no PNG, or of another size.
     """
+    size = entry.width, entry.height
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != (width, height) or image.mode != "L":
-                raise DamagedFile(f"an alpha channel of {image.size} {image.mode} for an image of {width}x{height}")
+            if image.size != size or image.mode != "L":
+                raise DamagedFile(f"an alpha channel of {image.size} {image.mode} for an image of {size}")
             return np.asarray(image)
     except DamagedFile:
         raise
@@ -104,8 +103,8 @@ def unpack_alpha(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
         raise DamagedFile(f"an alpha channel is damaged ({error})") from error
 
 
-class Codes:
-    """A model's codes of images of any size, with bounded memory.
+class TiledModel:
+    """An autoencoder for images of any size: large ones go through it in tiles, so that memory stays bounded.
 
     Args:
         model: an autoencoder with a codebook.
@@ -124,14 +123,14 @@ class Codes:
         self.tile = -(-TILE // model.stride)  # in codes
         self.halo = -(-HALO // model.stride)
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) of the codes of an image."""
-        return -(-height // self.model.stride), -(-width // self.model.stride)
+    def grid(self, entry: ImageEntry, depth: int) -> tuple[int, int, int]:
+        """(depth, h, w) of the codes of an image."""
+        return depth, -(-entry.height // self.model.stride), -(-entry.width // self.model.stride)
 
     def encode(self, pixels: NDArray[np.uint8], depth: int) -> NDArray[np.int64]:
         """The codes (depth, h, w) of uint8 (H, W, C)."""
-        height, width = pixels.shape[:2]
-        grid, stride = self.grid(height, width), self.model.stride
+        stride = self.model.stride
+        grid = [-(-side // stride) for side in pixels.shape[:2]]
         codes = np.zeros((self.bottleneck.num_codebooks, *grid), np.int64)
         for inner, outer in self._tiles(*grid):
             rows, columns = (slice(part.start * stride, part.stop * stride) for part in outer)
@@ -142,8 +141,8 @@ class Codes:
             )
         return codes[:depth]
 
-    def decode(self, codes: NDArray[np.int64], height: int, width: int) -> Tensor:
-        """The image float32 (C, H, W) in [0, 1] of codes (depth, h, w)."""
+    def decode(self, codes: NDArray[np.int64], entry: ImageEntry) -> Tensor:
+        """The image float32 (C, H, W) in [0, 1] of codes (depth, h, w): the model's C, the entry's H and W."""
         stride = self.model.stride
         image = torch.empty(self.channels, codes.shape[1] * stride, codes.shape[2] * stride)
         for inner, outer in self._tiles(*codes.shape[1:]):
@@ -152,12 +151,11 @@ class Codes:
             here = [slice(place.start * stride, place.stop * stride) for place in _inside(inner, outer)]
             there = [slice(place.start * stride, place.stop * stride) for place in inner]
             image[:, there[0], there[1]] = found[:, here[0], here[1]]
-        return image[:, :height, :width]
+        return image[:, : entry.height, : entry.width]
 
-    def pixels(self, image: Tensor, mode: str) -> NDArray[np.uint8]:
-        """A decoded image as uint8 (H, W, C), with the channels of its mode."""
-        pixels = to_uint8(image[None])[0].numpy()
-        return recolour_pixels(pixels, 1 if mode in ("L", "LA") else 3)
+    def pixels(self, codes: NDArray[np.int64], entry: ImageEntry) -> NDArray[np.uint8]:
+        """The image uint8 (H, W, C) of codes, with the channels of its mode."""
+        return recolour_pixels(to_uint8(self.decode(codes, entry)[None])[0].numpy(), entry.channels)
 
     def _as_model_takes(self, pixels: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(recolour_pixels(pixels, self.channels).copy()).permute(2, 0, 1)

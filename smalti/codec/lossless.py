@@ -8,13 +8,12 @@ As with a prior's logits, a machine that decodes finds means that differ a littl
 values at a time is shifted until none lies near a boundary (see `frequencies`).
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smalti.codec.adaptive import decode_adaptive, encode_adaptive
+from smalti.codec.adaptive import code_adaptively
+from smalti.codec.coders import split
 from smalti.codec.frequencies import MOST_SHIFTS, SHIFTS, clear_shift, shift_of
 from smalti.codec.streams import StreamReader, StreamWriter
 from smalti.errors import SmaltiError
@@ -26,7 +25,7 @@ LEVELS = 256
 HINT = 4  # levels that a hint does not tell apart
 
 
-def pack_pixels(images: list[NDArray[np.uint8]], means: list[Tensor]) -> tuple[bytes, bytes]:
+def pack_pixels(images: list[NDArray[np.uint8]], means: list[Tensor]) -> list[bytes]:
     """The streams of shifts and of pixels of images (H, W, C), given their mean images (C, H, W) in [0, 1].
 
     Raises:
@@ -46,22 +45,22 @@ def pack_pixels(images: list[NDArray[np.uint8]], means: list[Tensor]) -> tuple[b
         hints.append(_hints(values, found, mean))
     planes = [_planes(image.transpose(2, 0, 1).astype(np.int64)) for image in images]
     flat, known = (np.concatenate([plane.reshape(-1) for plane in values]) for values in (planes, hints))
-    return writer.finish(), encode_adaptive(flat, [plane.shape for plane in planes], LEVELS, known)
+    exact = StreamWriter()
+    code_adaptively(exact, flat, [plane.shape for plane in planes], LEVELS, known)
+    return [writer.finish(), exact.finish()]
 
 
-def unpack_pixels(shifts: bytes, pixels: bytes, means: list[Tensor]) -> list[NDArray[np.uint8]]:
+def unpack_pixels(streams: list[bytes], means: list[Tensor]) -> list[NDArray[np.uint8]]:
     """The images (H, W, C) whose streams `pack_pixels` made."""
-    reader, hints = StreamReader(shifts), []
+    (reader, pixels), hints = map(StreamReader, streams), []
     for mean in means:
         numbers = [reader.rice(RICE, MOST_SHIFTS) for _ in range(-(-mean.numel() // BLOCK))]
         hints.append(_hints(_values(mean), numbers, mean))
     shapes = [tuple(mean.shape) for mean in means]
-    flat = decode_adaptive(pixels, shapes, LEVELS, np.concatenate([hint.reshape(-1) for hint in hints]))
-    planes = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-    return [
-        np.ascontiguousarray(_colours(plane.reshape(shape)).astype(np.uint8).transpose(1, 2, 0))
-        for plane, shape in zip(planes, shapes, strict=True)
-    ]
+    known = np.concatenate([hint.reshape(-1) for hint in hints])
+    flat = np.zeros(len(known), np.int64)
+    code_adaptively(pixels, flat, shapes, LEVELS, known)
+    return [np.ascontiguousarray(_colours(plane).astype(np.uint8).transpose(1, 2, 0)) for plane in split(flat, shapes)]
 
 
 def _values(mean: Tensor) -> NDArray[np.float64]:

@@ -1,28 +1,23 @@
-"""Codes under a trained causal prior, so that the file decodes where the logits come out a little different.
+"""The prior coder: entropy coding of codes under a trained autoregressive prior, so that files decode on any machine.
 
 The encoder has the logits of all positions at once, the decoder steps through them with the prior's cache; both turn
-them into frequencies by `frequencies`. Images whose grid is not the prior's are cut into tiles of its grid; what a
-tile has beyond the image repeats the code before it and is not written.
+them into the same integers by `frequencies`. Images whose grid is not the prior's are cut into tiles of its grid; what
+a tile has beyond the image repeats the code before it and is not written.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from smalti.codec.coders import Coder, Codes, Shape
-from smalti.codec.errors import DamagedFile
+from smalti.codec.coders import Coder, Shape
 from smalti.codec.frequencies import (
     MOST_SHIFTS,
     Booleans,
+    Decisions,
     Floats,
-    Tree,
-    cells,
     decisions,
     find_shift,
     frequencies,
@@ -30,9 +25,8 @@ from smalti.codec.frequencies import (
     shift_of,
     tree_depth,
 )
-from smalti.codec.streams import SLACK_BITS, TOTAL, BitReader, FastBitReader, StreamReader, StreamWriter
+from smalti.codec.streams import Integers, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
-from smalti.ops.native import kernels, kernels_for
 from smalti.priors.base import CausalPrior
 from smalti.priors.code_model import CodeModel
 
@@ -53,6 +47,10 @@ class PriorCoder(Coder):
     Raises:
         SmaltiError: a prior that is not causal, or that cannot do without a condition.
     """
+
+    images_per_chunk = 128
+    by_network = True
+    least_bits = 1 / BLOCKS[0]  # a block has a shift
 
     def __init__(self, model: CodeModel, *, progress: bool = False):
         super().__init__(model.config.codebook_size)
@@ -77,73 +75,62 @@ class PriorCoder(Coder):
 
     # ------------------------------------------------------------------ encoding
 
-    def encode(self, grids: Sequence[Codes]) -> bytes:
-        """The codes' bits under the prior, a few per cent of a bit a code more."""
-        writer = StreamWriter()
-        tiles, real = to_tiles(grids, self.grid)
-        for start in range(0, len(tiles), self.tiles_at_once):
-            part = slice(start, start + self.tiles_at_once)
-            self._encode(tiles[part], real[part], writer)
-        return writer.finish()
+    def _write(self, writer: StreamWriter, codes: Integers, shapes: Sequence[Shape]) -> None:
+        places = tile_places(shapes, self.grid)
+        last = np.maximum.accumulate(np.where(places >= 0, np.arange(self.num_codes), 0), axis=1)
+        tiles = codes[np.take_along_axis(places, last, axis=1)]
+        for part in self._parts(len(tiles)):
+            self._encode(tiles[part], places[part] >= 0, writer)
 
-    def _encode(self, tiles: NDArray[np.int64], real: NDArray[np.bool_], writer: StreamWriter) -> None:
+    def _parts(self, count: int) -> list[slice]:
+        return [slice(start, start + self.tiles_at_once) for start in range(0, count, self.tiles_at_once)]
+
+    def _encode(self, tiles: Integers, real: Booleans, writer: StreamWriter) -> None:
         """Tiles (B, T), of which `real` (B, T) are written: block after block, step after step, bit after bit."""
-        odds, noise, asked = self._decisions(tiles)  # (B, T, L), in the decoder's order: (T, L, B)
-        odds, noise, asked = odds.transpose(1, 2, 0), noise.transpose(1, 2, 0), asked.transpose(1, 2, 0)
-        asked &= real.T[:, None]
-        block, found = self._blocks(odds, noise, asked)
-        shifts = [MOST_SHIFTS if number is None else number for number in found]
-        rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in shifts))
+        found = self._decisions(tiles)  # (B, T, L), in the decoder's order: (T, L, B)
+        odds, noise = found.odds.transpose(1, 2, 0), found.noise.transpose(1, 2, 0)
+        asked = (noise >= 0) & real.T[:, None]
+        block, numbers = self._blocks(odds, noise, asked)
+        rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in numbers))
         writer.rice(BLOCKS.index(block), 0)
         writer.rice(rice, RICE)
         bits = tiles.T[:, None] >> np.arange(tree_depth(self.codebook_size) - 1, -1, -1)[:, None] & 1  # (T, L, B)
-        for steps, number in zip(steps_of(block, *tiles.shape), shifts, strict=True):
+        for steps, number in zip(steps_of(block, *tiles.shape), numbers, strict=True):
             writer.rice(number, rice)
-            if number == MOST_SHIFTS:  # no shift will do: the block is written as it is
-                writer.bits(bits[steps][asked[steps]], np.full(int(asked[steps].sum()), TOTAL // 2))
-                continue
-            shift, where = int(shift_of(number)), asked[steps]
-            writer.bits(bits[steps][where], frequencies(cells(odds[steps][where], shift), shift))
+            where = asked[steps]
+            writer.bits(bits[steps][where], frequencies(odds[steps][where], _shift(number)))
 
-    def _blocks(self, odds: Floats, noise: Floats, asked: Booleans) -> tuple[int, list[int | None]]:
-        """The largest blocks that all have a shift, or else the smallest, and the number of each one's shift."""
-        numbers: list[int | None] = []
+    def _blocks(self, odds: Floats, noise: Floats, asked: Booleans) -> tuple[int, list[int]]:
+        """The largest blocks that all have a shift, or else the smallest; and each one's number, or MOST_SHIFTS."""
+        numbers: list[int] = []
         for size in BLOCKS:
             blocks = steps_of(size, odds.shape[2], self.num_codes)
-            numbers = [find_shift(odds[steps][asked[steps]], noise[steps][asked[steps]]) for steps in blocks]
-            if None not in numbers:
+            found = [find_shift(odds[steps][asked[steps]], noise[steps][asked[steps]]) for steps in blocks]
+            numbers = [MOST_SHIFTS if number is None else number for number in found]
+            if None not in found:
                 return size, numbers
         return BLOCKS[-1], numbers
 
-    def _decisions(self, tiles: NDArray[np.int64]) -> tuple[Floats, Floats, Booleans]:
-        """What `decisions` says of every decision on the way to every code: (B, T, L) each."""
-        depth, at_once = tree_depth(self.codebook_size), max(1, LOGITS_AT_ONCE // (self.num_codes * self.codebook_size))
+    def _decisions(self, tiles: Integers) -> Decisions:
+        """The decisions on the way to every code: (B, T, L)."""
+        at_once = max(1, LOGITS_AT_ONCE // (self.num_codes * self.codebook_size))
         parts = []
         for start in tqdm(range(0, len(tiles), at_once), desc="coding", disable=not self.progress, leave=False):
             chosen = tiles[start : start + at_once]
             codes = torch.from_numpy(chosen).view(-1, *self.grid).to(self.device)
             with torch.inference_mode():
-                logits = self.prior.logits(codes, self._condition(len(codes)))
-            found = decisions(logits.flatten(0, 2).float(), chosen.reshape(-1))
-            parts.append([values.reshape(*chosen.shape, depth) for values in found])
-        odds, noise, asked = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return odds, noise, asked
+                logits = self.prior.logits(codes, self._condition(len(codes))).flatten(0, 2).float().cpu()
+            parts.append([values.reshape(*chosen.shape, -1) for values in decisions(logits, chosen.reshape(-1))])
+        return Decisions(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
     # ------------------------------------------------------------------ decoding
 
-    def decode(self, stream: bytes, shapes: Sequence[Shape]) -> list[Codes]:
-        """The codes, drawn from the stream as a sampler draws from random numbers."""
-        native = kernels()
-        reader = StreamReader(stream) if native is None else FastBitReader(native, stream)
-        if sum(map(math.prod, shapes)) > BLOCKS[0] * (8 * len(stream) + SLACK_BITS):  # a block takes a bit at least
-            raise DamagedFile(f"{sum(map(math.prod, shapes))} codes cannot be in {len(stream)} bytes")
-        real = np.concatenate([real_of(shape, self.grid) for shape in shapes])
-        parts = []
-        for start in range(0, len(real), self.tiles_at_once):
-            parts.append(self._decode(real[start : start + self.tiles_at_once], reader))
-        return from_tiles(np.concatenate(parts), shapes, self.grid)
+    def _read(self, reader: StreamReader, codes: Integers, shapes: Sequence[Shape]) -> None:
+        places = tile_places(shapes, self.grid)
+        tiles = np.concatenate([self._decode(places[part] >= 0, reader) for part in self._parts(len(places))])
+        codes[places[places >= 0]] = tiles[places >= 0]
 
-    def _decode(self, real: NDArray[np.bool_], reader: BitReader) -> NDArray[np.int64]:
+    def _decode(self, real: Booleans, reader: StreamReader) -> Integers:
         """Tiles (B, T)."""
         block, rice = BLOCKS[reader.rice(0, len(BLOCKS) - 1)], reader.rice(RICE, MOST_RICE)
         tiles = np.zeros(real.shape, np.int64)
@@ -152,30 +139,19 @@ class PriorCoder(Coder):
             stepper = self.prior.stepper(len(real), self._condition(len(real)))
             previous: Tensor | None = None
             for steps in steps_of(block, len(real), self.num_codes):
-                number = reader.rice(rice, MOST_SHIFTS)
+                shift = _shift(reader.rice(rice, MOST_SHIFTS))
                 for step in range(steps.start, steps.stop):
-                    logits = stepper.step(previous)
+                    logits, here = stepper.step(previous).cpu(), real[:, step]
                     tiles[:, step] = tiles[:, step - 1] if step else 0
-                    here = real[:, step]
-                    shift = None if number == MOST_SHIFTS else int(shift_of(number))
-                    tiles[here, step] = self._descend(
-                        logits if here.all() else logits[torch.from_numpy(here)], shift, reader
-                    )
+                    tiles[here, step] = read_codes(logits[torch.from_numpy(here)], shift, reader)
                     previous = torch.from_numpy(tiles[:, step]).to(self.device)
                     bar.update()
         return tiles
 
-    def _descend(self, logits: Tensor, shift: int | None, reader: BitReader) -> NDArray[np.int64]:
-        """From the root of the tree to a leaf, for all tiles side by side; without a shift all bits are alike."""
-        if shift is not None and isinstance(reader, FastBitReader) and kernels_for(logits):
-            return read_codes(logits, shift, reader)
-        tree, codes = Tree(logits), np.zeros(len(logits), np.int64)
-        for level in range(tree.depth):
-            odds, asked = tree.at(level, codes)
-            half = np.full(int(asked.sum()), TOTAL // 2)
-            codes = 2 * codes
-            codes[asked] += reader.bits(half if shift is None else frequencies(cells(odds[asked], shift), shift))
-        return codes
+
+def _shift(number: int) -> int | None:
+    """The shift of a block with this number; None if no shift would do, and its bits are written as they are."""
+    return None if number == MOST_SHIFTS else int(shift_of(number))
 
 
 def steps_of(codes: int, tiles: int, num_codes: int) -> list[slice]:
@@ -184,52 +160,18 @@ def steps_of(codes: int, tiles: int, num_codes: int) -> list[slice]:
     return [slice(start, min(start + size, num_codes)) for start in range(0, num_codes, size)]
 
 
-# ------------------------------------------------------------------ tiles
-
-
-def real_of(shape: Shape, grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which codes of its tiles belong to an image, (tiles, T)."""
-    depth, height, width = shape
-    image = np.ones((height, width * depth), bool)
-    return _cut(image, grid)
-
-
-def to_tiles(grids: Sequence[Codes], grid: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The tiles (B, T) of all images, and which of their codes belong to an image, (B, T).
+def tile_places(shapes: Sequence[Shape], grid: tuple[int, int]) -> Integers:
+    """Where the codes of all tiles (B, T) of images of these shapes lie among the images' codes; -1 beyond an image.
 
     Several codes at a position stand side by side, as in `TrainedTokenizer`.
     """
-    tiles = np.concatenate([_cut(codes.transpose(1, 2, 0).reshape(codes.shape[1], -1), grid) for codes in grids])
-    real = np.concatenate([real_of(_shape(codes), grid) for codes in grids])
-    last = np.maximum.accumulate(np.where(real, np.arange(tiles.shape[1]), 0), axis=1)
-    return np.take_along_axis(tiles, last, axis=1), real
-
-
-def from_tiles(tiles: NDArray[np.int64], shapes: Sequence[Shape], grid: tuple[int, int]) -> list[Codes]:
-    """The codes of images of these shapes from their tiles."""
-    result, place = [], 0
+    tiles, start = [], 0
     for depth, height, width in shapes:
-        down, across = _tiles(height, width * depth, grid)
-        image = tiles[place : place + down * across].reshape(down, across, *grid).transpose(0, 2, 1, 3)
-        image = image.reshape(down * grid[0], across * grid[1])[:height, : width * depth]
-        result.append(image.reshape(height, width, depth).transpose(2, 0, 1))
-        place += down * across
-    return result
-
-
-def _shape(codes: Codes) -> Shape:
-    depth, height, width = codes.shape
-    return depth, height, width
-
-
-def _tiles(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
-    return -(-height // grid[0]), -(-width // grid[1])
-
-
-def _cut(image: NDArray[Any], grid: tuple[int, int]) -> NDArray[Any]:
-    """(height, width) as tiles (B, T), filled up with zeros."""
-    down, across = _tiles(image.shape[0], image.shape[1], grid)
-    height, width = image.shape
-    padded = np.zeros((down * grid[0], across * grid[1]), image.dtype)
-    padded[:height, :width] = image
-    return padded.reshape(down, grid[0], across, grid[1]).transpose(0, 2, 1, 3).reshape(down * across, -1)
+        image = np.arange(start, start + depth * height * width).reshape(depth, height, width)
+        rows = image.transpose(1, 2, 0).reshape(height, width * depth)
+        beyond = [(0, -side % tile) for side, tile in zip(rows.shape, grid, strict=True)]
+        padded = np.pad(rows, beyond, constant_values=-1)
+        cut = padded.reshape(padded.shape[0] // grid[0], grid[0], -1, grid[1]).transpose(0, 2, 1, 3)
+        tiles.append(cut.reshape(-1, grid[0] * grid[1]))
+        start += image.size
+    return np.concatenate(tiles)

@@ -1,11 +1,10 @@
-"""constriction's range coder, told integer frequencies: bytes that decode anywhere, whatever computed the frequencies.
+"""The range coder: symbols to bytes and back by integer frequencies, exactly, whatever said the frequencies.
 
-A stream is the range coder's 32-bit words, little-endian. constriction takes probabilities as floating-point numbers,
-gives every symbol at least 1 of 2^24, and shares out the rest in proportion, rounded down. Told f - 1 for each symbol,
-where the f add up to 2^24, the proportion is 1, nothing is rounded, and the frequencies are f.
+A stream is the 32-bit words, little-endian, of constriction's range coder. `ops/kernels/codes.h` has the same coder,
+byte for byte, whose state the context model and the prior's decisions share; constriction serves where there was no
+compiler, and the tests hold ours against it.
 """
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import constriction
@@ -13,112 +12,178 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalti.codec.errors import DamagedFile
-from smalti.ops.native import Kernels
+from smalti.ops.native import Kernels, kernels
 
-PRECISION = 24  # frequencies add up to 2^24
-TOTAL = 1 << PRECISION
+TOTAL = 1 << 24  # what frequencies add up to
+HALVES = np.array([TOTAL // 2, TOTAL // 2])  # frequencies of a bit as likely 0 as 1
 DIGIT = 1 << 12  # the largest alphabet whose symbols are written at once as equally likely
 SLACK_BITS = 64  # that a stream may hold beyond its bytes: a decoder goes on with zeros
 
-_STREAM: Any = vars(constriction)["stream"]  # which its type hints leave out
-_FAMILY = _STREAM.model.Categorical(perfect=False)
+Integers = NDArray[np.int64]
+Words = NDArray[np.uint32]
+
+
+class NativeCoder:
+    """Our range coder: symbols (N,) by integer frequencies, (K,) of all alike or (N, K) of each.
+
+    Args:
+        native: the kernels. Those that code more than symbols change the state themselves.
+        words: to be read; None to write.
+    """
+
+    PLACE, COUNT, HELD, WORDS = 3, 4, 5, 7  # in the state, which is `range_coder` of `codes.h`
+
+    def __init__(self, native: Kernels, words: Words | None = None):
+        self.native = native
+        self.state = np.array([0, (1 << 64) - 1, 0, 0, 0, 0, 0, 0], np.uint64)
+        if words is not None:
+            first, second, *_ = (*words[:2].tolist(), 0, 0)
+            self.state[2:4] = first << 32 | second, 2
+        self._hold(np.empty(64, np.uint32) if words is None else words)
+
+    def _hold(self, words: Words) -> None:
+        self.words = words
+        self.state[self.COUNT], self.state[self.WORDS] = len(words), words.ctypes.data
+
+    def reserve(self, count: int) -> None:
+        """Make room to write so many words more."""
+        need = int(self.state[self.PLACE] + self.state[self.HELD]) + count + 2  # the end takes two at most
+        if need > len(self.words):
+            words = np.empty(max(need, 2 * len(self.words)), np.uint32)
+            words[: len(self.words)] = self.words
+            self._hold(words)
+
+    def write(self, symbols: Integers, frequencies: Integers) -> None:
+        """Write symbols (N,)."""
+        assert frequencies.dtype == np.int64 and frequencies.shape[:-1] in ((), symbols.shape)
+        at = symbols if frequencies.ndim == 1 else (np.arange(len(symbols)), symbols)
+        sizes = frequencies[at]
+        self.reserve(len(symbols))  # a symbol takes 24 bits at most
+        self.native.write_intervals(self.state, np.cumsum(frequencies, -1)[at] - sizes, sizes)
+
+    def read(self, count: int, frequencies: Integers) -> Integers:
+        """Read symbols (N,)."""
+        assert frequencies.dtype == np.int64 and frequencies.shape[:-1] in ((), (count,))
+        symbols, ends = np.empty(count, np.int64), np.cumsum(np.atleast_2d(frequencies), 1)
+        self.native.read_symbols(self.state, ends, symbols)
+        return symbols
+
+    def finish(self) -> Words:
+        """All words, when everything is written."""
+        self.native.end_stream(self.state)
+        return self.words[: int(self.state[self.PLACE])]
+
+
+class Constriction:
+    """constriction's range coder, told integers.
+
+    It takes probabilities as floating-point numbers, gives every symbol at least 1 of 2^24, and shares out the rest in
+    proportion, rounded down. Told f - 1 for each symbol, where the f add up to 2^24, the proportion is 1, nothing is
+    rounded, and the frequencies are f.
+    """
+
+    def __init__(self, words: Words | None = None):
+        stream: Any = vars(constriction)["stream"]  # which its type hints leave out
+        self._coder: Any = stream.queue.RangeEncoder() if words is None else stream.queue.RangeDecoder(words)
+        self._model = stream.model.Categorical
+
+    def write(self, symbols: Integers, frequencies: Integers) -> None:
+        """Write symbols (N,)."""
+        weights = (frequencies - 1).astype(np.float64)
+        model = (self._model(weights, perfect=False),) if weights.ndim == 1 else (self._model(perfect=False), weights)
+        self._coder.encode(symbols.astype(np.int32), *model)
+
+    def read(self, count: int, frequencies: Integers) -> Integers:
+        """Read symbols (N,)."""
+        weights = (frequencies - 1).astype(np.float64)
+        one = weights.ndim == 1
+        model = (self._model(weights, perfect=False), count) if one else (self._model(perfect=False), weights)
+        try:
+            return self._coder.decode(*model).astype(np.int64)
+        except AssertionError as error:  # "tried to decode from compressed data that is invalid"
+            raise DamagedFile("a stream is damaged") from error
+
+    def finish(self) -> Words:
+        """All words, when everything is written."""
+        return self._coder.get_compressed()
+
+
+def range_coder(words: Words | None = None) -> NativeCoder | Constriction:
+    """A coder that writes, or one that reads words."""
+    native = kernels()
+    return Constriction(words) if native is None else NativeCoder(native, words)
 
 
 class StreamWriter:
-    """Writes symbols by their frequencies."""
+    """Writes symbols, bits and numbers."""
 
     def __init__(self) -> None:
-        self._coder: Any = _STREAM.queue.RangeEncoder()
+        self.coder = range_coder()
 
-    def bits(self, bits: NDArray[Any], ones: NDArray[Any]) -> None:
+    def symbols(self, symbols: Integers, frequencies: Integers) -> None:
+        """Write symbols (N,) by frequencies (K,) or (N, K), each at least 1, that add up to 2^24."""
+        if len(symbols) and frequencies.shape[-1] > 1:
+            self.coder.write(symbols, frequencies)
+
+    def bits(self, bits: Integers, ones: Integers) -> None:
         """Write bits (N,), each with its own frequency of a 1, (N,) from 1 to 2^24 - 1."""
-        if len(bits):
-            self._coder.encode(bits.astype(np.int32), _FAMILY, _pairs(ones))
+        self.symbols(bits, np.stack([TOTAL - ones, ones], 1))
 
-    def symbols(self, symbols: NDArray[Any], frequencies: NDArray[Any]) -> None:
-        """Write symbols (N,) by the same frequencies (K,), each at least 1, that add up to 2^24."""
-        if len(symbols) and len(frequencies) > 1:
-            self._coder.encode(symbols.astype(np.int32), _model(frequencies))
-
-    def uniform(self, symbols: NDArray[Any], size: int) -> None:
+    def uniform(self, symbols: Integers, size: int) -> None:
         """Write integers (N,) in [0, size), all equally likely; large ones as two digits: rounding costs less."""
         if size > DIGIT:
             self.uniform(symbols // DIGIT, -(-size // DIGIT))
             self.uniform(symbols % DIGIT, DIGIT)
-        elif len(symbols) and size > 1:
-            self._coder.encode(symbols.astype(np.int32), _STREAM.model.Uniform(size))
+        else:
+            self.symbols(symbols, _alike(size))
 
     def number(self, value: int) -> None:
         """Write an integer from 0 up in Elias's gamma code: 2 log2(value + 1) + 1 bits."""
         binary = bin(value + 1)[2:]
-        bits = [0] * (len(binary) - 1) + [int(digit) for digit in binary]
-        self.bits(np.array(bits), np.full(len(bits), TOTAL // 2))
+        self._even([0] * (len(binary) - 1) + [int(digit) for digit in binary])
 
     def rice(self, value: int, bits: int) -> None:
         """Write an integer from 0 up in Rice's code: value / 2^bits in unary, and `bits` bits."""
-        digits = [0] * (value >> bits) + [1] + [value >> place & 1 for place in range(bits - 1, -1, -1)]
-        self.bits(np.array(digits), np.full(len(digits), TOTAL // 2))
+        self._even([0] * (value >> bits) + [1] + [value >> place & 1 for place in range(bits - 1, -1, -1)])
+
+    def _even(self, bits: list[int]) -> None:
+        self.symbols(np.array(bits), HALVES)
 
     def finish(self) -> bytes:
         """The stream."""
-        return self._coder.get_compressed().astype("<u4").tobytes()
+        return self.coder.finish().astype("<u4").tobytes()
 
 
-class BitReader(ABC):
-    """Reads bits, and the numbers that are made of them."""
-
-    @abstractmethod
-    def bits(self, ones: NDArray[Any]) -> NDArray[np.int64]:
-        """Read bits (N,), each with its own frequency of a 1."""
-
-    def rice(self, bits: int, most: int) -> int:
-        """Read an integer that `StreamWriter.rice` wrote.
-
-        Raises:
-            DamagedFile: it is more than `most`.
-        """
-        value, half = 0, np.array([TOTAL // 2])
-        while not self.bits(half)[0]:
-            value += 1
-            if value << bits > most:
-                raise DamagedFile("a number is larger than it can be")
-        for bit in self.bits(np.full(bits, TOTAL // 2)):
-            value = 2 * value + int(bit)
-        if value > most:
-            raise DamagedFile("a number is larger than it can be")
-        return value
-
-
-class StreamReader(BitReader):
-    """Reads what a `StreamWriter` wrote, given the same frequencies. A damaged stream gives wrong symbols, not errors.
+class StreamReader:
+    """Reads what a `StreamWriter` wrote, given the same frequencies. A damaged stream gives wrong symbols, or an error.
 
     Args:
         stream: what `StreamWriter.finish` gave.
 
     Raises:
-        DamagedFile: its length is no multiple of 4.
+        DamagedFile: its length is no multiple of 4; later, a number is larger than it can be.
     """
 
     def __init__(self, stream: bytes):
-        self._coder: Any = _STREAM.queue.RangeDecoder(words_of(stream))
+        if len(stream) % 4:
+            raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
+        self.coder = range_coder(np.frombuffer(stream, "<u4").astype(np.uint32))
 
-    def bits(self, ones: NDArray[Any]) -> NDArray[np.int64]:
+    def symbols(self, count: int, frequencies: Integers) -> Integers:
+        """Read `count` symbols by frequencies (K,) or (count, K)."""
+        if not count or frequencies.shape[-1] == 1:
+            return np.zeros(count, np.int64)
+        return self.coder.read(count, frequencies)
+
+    def bits(self, ones: Integers) -> Integers:
         """Read bits (N,), each with its own frequency of a 1."""
-        return self._read(len(ones), _FAMILY, _pairs(ones))
+        return self.symbols(len(ones), np.stack([TOTAL - ones, ones], 1))
 
-    def symbols(self, count: int, frequencies: NDArray[Any]) -> NDArray[np.int64]:
-        """Read `count` symbols by the same frequencies (K,)."""
-        if len(frequencies) == 1:
-            return np.zeros(count, np.int64)
-        return self._read(count, _model(frequencies), count)
-
-    def uniform(self, count: int, size: int) -> NDArray[np.int64]:
+    def uniform(self, count: int, size: int) -> Integers:
         """Read `count` integers in [0, size), all equally likely."""
-        if size == 1:
-            return np.zeros(count, np.int64)
         if size > DIGIT:
             return self.uniform(count, -(-size // DIGIT)) * DIGIT + self.uniform(count, DIGIT)
-        return self._read(count, _STREAM.model.Uniform(size), count)
+        return self.symbols(count, _alike(size))
 
     def number(self, most: int) -> int:
         """Read an integer that `StreamWriter.number` wrote.
@@ -126,72 +191,45 @@ class StreamReader(BitReader):
         Raises:
             DamagedFile: it is more than `most`.
         """
-        half, length = np.array([TOTAL // 2]), 0
-        while not self.bits(half)[0]:
-            length += 1
-            if length > most.bit_length():
-                raise DamagedFile("a number is larger than it can be")
-        value = 1
-        for bit in self.bits(np.full(length, TOTAL // 2)):
-            value = 2 * value + int(bit)
-        if value - 1 > most:
-            raise DamagedFile("a number is larger than it can be")
-        return value - 1
+        length = self._zeros(most.bit_length())
+        return _at_most(self._binary(1, length) - 1, most)
 
-    def _read(self, count: int, *model: Any) -> NDArray[np.int64]:
-        if not count:
-            return np.zeros(0, np.int64)
-        try:
-            return self._coder.decode(*model).astype(np.int64)
-        except AssertionError as error:  # constriction's "tried to decode from compressed data that is invalid"
-            raise DamagedFile("a stream is damaged") from error
+    def rice(self, bits: int, most: int) -> int:
+        """Read an integer that `StreamWriter.rice` wrote.
 
+        Raises:
+            DamagedFile: it is more than `most`.
+        """
+        return _at_most(self._binary(self._zeros(most >> bits), bits), most)
 
-class FastBitReader(BitReader):
-    """Reads a stream of bits only, natively; its state is open to the kernels.
+    def _zeros(self, most: int) -> int:
+        """How many zeros there are before the next 1."""
+        for count in range(most + 1):
+            if self.symbols(1, HALVES)[0]:
+                return count
+        raise DamagedFile("a number is larger than it can be")
 
-    Args:
-        native: the kernels.
-        stream: what `StreamWriter.finish` gave.
-
-    Raises:
-        DamagedFile: its length is no multiple of 4.
-    """
-
-    def __init__(self, native: Kernels, stream: bytes):
-        self.native, self.words = native, words_of(stream)
-        first, second, *_ = (*self.words[:2].tolist(), 0, 0)
-        self.state = np.array([0, (1 << 64) - 1, first << 32 | second, 2], np.uint64)  # lower, range, point, words read
-
-    def bits(self, ones: NDArray[Any]) -> NDArray[np.int64]:
-        """Read bits (N,), each with its own frequency of a 1."""
-        bits = np.empty(len(ones), np.int64)
-        self.native.read_bits(
-            self.words, self.state, np.ascontiguousarray(ones, np.int64), bits, len(ones), len(self.words)
-        )
-        return bits
+    def _binary(self, value: int, count: int) -> int:
+        """A number that begins with the digits of `value` and goes on with `count` bits."""
+        for bit in self.symbols(count, HALVES).tolist():
+            value = 2 * value + bit
+        return value
 
 
-def words_of(stream: bytes) -> NDArray[np.uint32]:
-    """The range coder's words.
-
-    Raises:
-        DamagedFile: the stream's length is no multiple of 4.
-    """
-    if len(stream) % 4:
-        raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
-    return np.frombuffer(stream, "<u4").astype(np.uint32)
+def _at_most(value: int, most: int) -> int:
+    if value > most:
+        raise DamagedFile("a number is larger than it can be")
+    return value
 
 
-def _pairs(ones: NDArray[Any]) -> NDArray[np.float64]:
-    return np.stack([TOTAL - ones - 1, ones - 1], 1).astype(np.float64)
+def _alike(size: int) -> Integers:
+    """Frequencies of symbols all equally likely; the last one takes what rounding leaves."""
+    frequencies = np.full(size, TOTAL // size)
+    frequencies[-1] += TOTAL % size
+    return frequencies
 
 
-def _model(frequencies: NDArray[Any]) -> Any:
-    return _STREAM.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
-
-
-def to_frequencies(weights: NDArray[np.int64]) -> NDArray[np.int64]:
+def to_frequencies(weights: Integers) -> Integers:
     """Frequencies in proportion to integer weights (K,): each at least 1, together 2^24. One deterministic rule.
 
     Everyone gets 1 and its share of the rest, rounded down; what rounding leaves goes to the largest weight (the first

@@ -2,7 +2,8 @@
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,24 @@ def read_image(
         BadImage: missing, empty, truncated, no image, or more than 200 million pixels.
     """
     name = name or (str(file) if isinstance(file, Path | str) else "image")
-    try:
-        if not isinstance(file, Image.Image):
-            data = _read(file)
-            quick = None if at_least is None else jpeg.decode(data, channels, at_least, LARGEST_PX)
+    with bad_images(name):
+        if at_least is not None and not isinstance(file, Image.Image):
+            file = _read(file)
+            quick = jpeg.decode(file, channels, at_least, LARGEST_PX)
             if quick is not None:
                 return quick
-            with Image.open(io.BytesIO(data)) as image:
-                return read_image(image, channels, name, at_least)
-        image = file
-        if image.width * image.height > LARGEST_PX:
-            raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
+        image = open_image(file, name)
         if at_least is not None:
             jpeg.draft(image, at_least)
         return _to_array(image, channels)
-    except BadImage:
+
+
+@contextmanager
+def bad_images(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong with an image of this name into a `BadImage`."""
+    try:
+        yield
+    except SmaltiError:
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"{name}: claims far too many pixels (a decompression bomb?); make it smaller") from error
@@ -70,6 +74,14 @@ def read_image(
         raise BadImage(f"{name}: not an image, or of a kind that Pillow does not read") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
         raise BadImage(f"{name}: cut off or damaged ({error})") from error
+
+
+def open_image(file: Path | str | bytes | Image.Image, name: str) -> Image.Image:
+    """A Pillow image, its pixels not yet read; to be used inside `bad_images`."""
+    image = file if isinstance(file, Image.Image) else Image.open(io.BytesIO(_read(file)))
+    if image.width * image.height > LARGEST_PX:
+        raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
+    return image
 
 
 def _read(file: Path | str | bytes) -> bytes:

@@ -41,18 +41,15 @@ SIGNATURES = {
     " where K > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
     " hard or means is not None and codebook_gradient is not None",
     "gumbel_noise": "noise:f4[N,K]! N K seed:int",
-    "encode_codes": "codes:i8[N] hints:i8[N]? shapes:i8[I,3] stretch:i2[4096] squash:u2[S] words:u4[W]! used:i8[1]!"
-    " images:int size:int room:int where S == 2 * STRETCH_LIMIT + 1, images == I, room == W",
-    "decode_codes": "words:u4[W] hints:i8[N]? shapes:i8[I,3] stretch:i2[4096] squash:u2[S] codes:i8[N]! used:i8[1]!"
-    " images:int size:int count:int where S == 2 * STRETCH_LIMIT + 1, images == I, count == W",
-    "decisions": "logits:f4[N,K] codes:i8[N] odds:f8[N,L]! noise:f8[N,L]! rows:int size:int depth:int relative:float"
-    " absolute:float where K <= 1 << L, rows == N, size == K, depth == L",
-    "masses": "logits:f4[N,K] mass:f4[N,M]! rows:int size:int depth:int where M == 2 << depth, K <= 1 << depth,"
-    " rows == N, size == K",
-    "read_bits": "words:u4[W] state:u8[4]! ones:i8[N] bits:i8[N]! count:int room:int where count == N, room == W",
-    "read_codes": "logits:f4[N,K] words:u4[W] state:u8[4]! table:i8[E] codes:i8[N]! rows:int size:int depth:int"
-    " room:int entries:int cells:int shift:int shifts:int softness:float most:float where K <= 1 << depth, cells > 0,"
-    " shifts > 0, entries > 0, rows == N, size == K, room == W, entries == E",
+    "write_intervals": "state:u8[8]! below:i8[N] sizes:i8[N] N",
+    "end_stream": "state:u8[8]!",
+    "read_symbols": "state:u8[8]! ends:i8[M,K] symbols:i8[N]! N K M where M == 1 or M == N",
+    "adaptive_codes": "state:u8[8]! codes:i8[N]! hints:i8[N]? shapes:i8[I,3] stretch:i2[4096] squash:u2[S]"
+    " memory:u4[M]! I size:int lines:int decoding:int where S == 2 * STRETCH_LIMIT + 1, M == CONTEXTS * lines * SLOTS",
+    "decisions": "logits:f4[N,K] codes:i8[N] rules:f8[5] odds:f8[N,L]! noise:f8[N,L]! N K"
+    " where L == max(1, (K - 1).bit_length())",
+    "read_codes": "state:u8[8]! logits:f4[N,K] frequencies:i8[F] rules:f8[5] mass:f4[N,M]! codes:i8[N]! N K"
+    " offset:float where M == 2 << max(1, (K - 1).bit_length())",
     "raster": "operations:i8[O,OPERATION] task:i8[TASK] O",
 }
 LAYOUT = {  # what Python assumes of C's structs and enums, in priors/machine.py; all.h says what they are there

@@ -6,16 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from smalti.codec.adaptive import decode_adaptive, encode_adaptive
+from smalti.codec.adaptive import code_adaptively
 from smalti.codec.coders import AdaptiveCoder, FixedCoder, HistogramCoder
 from smalti.codec.container import CODERS
 from smalti.codec.errors import DamagedFile
-from smalti.codec.prior_coder import PriorCoder, from_tiles, to_tiles
+from smalti.codec.prior_coder import PriorCoder, tile_places
+from smalti.codec.streams import StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 
 from .conftest import GRID, K, random_grids, save_prior
 
 PLAIN = {"fixed": FixedCoder, "histogram": HistogramCoder, "adaptive": AdaptiveCoder}
+
+
+def encode_adaptive(codes, shapes, size, hints=None):
+    writer = StreamWriter()
+    code_adaptively(writer, codes, shapes, size, hints)
+    return writer.finish()
+
+
+def decode_adaptive(stream, shapes, size, hints=None):
+    codes = np.zeros(sum(map(math.prod, shapes)), np.int64)
+    code_adaptively(StreamReader(stream), codes, shapes, size, hints)
+    return codes
 
 
 @pytest.fixture(params=CODERS)
@@ -82,6 +95,21 @@ def test_adaptive_stays_the_same_when_everything_is_certain(monkeypatch):
     stream = encode_adaptive(codes, [(1, 21, 34)], 256)
     monkeypatch.setenv("SMALTI_KERNELS", "off")
     assert encode_adaptive(codes, [(1, 21, 34)], 256) == stream
+
+
+@pytest.mark.parametrize(
+    ("codes", "hints"),
+    [
+        (np.zeros(24, np.int64), None),
+        (np.zeros(26, np.int64), None),
+        (np.zeros(25, np.int32), None),
+        (np.zeros((25, 2), np.int64)[:, 0], None),
+        (np.zeros(25, np.int64), np.zeros(24, np.int64)),
+    ],
+)
+def test_arrays_that_do_not_belong_together_never_reach_a_kernel(codes, hints):
+    with pytest.raises(AssertionError):
+        encode_adaptive(codes, [(1, 5, 5)], K, hints)
 
 
 def test_hints_help():
@@ -185,15 +213,14 @@ def test_only_causal_priors_code(folder, model):
 
 
 def test_tiles_cover_every_image_once():
-    rng = np.random.default_rng(0)
-    grids = [rng.integers(0, K, shape) for shape in [(1, 4, 4), (1, 5, 9), (2, 3, 7)]]
-    tiles, real = to_tiles(grids, GRID)
-    assert int(real.sum()) == sum(grid.size for grid in grids)
-    found = from_tiles(tiles, [grid.shape for grid in grids], GRID)
-    assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
-    for tile, known in zip(tiles, real, strict=True):  # what is beyond the image repeats the code before it
-        for place in np.flatnonzero(~known):
-            assert tile[place] == tile[place - 1]
+    shapes = [(1, 4, 4), (1, 5, 9), (2, 3, 7)]
+    places = tile_places(shapes, GRID)
+    assert sorted(places[places >= 0]) == list(range(sum(map(math.prod, shapes))))
+    assert (places[:, 0] >= 0).all()  # what is beyond an image repeats the code before it
+    assert places[:1].tolist() == [list(range(16))]
+    assert places[1 + 2].tolist() == [16 + 8, -1, -1, -1, 16 + 17, -1, -1, -1, 16 + 26, -1, -1, -1, 16 + 35, -1, -1, -1]
+    two = 16 + 45  # (2, 3, 7): the codes of a position side by side
+    assert places[-4, :6].tolist() == [two, two + 21, two + 1, two + 22, two + 7, two + 28]
 
 
 @pytest.mark.parametrize("name", ["fixed", "prior"])

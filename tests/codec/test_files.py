@@ -14,8 +14,9 @@ from PIL import Image
 
 from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
 from smalti.codec.container import MAGIC, Header, ImageEntry, chunks_of, varint
-from smalti.codec.images import Codes
+from smalti.codec.images import TiledModel
 from smalti.errors import SmaltiError
+from smalti.images.reading import BadImage
 
 from ..conftest import draw_image
 from .conftest import K, save_model, save_prior
@@ -30,6 +31,14 @@ def kinds_of_images():
     transparent.putalpha(alpha)
     grey_transparent.putalpha(alpha)
     return [colour, grey, transparent, grey_transparent, Image.fromarray(np.full((1, 1, 3), 77, np.uint8))]
+
+
+def png(image):
+    image.save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
+PNG = png(kinds_of_images()[2])
 
 
 @pytest.mark.parametrize("coder", ["fixed", "histogram", "adaptive", "prior"])
@@ -58,6 +67,23 @@ def test_alpha_is_kept_dropped_or_refused(model):
     assert dropped.decompress(dropped.compress(image))[0].mode == "RGB"
     with pytest.raises(SmaltiError, match="transparent"):
         Codec(model, alpha="refuse").compress(image)
+
+
+def test_a_file_is_opened_once(model, tmp_path, monkeypatch):
+    opened, real = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
+    for index, image in enumerate(kinds_of_images()):
+        image.save(tmp_path / f"{index}.png")
+        assert Codec(model).picture(tmp_path / f"{index}.png").mode == image.mode
+    assert len(opened) == len(kinds_of_images())
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", PNG[:200]], ids=["empty", "text", "cut"])
+def test_what_is_no_image_is_named(data, model, tmp_path):
+    (tmp_path / "bad.png").write_bytes(data)
+    for name in ("bad.png", "none.png"):
+        with pytest.raises(BadImage, match=name):
+            Codec(model, lossless=True).picture(tmp_path / name)
 
 
 @pytest.mark.parametrize("coder", ["adaptive", "prior"])
@@ -102,7 +128,7 @@ def test_a_residual_quantizers_depth_is_the_quality(folder):
         codec = Codec(model, depth=depth)
         data = codec.compress(image)
         sizes.append(len(data))
-        codes = torch.from_numpy(codec.codes.encode(image, depth))
+        codes = torch.from_numpy(codec.tiled.encode(image, depth))
         expected = model.decode(codes[None])[0]
         found = np.asarray(codec.decompress(data)[0]) / 255
         assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() < 0.003
@@ -112,15 +138,15 @@ def test_a_residual_quantizers_depth_is_the_quality(folder):
 
 
 def test_large_images_are_cut_and_hardly_anyone_notices(model, monkeypatch):
-    codes = Codes(model)
+    tiled, entry = TiledModel(model), ImageEntry(150, 210, "RGB")
     image = draw_image(0, (150, 210))
-    whole = codes.encode(image, 1)
-    picture = codes.decode(whole, 150, 210)
+    whole = tiled.encode(image, 1)
+    picture = tiled.decode(whole, entry)
     monkeypatch.setattr("smalti.codec.images.WHOLE_PIXELS", 1000)
-    codes.tile, codes.halo = 16, 8
-    cut = codes.encode(image, 1)
+    tiled.tile, tiled.halo = 16, 8
+    cut = tiled.encode(image, 1)
     assert (cut == whole).mean() > 0.999
-    assert (codes.decode(whole, 150, 210) - picture).abs().max() < 1e-4
+    assert (tiled.decode(whole, entry) - picture).abs().max() < 1e-4
 
 
 # ------------------------------------------------------------------ damage

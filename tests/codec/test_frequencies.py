@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smalti.codec import frequencies as f
-from smalti.codec.streams import TOTAL
+from smalti.codec.streams import TOTAL, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 from smalti.ops import native
 
@@ -60,11 +60,9 @@ def test_decisions_are_those_of_the_softmax(size, kernels):
     found = f.decisions(logits, codes.numpy())
     expected = torch.nn.functional.cross_entropy(logits.double(), codes, reduction="none")
     np.testing.assert_allclose(nats(found, codes.numpy(), f.tree_depth(size)), expected, rtol=1e-5)
-    tree = f.Tree(logits)
-    for level in range(tree.depth):
-        odds, asked = tree.at(level, codes.numpy() >> (tree.depth - level))
-        assert np.array_equal(asked, found.asked[:, level])
-        np.testing.assert_allclose(odds[asked], found.odds[asked, level], rtol=1e-5, atol=2e-6)
+    plain = f.decisions(logits.double(), codes.numpy())
+    assert np.array_equal(plain.asked, found.asked)
+    np.testing.assert_allclose(plain.odds[plain.asked], found.odds[plain.asked], rtol=1e-5, atol=2e-6)
 
 
 def test_noise_is_bounded_alike_by_all_kernels(monkeypatch):
@@ -94,7 +92,7 @@ def test_noise_below_the_margin_changes_no_cell(scale, kernels):
     logits, codes = scale * torch.randn(64, 300), torch.randint(0, 300, (64,)).numpy()
     found = f.decisions(logits, codes)
     for level in range(f.tree_depth(300)):
-        asked, prefix = found.asked[:, level], codes >> (f.tree_depth(300) - level)
+        asked = found.asked[:, level]
         number = f.find_shift(found.odds[asked, level], found.noise[asked, level])
         assert number is not None
         shift = int(f.shift_of(number))
@@ -102,8 +100,32 @@ def test_noise_below_the_margin_changes_no_cell(scale, kernels):
         for trial in range(20):
             direction = 2 * torch.rand(logits.shape).double() - 1
             noisy = logits.double() * (1 + 1e-5 * (direction.sign() if trial == 0 else direction))
-            assert np.array_equal(f.cells(f.Tree(noisy).at(level, prefix)[0][asked], shift), wanted)
-        assert np.array_equal(f.cells(f.Tree(logits).at(level, prefix)[0][asked], shift), wanted)
+            assert np.array_equal(f.cells(f.decisions(noisy, codes).odds[asked, level], shift), wanted)
+        assert np.array_equal(f.cells(f.decisions(logits.double(), codes).odds[asked, level], shift), wanted)
+
+
+@pytest.mark.parametrize("shift", [None, 0, 40_503])
+@pytest.mark.parametrize("size", [2, 37, 300])
+def test_codes_are_read_by_the_decisions_that_they_were_written_by(size, shift, kernels, monkeypatch):
+    """Also without kernels, what was written with them."""
+    torch.manual_seed(0)
+    logits, codes = 3 * torch.randn(50, size), torch.randint(0, size, (50,)).numpy()
+    logits[:10] *= 60  # faint codes
+    found, depth = f.decisions(logits, codes), f.tree_depth(size)
+    bits = codes[:, None] >> np.arange(depth - 1, -1, -1) & 1
+    writer = StreamWriter()
+    for level in range(depth):
+        asked = found.asked[:, level]
+        writer.bits(bits[asked, level], f.frequencies(found.odds[asked, level], shift))
+    stream = writer.finish()
+    assert np.array_equal(f.read_codes(logits, shift, StreamReader(stream)), codes)
+    assert np.array_equal(f.read_codes(logits.double(), shift, StreamReader(stream)), codes)
+    for damaged in (b"", stream[: len(stream) // 8 * 4], bytes(len(stream))):  # and nothing crashes
+        broken = logits if native.kernels() is None else torch.where(logits > 2, logits, torch.nan)
+        wrong = f.read_codes(broken, shift, StreamReader(damaged))
+        assert ((wrong >= 0) & (wrong < size)).all()
+    monkeypatch.setenv("SMALTI_KERNELS", "off")
+    assert np.array_equal(f.read_codes(logits, shift, StreamReader(stream)), codes)
 
 
 def test_rounding_to_cells_costs_little():
@@ -114,7 +136,7 @@ def test_rounding_to_cells_costs_little():
     excess = []
     for number in range(32):
         shift = int(f.shift_of(number))
-        q = f.frequencies(f.cells(odds, shift), shift) / TOTAL
+        q = f.frequencies(odds, shift) / TOTAL
         excess.append(-(p * np.log2(q) + (1 - p) * np.log2(1 - q)) - entropy)
     assert np.mean(excess, 0).max() < 0.003 and np.min(excess) > -1e-9
 

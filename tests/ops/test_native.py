@@ -19,13 +19,12 @@ CALLS = {  # sizes and numbers of a call that each kernel takes
     "gumbel": {"N": 2, "K": 5, "D": 9, "P": 2, "temperature": 0.5, "seed": 1, "hard": 0},
     "gumbel_backward": {"N": 2, "K": 9, "D": 9, "P": 2, "W": 16, "temperature": 0.5, "seed": 1, "hard": 0},
     "gumbel_noise": {"N": 2, "K": 3, "seed": 1},
-    "encode_codes": {"N": 2, "I": 2, "S": 6143, "W": 70, "images": 2, "size": 5, "room": 70},
-    "decode_codes": {"N": 2, "I": 2, "S": 6143, "W": 70, "images": 2, "size": 5, "count": 70},
-    "decisions": {"N": 2, "K": 5, "L": 3, "rows": 2, "size": 5, "depth": 3, "relative": 1e-5, "absolute": 1e-6},
-    "masses": {"N": 2, "K": 5, "M": 16, "rows": 2, "size": 5, "depth": 3},
-    "read_bits": {"N": 2, "W": 3, "count": 2, "room": 3},
-    "read_codes": {"N": 2, "K": 5, "W": 3, "E": 8, "rows": 2, "size": 5, "depth": 3, "room": 3, "entries": 8}
-    | {"cells": 4, "shift": 0, "shifts": 2, "softness": 1.0, "most": 9.0},
+    "write_intervals": {"N": 2},
+    "end_stream": {},
+    "read_symbols": {"N": 3, "K": 5, "M": 3},
+    "adaptive_codes": {"N": 2, "I": 2, "S": 6143, "M": 7 * 4 * 32, "size": 5, "lines": 4, "decoding": 1},
+    "decisions": {"N": 2, "K": 5, "L": 3},
+    "read_codes": {"N": 2, "K": 5, "F": 9, "M": 16, "offset": 0.5},
     "raster": {"O": 2} | {name: native.LAYOUT[name] for name in ("OPERATION", "TASK")},
 }
 

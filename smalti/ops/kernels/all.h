@@ -20,6 +20,8 @@ const layout_number *NAME(layout)(void) {
         {"SOURCES", SMALTI_SOURCES}, /* a checksum of these files, from setup.py */
         {"PANEL", PANEL},
         {"STRETCH_LIMIT", STRETCH_LIMIT},
+        {"CONTEXTS", CONTEXTS},
+        {"SLOTS", SLOTS},
         {"OPERATION", sizeof(operation) / sizeof(int64_t)},
         {"TASK", sizeof(task) / sizeof(int64_t)},
         {"KINDS", KINDS},

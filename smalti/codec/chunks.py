@@ -1,0 +1,87 @@
+"""A chunk of pictures to its bytes and back: the one text of what a file's writer and its reader share."""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smalti.codec.coders import Coder, Codes
+from smalti.codec.container import ImageEntry, Sections
+from smalti.codec.errors import CannotDecode, DamagedFile
+from smalti.codec.images import Picture, TiledModel, pack_alpha, unpack_alpha
+from smalti.codec.lossless import pack_pixels, unpack_pixels
+
+
+class ChunkCoder:
+    """Packs pictures into chunks, and unpacks them.
+
+    Args:
+        model: turns pixels into codes and codes into pixels.
+        coder: of the codes.
+        depth: codes at a position to keep.
+        lossless: whether chunks restore every pixel.
+    """
+
+    def __init__(self, model: TiledModel, coder: Coder, *, depth: int, lossless: bool):
+        self.model, self.coder, self.depth, self.lossless = model, coder, depth, lossless
+
+    def pack(self, pictures: Sequence[Picture]) -> bytes:
+        """The bytes of a chunk."""
+        entries, pixels = [picture.entry for picture in pictures], [picture.pixels for picture in pictures]
+        grids = [self.model.encode(image, self.depth) for image in pixels]
+        stream = self.coder.encode(grids)
+        alphas = [pack_alpha(picture.alpha) for picture in pictures if picture.alpha is not None]
+        exact = pack_pixels(pixels, self._means(grids, entries)) if self.lossless else []
+        return Sections(stream, alphas, exact).pack(self._checksum(entries, grids, pixels))
+
+    def unpack(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Picture]:
+        """The pictures of a chunk.
+
+        Raises:
+            DamagedFile: the chunk cannot be what `pack` made.
+            CannotDecode: its checksum does not fit.
+        """
+        grids = self.codes(sections, entries)
+        pixels = unpack_pixels(sections.pixels, self._means(grids, entries)) if self.lossless else []
+        if not sections.pack(self._checksum(entries, grids, pixels)).endswith(sections.stored):
+            other = " or this machine's network differs too much from the one that wrote it"
+            raise CannotDecode(
+                f"a checksum does not fit: the file is damaged{other * (self.lossless or self.coder.by_network)}"
+            )
+        if not self.lossless:
+            pixels = [self.model.pixels(codes, entry) for codes, entry in zip(grids, entries, strict=True)]
+        opacities = iter(sections.alphas)
+        alphas = [unpack_alpha(next(opacities), entry) if entry.transparent else None for entry in entries]
+        return [
+            Picture(entry.mode, image, alpha, entry.name)
+            for entry, image, alpha in zip(entries, pixels, alphas, strict=True)
+        ]
+
+    def codes(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Codes]:
+        """The codes (depth, h, w) of a chunk's images, not yet checked.
+
+        Raises:
+            DamagedFile: there are codes that the model has not.
+        """
+        shapes = [self.model.grid(entry, self.depth) for entry in entries]
+        grids = self.coder.decode(sections.stream, shapes)
+        if any(int(grid.max()) >= self.coder.codebook_size for grid in grids):
+            raise DamagedFile("a stream is damaged")
+        return grids
+
+    def _means(self, grids: Sequence[Codes], entries: Sequence[ImageEntry]) -> list[Tensor]:
+        """The decoded images (C, H, W), each with as many channels as its pixels."""
+        images = [self.model.decode(codes, entry) for codes, entry in zip(grids, entries, strict=True)]
+        return [
+            image.expand(entry.channels, -1, -1) if len(image) <= entry.channels else image.mean(0, keepdim=True)
+            for image, entry in zip(images, entries, strict=True)
+        ]
+
+    def _checksum(self, entries: Sequence[ImageEntry], grids: Sequence[Codes], pixels: list[NDArray[np.uint8]]) -> int:
+        """CRC-32 of sizes and modes, of codes of 32 bits each, and of the pixels where they are stored."""
+        check = zlib.crc32(b"".join(entry.pack() for entry in entries))
+        for values in (*(grid.astype("<u4") for grid in grids), *(pixels if self.lossless else ())):
+            check = zlib.crc32(values.tobytes(), check)
+        return check
