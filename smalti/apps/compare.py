@@ -9,7 +9,8 @@ from smalti.apps.evaluate import evaluate
 from smalti.apps.memory import peak_bytes, reset_peak
 from smalti.apps.output import say
 from smalti.apps.train import train
-from smalti.configs import nearest
+from smalti.configs import effective, nearest
+from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.files import read_json, write_json, write_text
 from smalti.recipes import RECIPES
@@ -24,14 +25,15 @@ def compare(
     data: str,
     out: str,
     systems: str = "ae,vae,vqvae,dvae",
-    codebook_size: int = 512,
+    codebook_size: int | None = None,
     image_size: int = 32,
     stride: int = 4,
     width: int = 64,
     steps: int = 800,
-    batch_size: int = 32,
+    seed: int = 0,
     seeds: int = 1,
-    split: str = "test",
+    split: Split = "test",
+    **settings: Any,
 ) -> dict[str, Any]:
     """Train systems alike, at the same rate where they are discrete, and write one report; re-running goes on.
 
@@ -39,14 +41,16 @@ def compare(
         data: emoji, a folder of images or of idx files, or *.parquet.
         out: the folder for report.html, comparison.json and the runs.
         systems: names from ae, vae, vqvae, dvae, fsq, lfq, bsq, rvq, pq, separated by commas.
-        codebook_size: K of the discrete ones, a power of two; those with several codebooks share its bits among them.
+        codebook_size: K of the discrete ones, a power of two, 512 by default; those with several codebooks share its
+            bits among them.
         image_size: height and width, pixels.
         stride: pixels per grid position.
         width: channels of the networks at the finest resolution.
         steps: optimiser steps of each.
-        batch_size: images per batch.
-        seeds: how often each is trained.
+        seed: of everything random.
+        seeds: how often each is trained, with this seed and those after it.
         split: what is measured: test, validation or train.
+        **settings: of each run, see `RunSettings`; by default those of the recipes, and 40 lines of metrics.jsonl.
     """
     from smalti.evaluation.comparison import gradient_noise, rate_distortion, some_images
     from smalti.models.autoencoder import Autoencoder
@@ -56,20 +60,23 @@ def compare(
     from smalti.training.log import read_metrics
 
     chosen = _chosen(systems)
+    effective(any(rate(name, 512) for name in chosen), "on systems without codes", codebook_size=(codebook_size, 512))
+    codebook_size = 512 if codebook_size is None else codebook_size
     if codebook_size < 4 or codebook_size & (codebook_size - 1):
         raise SmaltiError(f"codebook_size must be a power of two, at least 4, not {codebook_size}")
     if seeds < 1:
         raise SmaltiError(f"seeds must be at least 1, not {seeds}")
-    common = {"image_size": image_size, "stride": stride, "width": width, "steps": steps, "batch_size": batch_size}
+    common = {"image_size": image_size, "stride": stride, "width": width}
+    settings = {**settings, "steps": steps, "log_every": settings.get("log_every") or max(1, steps // 40)}
+    recipes = {name: SYSTEMS[name](data=data, **rate(name, codebook_size), **common) for name in chosen}
+    recipes = {name: recipe.with_settings(**settings) for name, recipe in recipes.items()}
     measured: list[System] = []
-    for name in chosen:
+    for name, recipe in recipes.items():
         models, evaluations, costs, records = [], [], [], []
-        options = {"data": data, "log_every": max(1, steps // 40), **rate(name, codebook_size), **common}
-        experiments = [SYSTEMS[name](seed=seed, **options) for seed in range(seeds)]
-        for seed, experiment in enumerate(experiments):
-            run = Path(out) / "runs" / f"{name}-{seed}"
-            say(f"{name}, seed {seed}: {steps} steps into {run}")
-            costs.append(_train(experiment, run))
+        for number in range(seed, seed + seeds):
+            run = Path(out) / "runs" / f"{name}-{number}"
+            say(f"{name}, seed {number}: {steps} steps into {run}")
+            costs.append(_train(recipe.with_settings(seed=number), run))
             evaluations.append(_evaluate(run, data, split))
             models.append(Autoencoder.from_pretrained(run))
             records.append(read_metrics(run / "metrics.jsonl"))
@@ -83,7 +90,7 @@ def compare(
                 models=models,
                 evaluations=evaluations,
                 records=records[0],
-                noise=gradient_noise(model, images[:32], experiments[0].loss, steps),
+                noise=gradient_noise(model, images[:32], recipe.loss),
                 points=rate_distortion(model, evaluations[0]["metrics"], images),
                 pictures=list(latent_pictures(model, images)),
                 images_per_second=statistics.median(record["images_per_second"] for record in records[0]),
@@ -91,11 +98,12 @@ def compare(
                 bits_per_image=math.prod(grid) * math.log2(bottleneck.codebook_size) if discrete else None,
             )
         )
-    settings = {**common, "seeds": seeds, "codebook_size": codebook_size}
+    shared = {**common, "steps": steps, "batch_size": recipes[chosen[0]].run.batch_size, "seeds": seeds,
+              "codebook_size": codebook_size}  # fmt: skip
     report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
     shown = some_images(measured[0].models[0], data, split, SHOWN)
-    write_json(numbers, as_json(measured, {"data": data, "split": split, **settings}))
-    write_text(report, as_html(measured, settings, shown))
+    write_json(numbers, as_json(measured, {"data": data, "split": split, **shared}))
+    write_text(report, as_html(measured, shared, shown))
     psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
     return {"written": [str(report), str(numbers)], **psnr}
 
@@ -140,7 +148,7 @@ def _train(experiment: Experiment, run: Path) -> int | None:
     return read_json(kept)["peak_bytes"] if kept.exists() else None
 
 
-def _evaluate(run: Path, data: str, split: str) -> dict[str, Any]:
+def _evaluate(run: Path, data: str, split: Split) -> dict[str, Any]:
     """The evaluation kept in the run, if it is of this model, data and split; else a new one."""
     from smalti.models.autoencoder import Autoencoder
 
@@ -150,4 +158,4 @@ def _evaluate(run: Path, data: str, split: str) -> dict[str, Any]:
         wanted = (Autoencoder.from_pretrained(run).source_hash, data, split)
         if (found["model_hash"], found["data"], found["split"]) == wanted:
             return found
-    return evaluate(str(run), data, split=split)  # pyright: ignore[reportArgumentType]
+    return evaluate(str(run), data, split=split)

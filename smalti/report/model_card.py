@@ -74,8 +74,8 @@ def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[st
         "",
         f"An autoencoder with the bottleneck `{bottleneck['kind']}`{codes}: {model.num_parameters:,} parameters, "
         "trained on "
-        f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.steps:,} steps of "
-        f"{experiment.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
+        f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.run.steps:,} steps of "
+        f"{experiment.run.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
         "",
         "```python",
         "from smalti import Autoencoder",

@@ -28,14 +28,14 @@ class Loss(NamedTuple):
     parameters: Tensor | None = None  # (B, P, H, W) of the likelihood, for losses of the reconstruction
 
 
-def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, step: int) -> Loss:
+def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, beta: float) -> Loss:
     """The loss of one batch, nats per dimension plus weighted penalties.
 
     Args:
         model: in training mode.
         images: (B, C, H, W) in [0, 1].
-        config: the weights.
-        step: for beta's schedule.
+        config: the weights of the penalties.
+        beta: weight of the KL now.
     """
     parameters, bottleneck = model(images)
     per_image = model.likelihood.nll(parameters, images)
@@ -47,7 +47,7 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, ste
         "entropy": config.entropy_weight,
     }
 
-    total = (distortion + config.beta(step) * kl) / images[0].numel()
+    total = (distortion + beta * kl) / images[0].numel()
     for name, penalty in bottleneck.penalties.items():
         total = total + weights[name] * penalty
     if bottleneck.log_prob is not None:

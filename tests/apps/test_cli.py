@@ -214,7 +214,7 @@ def test_a_recipe_takes_a_config_file(image_folder, tmp_path, capsys):
     config.write_text(f"codebook_size: 8\ndata: {image_folder}\nsteps: 2\nbatch_size: 2\nimage_size: 16\nwidth: 8\n")
     assert outcome(capsys, "train", "vqvae", "--config", config, "--out", tmp_path / "run", "--steps", "3")[0] == 0
     experiment = json.loads((tmp_path / "run" / "experiment.json").read_text())
-    assert experiment["steps"] == 3 and experiment["model"]["bottleneck"]["codebook_size"] == 8
+    assert experiment["run"]["steps"] == 3 and experiment["model"]["bottleneck"]["codebook_size"] == 8
 
 
 def test_the_demo_writes_pictures_and_a_page_that_loads_nothing_from_outside(tmp_path, capsys):
