@@ -80,7 +80,7 @@ class Codec:
             )
         if self.depth < most and model.config.bottleneck["kind"] != "residual_quantizer":
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
-        self.images_per_chunk = images_per_chunk or IMAGES_PER_CHUNK[self.coder_name]
+        self.images_per_chunk = IMAGES_PER_CHUNK[self.coder_name] if images_per_chunk is None else images_per_chunk
         if not 1 <= self.images_per_chunk <= 4096:
             raise SmaltiError(f"images_per_chunk must lie in 1 to 4096, not {images_per_chunk}")
         self._coder = self._make_coder(self.coder_name)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from smalti.errors import SmaltiError
 from smalti.training.experiment import OptimizerConfig
 from smalti.training.muon import Muon, hidden_kernels, orthogonalised
 from smalti.training.state import TrainState
@@ -59,3 +60,8 @@ def test_the_head_and_embeddings_are_left_to_adamw_and_a_restored_state_goes_on_
     go_on(again, gradients[2:])
     for one, other in zip(state.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_rate_without_kernels_is_refused():
+    with pytest.raises(SmaltiError, match=r"muon_rate 2.0 has no effect: no kernels inside this network; leave it out"):
+        TrainState(nn.Embedding(4, 3), OptimizerConfig(muon_rate=2.0))
