@@ -147,12 +147,7 @@ def vae(common: Common, *, latent_channels: int = 16, beta: float = 1.0, beta_wa
 
 @recipe()
 def vqvae(common: Common, vectors: Vectors) -> Experiment:
-    """VQ-VAE: the nearest of K code vectors, with a straight-through gradient.
-
-    Args:
-        common: networks, data, learning.
-        vectors: the codebook.
-    """
+    """VQ-VAE: the nearest of K code vectors, with a straight-through gradient."""
     return common.experiment(vectors.quantizer, vectors.loss)
 
 

@@ -53,12 +53,7 @@ class Example:
 def cifar_vqvae(
     example: Example, vectors: Vectors = Vectors(code_dim=64, start="random", restart_below=0.0)
 ) -> Experiment:
-    """VQ-VAE of the authors' example: K = 512, D = 64, 8x8 codes, moving averages, no dead-code restart.
-
-    Args:
-        example: networks, data, learning.
-        vectors: the codebook.
-    """
+    """VQ-VAE of the authors' example: K = 512, D = 64, 8x8 codes, moving averages, no dead-code restart."""
     return example.experiment(vectors.quantizer, vectors.loss)
 
 

@@ -135,13 +135,7 @@ def pixelsnail(
 
 @recipe(**RUN)
 def transformer(codes: Codes, network: Blocks, captions: Captions) -> PriorExperiment:
-    """Decoder-only transformer over the codes of a tokenizer, or over text and codes: the second stage of DALL-E.
-
-    Args:
-        codes: what is modelled.
-        network: the blocks.
-        captions: the condition.
-    """
+    """Decoder-only transformer over the codes of a tokenizer, or over text and codes: the second stage of DALL-E."""
     return codes.experiment({"kind": "transformer", **vars(network)}, captions)
 
 

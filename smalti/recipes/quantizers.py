@@ -49,23 +49,13 @@ def fsq(common: Common, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
 
 @recipe()
 def lfq(common: Common, signs: Signs) -> Experiment:
-    """Lookup-free quantization: the code is the signs of the features, K = 2^bits.
-
-    Args:
-        common: networks, data, learning.
-        signs: the code.
-    """
+    """Lookup-free quantization: the code is the signs of the features, K = 2^bits."""
     return signs.experiment(common, spherical=False)
 
 
 @recipe()
 def bsq(common: Common, signs: Signs = Signs(softness=0.1)) -> Experiment:
-    """Binary spherical quantization: the signs of features on the unit sphere, K = 2^bits.
-
-    Args:
-        common: networks, data, learning.
-        signs: the code.
-    """
+    """Binary spherical quantization: the signs of features on the unit sphere, K = 2^bits."""
     return signs.experiment(common, spherical=True)
 
 
@@ -105,10 +95,5 @@ def rvq(common: Common, codes: Codebooks = Codebooks(num_codebooks=4), *, drop: 
 
 @recipe()
 def pq(common: Common, codes: Codebooks = Codebooks(num_codebooks=2)) -> Experiment:
-    """Product VQ: the channels in groups, each with its own codebook.
-
-    Args:
-        common: networks, data, learning.
-        codes: the codebooks, one a group.
-    """
+    """Product VQ: the channels in groups, each with its own codebook."""
     return codes.experiment("product_quantizer", common)

@@ -5,7 +5,6 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,9 +25,7 @@ class Log:
         notes: what `notes` gave when the run was stopped: means that were begun.
     """
 
-    def __init__(
-        self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any] = MappingProxyType({})
-    ):
+    def __init__(self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any]):
         self.path, self.names, self.progress = path, [], progress
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = notes.get("sums", {})
