@@ -102,7 +102,7 @@ def compare(
               "codebook_size": codebook_size}  # fmt: skip
     report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
     shown = some_images(measured[0].models[0], data, split, SHOWN)
-    write_json(numbers, as_json(measured, {"data": data, "split": split, **shared}))
+    write_json(numbers, as_json(measured, {"data": data, "split": split, "seed": seed, **shared}))
     write_text(report, as_html(measured, shared, shown))
     psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
     return {"written": [str(report), str(numbers)], **psnr}

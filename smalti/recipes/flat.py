@@ -32,7 +32,7 @@ def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
     run = RunSettings(**settings)
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        name, own = function.__name__, inspect.signature(function).parameters
+        name, own = function.__name__, inspect.signature(function, eval_str=True).parameters
         hints = {key: parameter.annotation for key, parameter in own.items()}
         records: dict[str, Any] = {key: hint for key, hint in hints.items() if is_dataclass(hint)}
         keywords: dict[str, inspect.Parameter] = {}
@@ -45,10 +45,9 @@ def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
         def flat(**options: Any) -> T:
             for key in options:
                 if key not in keywords:
-                    setting = (
-                        f"it is a setting of the run: train(experiment, out, {key}=...)" if hasattr(run, key) else ""
-                    )
-                    raise SmaltiError(f"{name}: unknown keyword {key!r}; {setting or nearest(key, keywords)}")
+                    setting = f"it is a setting of the run: train(experiment, out, {key}=...)"
+                    hint = setting if hasattr(run, key) else nearest(key, keywords)
+                    raise SmaltiError(f"{name}: unknown keyword {key!r}; {hint}")
             values = {key: options.get(key, parameter.default) for key, parameter in keywords.items()}
             for key, value in values.items():
                 if value is inspect.Parameter.empty:
