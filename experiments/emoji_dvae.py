@@ -21,12 +21,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "no restart of dead codes": {"restart_below": 0.0},
     "logits by 1x1 convolution (DALL-E's)": {"logits": "convolution"},
-    "the same, beta 0 to 6.6 (all of DALL-E's)": {"logits": "convolution", "beta": 6.6, "beta_warmup": 20},
+    "the same, beta 0 to 6.6 (all of DALL-E's)": {"logits": "convolution", "beta": 6.6, "beta_warmup": 0.025},
     "beta 0": {"beta": 0.0},
     "beta 6.6 (DALL-E's)": {"beta": 6.6},
     "first temperature 1/4": {"first_temperature": 0.25},
     "first temperature 1/16: no annealing": {"first_temperature": 1 / 16},
-    "straight-through": {"hard": True},
+    "straight-through": {"estimator": "gumbel_straight_through"},
     "logit-Laplace (DALL-E's)": {"likelihood": "logit_laplace"},
     "VQ-VAE, same networks": {"system": vqvae},
 }
@@ -48,7 +48,7 @@ def main() -> None:
         recipe = changes.get("system", dvae)
         options = {key: value for key, value in changes.items() if key != "system"}
         run = args.out / "".join(c if c.isalnum() else "_" for c in name)
-        train(recipe(data="emoji", steps=args.steps, seed=args.seed, **options), run)
+        train(recipe(data="emoji", **options).with_settings(steps=args.steps, seed=args.seed), run)
         metrics = evaluate(Autoencoder.from_pretrained(run), "emoji", "test")["metrics"]
         records = read_metrics(run / "metrics.jsonl")
         speed = sorted(record["images_per_second"] for record in records)[len(records) // 2]

@@ -27,6 +27,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
+def effective(active: bool, why: str, **options: tuple[Any, Any]) -> dict[str, Any]:
+    """Options that have an effect only together with another, at their defaults where they are not given.
+
+    Args:
+        active: whether they have one.
+        why: they have none, for the error: "without ...".
+        **options: (what was given or None, the default).
+
+    Raises:
+        SmaltiError: an option is given that has no effect.
+
+    Example:
+        >>> effective(True, "without logits distance", sharpness=(None, 2.0))
+        {'sharpness': 2.0}
+    """
+    if active:
+        return {name: default if given is None else given for name, (given, default) in options.items()}
+    for name, (given, _) in options.items():
+        if given is not None:
+            raise SmaltiError(f"{name} {given} has no effect {why}; leave it out")
+    return {}
+
+
 def to_dict(config: Any) -> Any:
     """A dataclass, and all that is in it, as what JSON can hold."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):

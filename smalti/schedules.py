@@ -1,42 +1,46 @@
-"""Numbers that change with the step: pure functions step -> float, as frozen values that fit into a config."""
+"""Numbers that change while a model is trained: pure functions of the step, as frozen values that fit into a config."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+from smalti.errors import SmaltiError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A value that goes from `start` to `end` over `steps` steps and then stays.
+    """A value that goes from `start` to `end` over a portion of the run and then stays.
 
     Attributes:
         kind: "constant" (always `end`), "linear", "cosine" (half a cosine) or "exponential" (a straight line in the
             logarithm; both ends positive).
-        start: the value at step `delay`.
-        end: the value from step `delay + steps` on.
-        steps: how many steps the way takes.
-        delay: steps to wait at `start` before moving.
+        start: the value at the first step.
+        end: the value when the portion is over.
+        portion: the part of the run's steps that the way takes, in (0, 1].
         warmup: steps over which the whole is multiplied by a line from 0 to 1.
 
     Example:
-        >>> temperature = cosine(1.0, 1 / 16, steps=100)
-        >>> temperature(0), temperature(50), temperature(1000)
+        >>> temperature = cosine(1.0, 1 / 16, portion=0.5)
+        >>> temperature(0, 200), temperature(50, 200), temperature(150, 200)
         (1.0, 0.53125, 0.0625)
     """
 
     kind: Literal["constant", "linear", "cosine", "exponential"] = "constant"
     start: float = 0.0
     end: float = 0.0
-    steps: int = 0
-    delay: int = 0
+    portion: float = 1.0
     warmup: int = 0
 
-    def __call__(self, step: int) -> float:
-        """The value at optimiser step `step` (0 is the first)."""
+    def __post_init__(self) -> None:
+        if not 0 < self.portion <= 1:
+            raise SmaltiError(f"a schedule takes a portion of the run in (0, 1], not {self.portion}")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The value at optimiser step `step` (0 is the first) of a run of `steps`."""
         ramp = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        if self.kind == "constant" or step >= self.delay + self.steps:
+        if self.kind == "constant" or step >= self.portion * steps:
             return ramp * self.end
-        way = max(0, step - self.delay) / self.steps
+        way = step / (self.portion * steps)
         match self.kind:
             case "linear":
                 value = self.start + (self.end - self.start) * way
@@ -52,11 +56,11 @@ def constant(value: float) -> Schedule:
     return Schedule(end=value)
 
 
-def linear(start: float, end: float, steps: int, *, delay: int = 0) -> Schedule:
+def linear(start: float, end: float, portion: float = 1.0) -> Schedule:
     """A straight line from `start` to `end`."""
-    return Schedule(kind="linear", start=start, end=end, steps=steps, delay=delay)
+    return Schedule(kind="linear", start=start, end=end, portion=portion)
 
 
-def cosine(start: float, end: float, steps: int, *, delay: int = 0, warmup: int = 0) -> Schedule:
+def cosine(start: float, end: float, portion: float = 1.0, *, warmup: int = 0) -> Schedule:
     """Half a cosine from `start` to `end`, as in DALL-E's schedules (arXiv:2102.12092, appendix A.2)."""
-    return Schedule(kind="cosine", start=start, end=end, steps=steps, delay=delay, warmup=warmup)
+    return Schedule(kind="cosine", start=start, end=end, portion=portion, warmup=warmup)

@@ -31,7 +31,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def workplace(tmp_path_factory):
     """A folder with what the docs' examples name: a small run and two pictures."""
     folder = tmp_path_factory.mktemp("docs")
-    train(dvae(steps=1, batch_size=2, width=8, codebook_size=16), folder / "runs" / "dvae", progress=False)
+    experiment = dvae(width=8, codebook_size=16).with_settings(steps=1, batch_size=2)
+    train(experiment, folder / "runs" / "dvae", progress=False)
     Image.fromarray(draw_image(0, (24, 40))).save(folder / "photo.png")
     Image.fromarray(draw_image(1, (16, 50))).save(folder / "wide.png")
     return folder

@@ -32,7 +32,8 @@ OWN_PRIOR = '''
 from torch import nn
 from smalti.priors.family import PRIORS, CausalPrior
 from smalti.priors.layers import previous
-from smalti.recipes.priors import prior_experiment
+from smalti.recipes.flat import recipe
+from smalti.recipes.priors import Codes
 
 
 class Bigram(CausalPrior):
@@ -49,14 +50,14 @@ class Bigram(CausalPrior):
 PRIORS["bigram"] = Bigram
 
 
-def bigram(*, tokenizer: str, **common):
+@recipe()
+def bigram(codes: Codes):
     """A bigram.
 
     Args:
-        tokenizer: the run of a trained model with a codebook.
-        **common: see prior_experiment.
+        codes: what is modelled.
     """
-    return prior_experiment("bigram", {"kind": "bigram"}, tokenizer, **common)
+    return codes.experiment({"kind": "bigram"})
 '''
 
 

@@ -40,24 +40,27 @@ def test_check_shape_states_both_shapes():
 
 
 def test_schedules_by_hand():
-    assert [linear(0.0, 6.6, 3)(step) for step in range(5)] == pytest.approx([0, 2.2, 4.4, 6.6, 6.6])
-    assert cosine(1.0, 0.0, 4)(1) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
-    assert constant(3.0)(10**9) == 3.0
-    assert Schedule(kind="exponential", start=1.0, end=0.01, steps=2)(1) == pytest.approx(0.1)
-    warm = cosine(2.0, 0.0, 100, warmup=10)
-    assert warm(0) == pytest.approx(0.2) and warm(9) < 2.0 and warm(100) == 0.0
-    assert linear(5.0, 1.0, 2, delay=3)(3) == 5.0
+    assert [linear(0.0, 6.6, 0.5)(step, 6) for step in range(5)] == pytest.approx([0, 2.2, 4.4, 6.6, 6.6])
+    assert cosine(1.0, 0.0)(1, 4) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+    assert constant(3.0)(10**9, 10) == 3.0
+    assert Schedule(kind="exponential", start=1.0, end=0.01)(1, 2) == pytest.approx(0.1)
+    warm = cosine(2.0, 0.0, warmup=10)
+    assert warm(0, 100) == pytest.approx(0.2) and warm(9, 100) < 2.0 and warm(100, 100) == 0.0
+    assert warm(9, 1000) > 1.99  # a warm-up is counted in steps, the way in portions of the run
+    with pytest.raises(SmaltiError, match=r"portion of the run in \(0, 1\], not 5500"):
+        linear(0.0, 1.0, 5500)
 
 
 @given(
     st.sampled_from(["linear", "cosine", "exponential"]),
     st.floats(0.01, 10),
     st.floats(0.01, 10),
+    st.floats(0.001, 1),
     st.integers(1, 1000),
     st.integers(0, 2000),
 )
-def test_schedules_stay_between_their_ends(kind, start, end, steps, step):
-    value = Schedule(kind=kind, start=start, end=end, steps=steps)(step)
+def test_schedules_stay_between_their_ends(kind, start, end, portion, steps, step):
+    value = Schedule(kind=kind, start=start, end=end, portion=portion)(step, steps)
     assert min(start, end) - 1e-9 <= value <= max(start, end) + 1e-9
 
 

@@ -6,10 +6,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
@@ -31,6 +29,8 @@ from smalti.apps.train import train
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
+from smalti.recipes.flat import help_texts
+from smalti.training.settings import RunSettings
 
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -138,7 +138,8 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         run_code(path)
     if recipe:
         function, out = recipes[recipe], arguments.pop("out")
-        return name, lambda: train(function(**arguments), Path(out)), {}, as_json
+        settings = {key: arguments.pop(key) for key in _settings_of(function)}
+        return name, lambda: train(function(**arguments), out, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
 
 
@@ -151,6 +152,7 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
         child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
         if name == chosen:
             child.add_function_arguments(recipe, as_group=False)
+            _add_settings(child, recipe)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
             child.add_argument("--config", action="config", help="a YAML or JSON file with these arguments")
             _add_common(child)
@@ -159,23 +161,33 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
 
 def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
     """Flags from a verb's signature: what it requires comes by position, or as a required flag if keyword-only."""
-    parameters = inspect.signature(function).parameters
-    help_texts = {entry.arg_name: entry.description for entry in docstring_parser.parse(function.__doc__ or "").params}
-    required = [parameter for parameter in parameters.values() if parameter.default is inspect.Parameter.empty]
-    for parameter in required:
-        text = help_texts.get(parameter.name)
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            parser.add_argument(f"--{parameter.name}", type=str, required=True, help=text)
-        elif parameter.annotation == list[str]:
-            parser.add_argument(parameter.name, type=str, nargs="+", help=text)
+    texts = help_texts(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        required, text = parameter.default is inspect.Parameter.empty, texts.get(name)
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            _add_settings(parser, function)
+        elif required and parameter.annotation == list[str]:
+            parser.add_argument(name, type=str, nargs="+", help=text)
+        elif required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            parser.add_argument(name, type=str, help=text)
+        elif parameter.default is False:  # --force as well as --force true
+            parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=text)
         else:
-            parser.add_argument(parameter.name, type=str, help=text)
-    switches = [parameter for parameter in parameters.values() if parameter.default is False]
-    for parameter in switches:  # --force as well as --force true
-        text = help_texts.get(parameter.name)
-        parser.add_argument(f"--{parameter.name}", type=bool, nargs="?", const=True, default=False, help=text)
-    skip: set[int | str] = {parameter.name for parameter in [*required, *switches]}
-    parser.add_function_arguments(function, as_group=False, skip=skip)
+            default = {"required": True} if required else {"default": parameter.default}
+            parser.add_argument(f"--{name}", type=parameter.annotation, help=text, **default)
+
+
+def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The settings of a run that a recipe or a verb has no parameter for, with what they are unless they are given."""
+    own, run = inspect.signature(function).parameters, getattr(function, "run", None)
+    return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in own}
+
+
+def _add_settings(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+    texts, hints = help_texts(RunSettings), get_type_hints(RunSettings)
+    for name, default in _settings_of(function).items():
+        hint = hints[name] if default is not None else hints[name] | None
+        parser.add_argument(f"--{name}", type=hint, default=default, help=texts[name])
 
 
 def _add_common(parser: ArgumentParser) -> None:

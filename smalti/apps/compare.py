@@ -13,6 +13,7 @@ from smalti.apps.evaluate import evaluate
 from smalti.apps.memory import peak_bytes, reset_peak
 from smalti.apps.output import say
 from smalti.apps.train import train
+from smalti.configs import effective
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.files import read_json, write_json, write_text
@@ -26,14 +27,15 @@ def compare(
     data: str,
     out: str,
     systems: str = "ae,vae,vqvae,dvae",
-    codebook_size: int = 512,
+    codebook_size: int | None = None,
     image_size: int = 32,
     stride: int = 4,
     width: int = 64,
     steps: int = 800,
-    batch_size: int = 32,
+    seed: int = 0,
     seeds: int = 1,
     split: Split = "test",
+    **settings: Any,
 ) -> dict[str, Any]:
     """Train systems alike, at the same rate where they are discrete, and write one report; re-running goes on.
 
@@ -42,42 +44,46 @@ def compare(
         out: the folder for report.html, comparison.json and the runs.
         systems: recipes of autoencoders, separated by commas: ae, vae, vqvae, dvae, fsq, lfq, bsq, rvq, pq, or
             path/to/file.py:function.
-        codebook_size: K of the discrete ones, a power of two; each gets the form that spends its bits at a position.
+        codebook_size: K of the discrete ones, a power of two, 512 by default; each gets the form that spends its bits
+            at a position.
         image_size: height and width, pixels.
         stride: pixels per grid position.
         width: channels of the networks at the finest resolution.
         steps: optimiser steps of each.
-        batch_size: images per batch.
-        seeds: how often each is trained.
+        seed: of everything random.
+        seeds: how often each is trained, with this seed and those after it.
         split: what is measured: test, validation or train.
+        **settings: of each run, see `RunSettings`; by default those of the recipes, and 40 lines of metrics.jsonl.
     """
     from smalti.data.batches import some_images
     from smalti.evaluation.comparison import gradient_noise, rate_distortion
     from smalti.models.autoencoder import Autoencoder
-    from smalti.models.bottlenecks import DiscreteBottleneck
+    from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
     from smalti.report.comparison_page import System, as_html, as_json
     from smalti.report.latent_pictures import latent_pictures
     from smalti.training.log import read_metrics
 
-    chosen = _chosen(systems)
-    if codebook_size < 4 or codebook_size & (codebook_size - 1):
-        raise SmaltiError(f"codebook_size must be a power of two, at least 4, not {codebook_size}")
+    chosen, size = _chosen(systems), 512 if codebook_size is None else codebook_size
+    if size < 4 or size & (size - 1):
+        raise SmaltiError(f"codebook_size must be a power of two, at least 4, not {size}")
     if seeds < 1:
         raise SmaltiError(f"seeds must be at least 1, not {seeds}")
-    bits = codebook_size.bit_length() - 1
-    common = {"image_size": image_size, "stride": stride, "width": width, "steps": steps, "batch_size": batch_size}
-    options = {"data": data, "log_every": max(1, steps // 40), **common}
+    common = {"image_size": image_size, "stride": stride, "width": width}
+    settings = {**settings, "steps": steps, "log_every": settings.get("log_every") or max(1, steps // 40)}
     trainings = {
-        name: [_experiment(name, recipe, bits, {**options, "seed": seed}) for seed in range(seeds)]
+        name: _experiment(name, recipe, size.bit_length() - 1, {"data": data, **common}).with_settings(**settings)
         for name, recipe in chosen.items()
     }
+    kinds = [BOTTLENECKS[training.model.bottleneck["kind"]] for training in trainings.values()]
+    discrete = any(issubclass(kind, DiscreteBottleneck) for kind in kinds)
+    effective(discrete, "on systems without codes", codebook_size=(codebook_size, 512))
     measured: list[System] = []
-    for name, experiments in trainings.items():
+    for name, training in trainings.items():
         models, evaluations, costs, records = [], [], [], []
-        for seed, experiment in enumerate(experiments):
-            run = Path(out) / "runs" / f"{name}-{seed}"
-            say(f"{name}, seed {seed}: {steps} steps into {run}")
-            costs.append(_train(experiment, run))
+        for number in range(seed, seed + seeds):
+            run = Path(out) / "runs" / f"{name}-{number}"
+            say(f"{name}, seed {number}: {steps} steps into {run}")
+            costs.append(_train(training.with_settings(seed=number), run))
             evaluations.append(_evaluate(run, data, split))
             models.append(Autoencoder.from_pretrained(run))
             records.append(read_metrics(run / "metrics.jsonl"))
@@ -91,7 +97,7 @@ def compare(
                 models=models,
                 evaluations=evaluations,
                 records=records[0],
-                noise=gradient_noise(model, images[:32], experiments[0].loss, steps),
+                noise=gradient_noise(model, images[:32], training.loss),
                 points=rate_distortion(model, evaluations[0]["metrics"], images),
                 pictures=list(latent_pictures(model, images)),
                 images_per_second=statistics.median(record["images_per_second"] for record in records[0]),
@@ -99,11 +105,12 @@ def compare(
                 bits_per_image=math.prod(grid) * math.log2(bottleneck.codebook_size) if discrete else None,
             )
         )
-    settings = {**common, "seeds": seeds, "codebook_size": codebook_size}
+    batch_size = next(iter(trainings.values())).run.batch_size
+    shared = {**common, "steps": steps, "batch_size": batch_size, "seeds": seeds, "codebook_size": size}
     report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
     shown = some_images(data, split, measured[0].models[0].config.preprocessing, SHOWN)
-    write_json(numbers, as_json(measured, {"data": data, "split": split, **settings}))
-    write_text(report, as_html(measured, settings, shown))
+    write_json(numbers, as_json(measured, {"data": data, "split": split, "seed": seed, **shared}))
+    write_text(report, as_html(measured, shared, shown))
     psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
     return {"written": [str(report), str(numbers)], **psnr}
 

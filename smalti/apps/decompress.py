@@ -5,6 +5,7 @@ from typing import Any
 
 from smalti.apps.compress import refuse_to_overwrite
 from smalti.apps.runs import open_models
+from smalti.configs import effective
 from smalti.errors import SmaltiError
 
 
@@ -37,6 +38,7 @@ def decompress(
     path = Path(file)
     with Archive.open(path) as archive:
         header = archive.header
+        effective(bool(header.prior_hash), f"on {file}, which has none", prior=(prior, None))
         where = find_model(header.prior_hash, prior, path, "prior") if header.prior_hash else None
         tokenizer, code_model = open_models(find_model(header.model_hash, model, path, "model"), where, device)
         codec = Codec(tokenizer, code_model, progress=True)

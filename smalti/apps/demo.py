@@ -11,7 +11,9 @@ from smalti.files import atomic_path
 GUIDANCE = 2.0  # of the pictures that the demo ends with
 
 
-def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, seed: int = 0) -> dict[str, Any]:
+def demo(
+    *, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, seed: int = 0, **settings: Any
+) -> dict[str, Any]:
     """Train a dVAE on the bundled emoji, then a transformer that draws new ones from text; evaluate both, show both.
 
     Args:
@@ -19,6 +21,7 @@ def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, 
         steps: optimiser steps of the dVAE; the default takes about three minutes on two cores.
         prior_steps: optimiser steps of the transformer; the default takes about nine minutes on two cores.
         seed: of everything random.
+        **settings: of both trainings, see `RunSettings`; by default those of the recipes, and 16 captions a batch.
     """
     from smalti.generate.generator import Generator
     from smalti.models.autoencoder import Autoencoder
@@ -28,12 +31,12 @@ def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, 
 
     run, prior = Path(out), Path(out) / "text_to_image"
     say(f"1/5 training a dVAE on 2,930 emoji at 32x32: {steps} steps into {run}")
-    train(dvae(data="emoji", steps=steps, seed=seed), run)
+    train(dvae(data="emoji"), run, steps=steps, seed=seed, **settings)
     say("2/5 evaluating it on the 335 emoji of the test split")
     result = evaluate(out, "emoji")
     say(f"3/5 training a transformer on their captions and codes: {prior_steps} steps into {prior}")
-    recipe = transformer(tokenizer=out, data="emoji", text="en", batch_size=16, steps=prior_steps, seed=seed)
-    train(recipe, prior)
+    second = transformer(tokenizer=out, data="emoji", text="en").with_settings(batch_size=16)
+    train(second, prior, steps=prior_steps, seed=seed, **settings)
     say("4/5 evaluating it on the test split")
     prior_result = evaluate(str(prior), "emoji")
     say("5/5 drawing")

@@ -5,6 +5,7 @@ from typing import Any
 
 from smalti.apps.output import say
 from smalti.apps.train import train
+from smalti.configs import effective
 from smalti.errors import SmaltiError
 from smalti.files import write_json, write_text
 
@@ -18,7 +19,14 @@ over other draws for the same image; in training it is the mean over other image
 
 
 def estimators(
-    *, out: str, run: str | None = None, data: str = "emoji", num_images: int = 8, draws: int = 1024, seed: int = 0
+    *,
+    out: str,
+    run: str | None = None,
+    data: str = "emoji",
+    num_images: int = 8,
+    draws: int = 1024,
+    seed: int = 0,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Bias, variance and cosine of every gradient estimator against the exact gradient, over temperature.
 
@@ -30,6 +38,7 @@ def estimators(
         num_images: images over which to average.
         draws: of each estimator, for each image.
         seed: of everything random.
+        **settings: of the training of the small model, see `RunSettings`; by default those of `emoji_categorical`.
     """
     from smalti.data.batches import some_images
     from smalti.evaluation.estimators import study
@@ -40,12 +49,13 @@ def estimators(
     for name, value in (("num_images", num_images), ("draws", draws)):
         if value < 2:
             raise SmaltiError(f"{name} must be at least 2, not {value}")
+    effective(run is None, "on a run that is trained already", **{k: (v, None) for k, v in settings.items()})
     if run is None:
-        from smalti.recipes.categorical import emoji_categorical
+        from smalti.recipes import emoji_categorical
 
         run = str(Path(out) / "model")
         say(f"training a model with 8 x 4 latent states on emoji into {run}")
-        train(emoji_categorical(data=data, seed=seed), Path(run))
+        train(emoji_categorical(data=data), run, seed=seed, **settings)
     model = Autoencoder.from_pretrained(run)
     images = some_images(data, "test", model.config.preprocessing, num_images)
     results = study(model, images, draws=draws, seed=seed, progress=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.apps.runs import experiment_of, what_is
+from smalti.configs import effective
 from smalti.data.splits import Split
 from smalti.files import CARD, write_json, write_text
 from smalti.training.experiment import Experiment, PriorExperiment
@@ -26,10 +27,11 @@ def evaluate(
         data: emoji, a folder of images or of idx files, or *.parquet.
         split: train, validation, test or all.
         batch_size: images at a time; changes no number.
-        importance_samples: draws per image for an estimate of -log p(x); 0 leaves it out.
+        importance_samples: of an autoencoder, draws per image for an estimate of -log p(x); 0 leaves it out.
         device: cpu, cuda, ...
     """
     if what_is(run) == "prior":
+        effective(False, "on a prior", importance_samples=(importance_samples or None, 0))
         return _evaluate_prior(run, data, split, batch_size, device)
     from smalti.evaluation.autoencoders import evaluate as measure
     from smalti.models.autoencoder import Autoencoder

@@ -112,7 +112,7 @@ def _describe_run(run: Path) -> dict[str, Any]:
     checkpoints = sorted((run / "checkpoints").glob("step-*.safetensors"))
     if checkpoints and (run / "experiment.json").exists():
         done = int(checkpoints[-1].stem.removeprefix("step-"))
-        result["trained"] = f"{done} of {experiment_of(run, Experiment).steps} steps"
+        result["trained"] = f"{done} of {experiment_of(run, Experiment).run.steps} steps"
     if (run / "evaluation.json").exists():
         result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
     return result

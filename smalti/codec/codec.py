@@ -78,7 +78,8 @@ class Codec:
         if self.depth < most and not bottleneck.prefix_decodable:
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
         self._chunks = ChunkCoder(self.tiled, self._coder(self.coder_name), depth=self.depth, lossless=lossless)
-        self.images_per_chunk = images_per_chunk or self._chunks.coder.images_per_chunk
+        most = self._chunks.coder.images_per_chunk
+        self.images_per_chunk = most if images_per_chunk is None else images_per_chunk
         if not 1 <= self.images_per_chunk <= 4096:
             raise SmaltiError(f"images_per_chunk must lie in 1 to 4096, not {images_per_chunk}")
 

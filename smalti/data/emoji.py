@@ -22,22 +22,18 @@ def read_table() -> dict[str, Any]:
     return json.loads(gzip.decompress((FOLDER / "table.json.gz").read_bytes()))
 
 
-class EmojiReader:
-    """Reads tile `index` as uint8 (64, 64, 3); the sheet is decoded at the first call."""
+@functools.cache
+def _sheet() -> np.ndarray:
+    """All tiles side by side; decoded once in a process."""
+    data = (FOLDER / "tiles.webp").read_bytes()
+    if hashlib.sha256(data).hexdigest() != read_table()["tiles_sha256"]:
+        raise SmaltiError(f"{FOLDER / 'tiles.webp'} is not the file that table.json.gz describes; reinstall smalti")
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
-    def __init__(self) -> None:
-        self.sheet: np.ndarray | None = None
 
-    def __call__(self, index: int) -> np.ndarray:
-        """One tile."""
-        table = read_table()
-        if self.sheet is None:
-            data = (FOLDER / "tiles.webp").read_bytes()
-            if hashlib.sha256(data).hexdigest() != table["tiles_sha256"]:
-                raise SmaltiError(
-                    f"{FOLDER / 'tiles.webp'} is not the file that table.json.gz describes; reinstall smalti"
-                )
-            self.sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        size, columns = table["tile_px"], table["columns"]
-        top, left = index // columns * size, index % columns * size
-        return self.sheet[top : top + size, left : left + size]
+def read_tile(index: int) -> np.ndarray:
+    """Tile `index` as uint8 (64, 64, 3)."""
+    table = read_table()
+    size, columns = table["tile_px"], table["columns"]
+    top, left = index // columns * size, index % columns * size
+    return _sheet()[top : top + size, left : left + size]

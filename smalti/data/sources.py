@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smalti.data.emoji import EmojiReader, read_table
+from smalti.data.emoji import read_table, read_tile
 from smalti.data.splits import SPLITS, Split
 from smalti.errors import SmaltiError
 from smalti.images.pixels import recolour_pixels
@@ -154,11 +154,8 @@ def _open_emoji() -> tuple[Source, list[str]]:
 
 
 class _Emoji(Reader):
-    def __init__(self) -> None:
-        self.read = EmojiReader()
-
     def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        return recolour_pixels(self.read(index), channels)
+        return recolour_pixels(read_tile(index), channels)
 
 
 class _Files(Reader):

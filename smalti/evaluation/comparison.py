@@ -24,15 +24,15 @@ class GradientNoise(NamedTuple):
     cosine: float  # between two passes
 
 
-def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig, step: int) -> GradientNoise:
-    """Repeat the training loss of the same images and compare the encoder's gradients."""
+def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig) -> GradientNoise:
+    """Repeat the training loss of the same images, as it was in the end, and compare the encoder's gradients."""
     trained = copy.deepcopy(model).train()  # a copy, since training mode collects statistics
     parameters = list(trained.encoder.parameters())
     gradients = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _ in range(GRADIENT_REPEATS):
-            total = autoencoder_loss(trained, images, loss, step).total
+            total = autoencoder_loss(trained, images, loss, loss.beta.end).total
             parts = torch.autograd.grad(total, parameters)
             gradients.append(torch.cat([part.flatten() for part in parts]))
     stacked = torch.stack(gradients)

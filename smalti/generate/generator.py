@@ -87,6 +87,8 @@ class Generator:
                 image or a mask of another size.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        if guidance != 1 and self.model.prior.conditions.count and not prompts:
+            raise SmaltiError(f"guidance {guidance} has no effect without a prompt; give one, or leave it out")
         if self.model.prior.conditions.count and not self.model.config.condition_dropout:
             if not prompts:
                 raise SmaltiError(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from smalti.configs import effective
 from smalti.images.pixels import to_uint8
 from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import Images, to_images
@@ -85,6 +86,7 @@ def open_tokenizer(config: PriorConfig, *, where: str | None = None, device: str
     Raises:
         SmaltiError: no such tokenizer, or another than the prior's.
     """
+    effective(config.pixels is None, "on a prior of pixels", tokenizer=(where, None))
     if config.pixels:
         return PixelTokenizer(config.pixels)
     tokenizer = TrainedTokenizer(Autoencoder.from_pretrained(where or config.tokenizer, device=device))

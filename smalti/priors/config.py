@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smalti.configs import Spec, nearest
 from smalti.errors import SmaltiError
@@ -35,6 +36,12 @@ class PixelLevels:
     def hash(self) -> str:
         """What stands for the tokenizer's hash."""
         return f"pixels-{self.image_size}x{self.image_size}x{self.channels}-{self.levels}"
+
+    @property
+    def codes(self) -> dict[str, Any]:
+        """What a `PriorConfig` says of the codes and of what makes them."""
+        shape = {"codebook_size": self.levels, "grid": self.grid}
+        return {**shape, "tokenizer": "pixels", "tokenizer_hash": self.hash, "pixels": self}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,8 @@ class Rules:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise SmaltiError(f"sampling temperature must not be negative (0 is greedy), not {self.temperature}")
+        if self.temperature == 0 and (self.top_k is not None or self.top_p not in (None, 1)):
+            raise SmaltiError("top_k and top_p have no effect at temperature 0, which is greedy; leave them out")
         if self.top_k is not None and self.top_k < 1:
             raise SmaltiError(f"top_k must be at least 1, not {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:

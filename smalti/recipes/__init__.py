@@ -5,7 +5,7 @@ from typing import Any
 
 from smalti.recipes.autoencoders import ae, dvae, vae, vqvae
 from smalti.recipes.categorical import emoji_categorical, mnist_categorical
-from smalti.recipes.cifar_vqvae import cifar_vqvae
+from smalti.recipes.cifar_vqvae import cifar_fsq, cifar_vqvae
 from smalti.recipes.mnist_pixelcnn import mnist_pixelcnn
 from smalti.recipes.mnist_vae import mnist_vae
 from smalti.recipes.priors import maskgit, pixelcnn, pixelsnail, transformer
@@ -25,6 +25,7 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "mnist_categorical": mnist_categorical,
     "emoji_categorical": emoji_categorical,
     "cifar_vqvae": cifar_vqvae,
+    "cifar_fsq": cifar_fsq,
     "mnist_pixelcnn": mnist_pixelcnn,
     "pixelcnn": pixelcnn,
     "pixelsnail": pixelsnail,

@@ -2,181 +2,31 @@
 
     smalti train dvae --data emoji --out runs/dvae
 
-Expected on emoji at 32x32, 8x8 codes of K = 512: see the table in README.md; `experiments/emoji.md` says what each part
-of the dVAE's recipe is worth.
+Expected on emoji at 32x32, 8x8 codes of K = 512: see the table in README.md; `experiments/emoji_dvae.md` says what each
+part of the dVAE's recipe is worth.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from smalti.configs import Spec
+from smalti.configs import Spec, effective
 from smalti.models.config import AutoencoderConfig, Preprocessing
-from smalti.schedules import Schedule, constant, cosine, linear
+from smalti.recipes.flat import recipe
+from smalti.schedules import Schedule, constant, linear
 from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig, PhotoConfig
 
 Estimator = Literal[
     "gumbel_softmax", "gumbel_straight_through", "straight_through", "gumbel_rao", "reinmax", "reinforce"
 ]
 LikelihoodName = Literal["gaussian", "laplace", "logit_laplace", "logistic_mixture", "bernoulli"]
+Choice = tuple[float | None, float]  # what was given, or None; and the default
 
 
-def ae(*, latent_channels: int = 16, **common: Any) -> Experiment:
-    """Autoencoder: no bottleneck but the number of channels; reconstructs best, cannot be sampled from.
+@dataclass(frozen=True, kw_only=True)
+class Residual:
+    """Residual networks; those of DALL-E are width 256, stride 8, depth 2 and what is said below.
 
-    Args:
-        latent_channels: channels of the latents at each grid position.
-        **common: see `experiment`.
-    """
-    return experiment("ae", {"kind": "identity", "channels": latent_channels}, LossConfig(), **common)
-
-
-def vae(*, latent_channels: int = 16, beta: float = 1.0, beta_warmup: int = 0, **common: Any) -> Experiment:
-    """Variational autoencoder: Gaussian latents, reparameterised.
-
-    Args:
-        latent_channels: channels of the latents at each grid position.
-        beta: weight of the KL; 1 trains the ELBO.
-        beta_warmup: steps over which beta rises from 0.
-        **common: see `experiment`.
-    """
-    bottleneck = {"kind": "gaussian", "channels": latent_channels}
-    return experiment("vae", bottleneck, LossConfig(beta=_ramp(beta, beta_warmup)), **common)
-
-
-def vqvae(
-    *,
-    codebook_size: int = 512,
-    code_dim: int = 16,
-    learning: Literal["ema", "gradient", "simvq"] = "ema",
-    estimator: Literal["straight_through", "rotation", "nsvq", "diveq"] = "straight_through",
-    decay: float = 0.99,
-    restart_below: float = 0.3,
-    start: Literal["kmeans", "random"] = "kmeans",
-    normalize: bool = False,
-    commitment_weight: float = 0.25,
-    **common: Any,
-) -> Experiment:
-    """VQ-VAE: the nearest of K code vectors, with a straight-through gradient.
-
-    Args:
-        codebook_size: K.
-        code_dim: D, of a code vector.
-        learning: "ema" (moving averages), "gradient" (codebook loss) or "simvq" (a matrix, by codebook loss).
-        estimator: how the gradient passes the nearest code vector.
-        decay: of the moving averages.
-        restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
-        start: first values of the codebook: k-means of the first batch, or random.
-        normalize: compare directions only (l2-normalised codes).
-        commitment_weight: of the term that keeps features near their code.
-        **common: see `experiment`.
-    """
-    bottleneck = {
-        "kind": "vector_quantizer",
-        "codebook_size": codebook_size,
-        "code_dim": code_dim,
-        "learning": learning,
-        "estimator": estimator,
-        "decay": decay,
-        "restart_below": restart_below,
-        "start": start,
-        "normalize": normalize,
-    }
-    return experiment("vqvae", bottleneck, LossConfig(commitment_weight=commitment_weight), **common)
-
-
-def dvae(
-    *,
-    codebook_size: int = 512,
-    code_dim: int = 16,
-    logits: Literal["distance", "convolution"] = "distance",
-    estimator: Estimator = "gumbel_softmax",
-    first_temperature: float = 1.0,
-    last_temperature: float = 1 / 16,
-    temperature_portion: float = 0.7,
-    sharpness: float = 2.0,
-    beta: float = 1.0,
-    beta_warmup: int = 0,
-    restart_below: float = 0.3,
-    steps: int = 2400,
-    **common: Any,
-) -> Experiment:
-    """dVAE, the first stage of DALL-E: categorical latents, relaxed by Gumbel-Softmax while training.
-
-    Args:
-        codebook_size: K.
-        code_dim: D, of a code vector.
-        logits: "distance" to the code vectors, or DALL-E's 1x1 "convolution".
-        estimator: how the gradient passes the draw of a code.
-        first_temperature: of the relaxation, at the first step.
-        last_temperature: of the relaxation, where the cosine ends.
-        temperature_portion: the part of all steps that the cosine takes.
-        sharpness: nats by which a feature prefers its code at the start.
-        beta: weight of the KL; 1 trains the ELBO, 6.6 is DALL-E's.
-        beta_warmup: steps over which beta rises from 0.
-        restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
-        steps: optimiser steps.
-        **common: see `experiment`.
-    """
-    temperature = cosine(first_temperature, last_temperature, int(steps * temperature_portion))
-    bottleneck = {
-        "kind": "categorical",
-        "codebook_size": codebook_size,
-        "code_dim": code_dim,
-        "logits": logits,
-        "estimator": estimator,
-        "temperature": temperature,
-        "sharpness": sharpness,
-        "restart_below": restart_below,
-    }
-    if logits == "convolution":
-        bottleneck["in_channels"] = 2 * code_dim
-    return experiment("dvae", bottleneck, LossConfig(beta=_ramp(beta, beta_warmup)), steps=steps, **common)
-
-
-def experiment(
-    recipe: str,
-    bottleneck: Spec,
-    loss: LossConfig,
-    *,
-    data: str = "emoji",
-    image_size: int = 32,
-    channels: int = 3,
-    stride: int = 4,
-    width: int = 64,
-    depth: int = 1,
-    patch: int = 2,
-    convolutions: int = 2,
-    block_ratio: int = 2,
-    stem_kernel: int = 3,
-    likelihood: LikelihoodName = "gaussian",
-    learning_rate: float = 4e-3,
-    warmup: int = 100,
-    weight_decay: float = 1e-4,
-    clip_norm: float = 1.0,
-    accumulate: int = 1,
-    ema_decay: float = 0.998,
-    augment: Literal["none", "flip", "flip_shift"] = "flip_shift",
-    perceptual: Literal["none", "effnet"] = "none",
-    perceptual_weight: float = 1.0,
-    adversarial_weight: float = 0.0,
-    adversarial_start: int | None = None,
-    steps: int = 2400,
-    batch_size: int = 32,
-    seed: int = 0,
-    device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    log_every: int = 50,
-    sample_every: int = 500,
-    checkpoint_every: int = 500,
-) -> Experiment:
-    """What the four have in common: residual networks, AdamW with warm-up and cosine, averaged weights.
-
-    Args:
-        recipe: the name of the recipe.
-        bottleneck: its spec.
-        loss: the weights of the loss's terms.
-        data: emoji, a folder of images or of idx files, or *.parquet.
-        image_size: height and width in training, pixels.
-        channels: 3 for colour, 1 for grey.
+    Attributes:
         stride: pixels per code in both directions, a power of two.
         width: channels at the finest resolution; twice as many at each coarser one.
         depth: residual blocks at each resolution.
@@ -184,71 +34,186 @@ def experiment(
         convolutions: in a residual block; 4 is DALL-E's.
         block_ratio: outer channels of a block divided by its inner ones; 4 is DALL-E's.
         stem_kernel: size of the first convolution; 7 is DALL-E's.
-        likelihood: p(x|z).
-        learning_rate: highest of the schedule.
-        warmup: steps to reach it.
-        weight_decay: of AdamW.
-        clip_norm: the gradient's norm is clipped to this.
-        accumulate: batches per optimiser step.
-        ema_decay: of the averaged weights that are saved.
-        augment: none, flip, or flip_shift.
-        perceptual: a feature network whose distance is added to the loss; for photographs.
-        perceptual_weight: of that distance.
-        adversarial_weight: of a patch discriminator, in lengths of the rest's gradient; 0 is none, 0.1 a good start.
-        adversarial_start: the first step with a discriminator; by default half of the steps.
-        steps: optimiser steps.
-        batch_size: images per batch.
-        seed: of everything random.
-        device: auto, cpu, cuda, ...
-        precision: auto, fp32, or bf16 (autocast).
-        log_every: steps between lines of metrics.jsonl.
-        sample_every: steps between pictures.
-        checkpoint_every: steps between checkpoints.
     """
-    networks = {
-        "kind": "residual",
-        "stride": stride,
-        "width": width,
-        "depth": depth,
-        "patch": patch,
-        "convolutions": convolutions,
-        "block_ratio": block_ratio,
-        "stem_kernel": stem_kernel,
-    }
-    return Experiment(
-        recipe=recipe,
-        data=data,
-        model=AutoencoderConfig(
-            networks=networks,
+
+    stride: int = 4
+    width: int = 64
+    depth: int = 1
+    patch: int = 2
+    convolutions: int = 2
+    block_ratio: int = 2
+    stem_kernel: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What these and the recipes of other quantizers have in common.
+
+    Attributes:
+        data: emoji, a folder of images or of idx files, or *.parquet.
+        preprocessing: of the images.
+        networks: around the bottleneck.
+        likelihood: p(x|z).
+        optimizer: AdamW with warm-up and cosine, averaged weights.
+        augment: none, flip, or flip_shift.
+        photo: further terms of the loss, for photographs.
+    """
+
+    data: str = "emoji"
+    preprocessing: Preprocessing = Preprocessing()
+    networks: Residual = Residual()
+    likelihood: LikelihoodName = "gaussian"
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=4e-3, warmup=100, ema_decay=0.998)
+    augment: Literal["none", "flip", "flip_shift"] = "flip_shift"
+    photo: PhotoConfig = PhotoConfig()
+
+    def experiment(self, bottleneck: Spec, loss: LossConfig = LossConfig()) -> Experiment:
+        """The training of an autoencoder with this bottleneck."""
+        model = AutoencoderConfig(
+            networks={"kind": "residual", **vars(self.networks)},
             bottleneck=bottleneck,
-            likelihood={"kind": likelihood},
-            preprocessing=Preprocessing(image_size=image_size, channels=channels),
-        ),
-        loss=loss,
-        optimizer=OptimizerConfig(
-            learning_rate=cosine(learning_rate, 0.0, steps, warmup=warmup),
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            accumulate=accumulate,
-            ema_decay=ema_decay,
-        ),
-        photo=PhotoConfig(
-            perceptual=perceptual,
-            perceptual_weight=perceptual_weight,
-            adversarial_weight=adversarial_weight,
-            adversarial_start=steps // 2 if adversarial_start is None else adversarial_start,
-        ),
-        augment=augment,
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        precision=precision,
-        log_every=log_every,
-        sample_every=sample_every,
-        checkpoint_every=checkpoint_every,
-    )
+            likelihood={"kind": self.likelihood},
+            preprocessing=self.preprocessing,
+        )
+        return Experiment(
+            data=self.data, model=model, loss=loss, optimizer=self.optimizer, photo=self.photo, augment=self.augment
+        )
 
 
-def _ramp(beta: float, warmup: int) -> Schedule:
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """A codebook of vectors, of which the nearest is taken.
+
+    Attributes:
+        codebook_size: K, of each codebook.
+        code_dim: D, of a code vector; of `pq` D of all groups together.
+        learning: "ema" (moving averages), "gradient" (codebook loss) or "simvq" (a matrix, by codebook loss).
+        estimator: how the gradient passes the nearest code vector.
+        decay: of the moving averages, which restarts need too; 0.99 by default.
+        restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
+        start: first values of the codebook: k-means of the first batch, or random.
+        normalize: compare directions only (l2-normalised codes).
+        commitment_weight: of the term that keeps features near their code.
+    """
+
+    codebook_size: int = 512
+    code_dim: int = 16
+    learning: Literal["ema", "gradient", "simvq"] = "ema"
+    estimator: Literal["straight_through", "rotation", "nsvq", "diveq"] = "straight_through"
+    decay: float | None = None
+    restart_below: float = 0.3
+    start: Literal["kmeans", "random"] = "kmeans"
+    normalize: bool = False
+    commitment_weight: float = 0.25
+
+    @property
+    def loss(self) -> LossConfig:
+        """The weights of the loss."""
+        return LossConfig(commitment_weight=self.commitment_weight)
+
+    @property
+    def quantizer(self) -> dict[str, Any]:
+        """Spec of a `VectorQuantizer`."""
+        options = {name: value for name, value in vars(self).items() if name not in ("decay", "commitment_weight")}
+        averaged = self.learning == "ema" or self.restart_below > 0
+        average = effective(averaged, "without learning ema or restart_below", decay=(self.decay, 0.99))
+        return {"kind": "vector_quantizer", **options, **average}
+
+
+@recipe()
+def ae(common: Common, *, latent_channels: int = 16) -> Experiment:
+    """Autoencoder: no bottleneck but the number of channels; reconstructs best, cannot be sampled from.
+
+    Args:
+        common: networks, data, learning.
+        latent_channels: channels of the latents at each grid position.
+    """
+    return common.experiment({"kind": "identity", "channels": latent_channels})
+
+
+@recipe()
+def vae(common: Common, *, latent_channels: int = 16, beta: float = 1.0, beta_warmup: float = 0.0) -> Experiment:
+    """Variational autoencoder: Gaussian latents, reparameterised.
+
+    Args:
+        common: networks, data, learning.
+        latent_channels: channels of the latents at each grid position.
+        beta: weight of the KL; 1 trains the ELBO.
+        beta_warmup: the part of the run over which beta rises from 0.
+    """
+    loss = LossConfig(beta=ramp(beta, beta_warmup))
+    return common.experiment({"kind": "gaussian", "channels": latent_channels}, loss)
+
+
+@recipe()
+def vqvae(common: Common, vectors: Vectors) -> Experiment:
+    """VQ-VAE: the nearest of K code vectors, with a straight-through gradient."""
+    return common.experiment(vectors.quantizer, vectors.loss)
+
+
+@recipe()
+def dvae(
+    common: Common,
+    *,
+    codebook_size: int = 512,
+    code_dim: int = 16,
+    logits: Literal["distance", "convolution"] = "distance",
+    estimator: Estimator = "gumbel_softmax",
+    first_temperature: float | None = None,
+    last_temperature: float | None = None,
+    temperature_portion: float | None = None,
+    sharpness: float | None = None,
+    restart_below: float | None = None,
+    beta: float = 1.0,
+    beta_warmup: float = 0.0,
+) -> Experiment:
+    """dVAE, the first stage of DALL-E: categorical latents, relaxed by Gumbel-Softmax while training.
+
+    Args:
+        common: networks, data, learning.
+        codebook_size: K.
+        code_dim: D, of a code vector.
+        logits: "distance" to the code vectors, or DALL-E's 1x1 "convolution".
+        estimator: how the gradient passes the draw of a code.
+        first_temperature: of the relaxation, at the first step; 1 by default.
+        last_temperature: of the relaxation, where the cosine ends; 1/16 by default.
+        temperature_portion: the part of the run that the cosine takes; 0.7 by default.
+        sharpness: nats by which a feature prefers its code at the start, of distance logits; 2 by default.
+        restart_below: restart codes whose share is below this fraction of 1/K, of distance logits; 0 is never, 0.3 the
+            default.
+        beta: weight of the KL; 1 trains the ELBO, 6.6 is DALL-E's.
+        beta_warmup: the part of the run over which beta rises from 0.
+    """
+    temperatures = (first_temperature, 1.0), (last_temperature, 1 / 16), (temperature_portion, 0.7)
+    by_distance = {"sharpness": (sharpness, 2.0), "restart_below": (restart_below, 0.3)}
+    bottleneck = {
+        "kind": "categorical",
+        "codebook_size": codebook_size,
+        "code_dim": code_dim,
+        "logits": logits,
+        "estimator": estimator,
+        **relaxation(estimator, "cosine", *temperatures),
+        **effective(logits == "distance", "without logits distance", **by_distance),
+    }
+    if logits == "convolution":
+        bottleneck["in_channels"] = 2 * code_dim
+    return common.experiment(bottleneck, LossConfig(beta=ramp(beta, beta_warmup)))
+
+
+def ramp(beta: float, warmup: float) -> Schedule:
+    """The KL's weight, risen from 0 over a part of the run."""
+    effective(beta != 0, "at beta 0", beta_warmup=(warmup or None, 0.0))
     return linear(0.0, beta, warmup) if warmup else constant(beta)
+
+
+def relaxation(
+    estimator: Estimator, kind: Literal["cosine", "exponential"], first: Choice, last: Choice, portion: Choice
+) -> dict[str, Schedule]:
+    """The temperature, as an option of a `Categorical` bottleneck; nothing for an estimator that has none."""
+    if estimator == "reinforce":
+        options = {"first_temperature": first, "last_temperature": last, "temperature_portion": portion}
+        return effective(False, "on reinforce, which relaxes nothing", **options)
+    start, end = (default if given is None else given for given, default in (first, last))
+    way = effective(start != end, "where the temperature stays as it is", temperature_portion=portion)
+    moving = Schedule(kind=kind, start=start, end=end, portion=way.get("temperature_portion", 1.0))
+    return {"temperature": moving if way else constant(end)}

@@ -9,76 +9,31 @@ For so few epochs neither the batch and the learning rate (256; 1e-3, times 0.99
 the published ones.
 """
 
-from typing import Literal
-
 from smalti.priors.config import PixelLevels, PriorConfig
-from smalti.schedules import cosine
+from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment
 
 
+@recipe(steps=13_750, log_every=275, sample_every=3_438, checkpoint_every=1_375)
 def mnist_pixelcnn(
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=2e-3, warmup=50, betas=(0.9, 0.99), weight_decay=0.0, muon_rate=1.5
+    ),
     *,
     data: str,
     channels: int = 32,
     layers: int = 15,
-    learning_rate: float = 2e-3,
-    muon_rate: float = 1.5,
-    warmup: int = 50,
-    ema_decay: float = 0.999,
-    steps: int = 13_750,
-    batch_size: int = 32,
-    seed: int = 0,
-    device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    log_every: int = 275,
-    sample_every: int = 3_438,
-    checkpoint_every: int = 1_375,
 ) -> PriorExperiment:
     """PixelCNN (7x7, then 15 residual blocks) on binary pixels of MNIST.
 
+    13,750 steps are 8 epochs of 55,000 images at batch 32.
+
     Args:
+        optimizer: Muon for the kernels of the convolutions, AdamW for the rest.
         data: a folder with MNIST's idx files.
         channels: of the residual stream.
         layers: residual blocks.
-        learning_rate: highest of the cosine schedule.
-        muon_rate: Muon learns the kernels of the convolutions at the learning rate times this; 0 is AdamW for all.
-        warmup: steps to reach it.
-        ema_decay: of the averaged weights that are saved and evaluated; 0 is none.
-        steps: optimiser steps; 13,750 are 8 epochs of 55,000 images at batch 32.
-        batch_size: images per batch.
-        seed: of everything random.
-        device: auto, cpu, cuda, ...
-        precision: auto, fp32, or bf16 (autocast).
-        log_every: steps between lines of metrics.jsonl.
-        sample_every: steps between pictures.
-        checkpoint_every: steps between checkpoints.
     """
-    pixels = PixelLevels(image_size=28, channels=1, levels=2)
-    return PriorExperiment(
-        recipe="mnist_pixelcnn",
-        data=data,
-        model=PriorConfig(
-            prior={"kind": "masked_pixelcnn", "code_dim": 1, "channels": channels, "layers": layers},
-            codebook_size=pixels.levels,
-            grid=pixels.grid,
-            tokenizer="pixels",
-            tokenizer_hash=pixels.hash,
-            pixels=pixels,
-        ),
-        optimizer=OptimizerConfig(
-            learning_rate=cosine(learning_rate, 0.0, steps, warmup=warmup),
-            betas=(0.9, 0.99),
-            weight_decay=0.0,
-            muon_rate=muon_rate,
-            clip_norm=1.0,
-            ema_decay=ema_decay,
-        ),
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        precision=precision,
-        log_every=log_every,
-        sample_every=sample_every,
-        checkpoint_every=checkpoint_every,
-    )
+    prior = {"kind": "masked_pixelcnn", "code_dim": 1, "channels": channels, "layers": layers}
+    codes = PixelLevels(image_size=28, channels=1, levels=2).codes
+    return PriorExperiment(data=data, model=PriorConfig(prior=prior, **codes), optimizer=optimizer)

@@ -2,133 +2,98 @@
 
     smalti train fsq --data emoji --out runs/fsq
 
-They are compared in experiments/quantizers.md, and by `smalti compare`.
+`smalti compare` holds them against each other; docs/systems.md has its numbers.
 """
 
-from typing import Any, Literal
+from dataclasses import dataclass
 
-from smalti.recipes.autoencoders import experiment
+from smalti.configs import effective
+from smalti.recipes.autoencoders import Common, Vectors
+from smalti.recipes.flat import recipe
 from smalti.training.experiment import Experiment, LossConfig
 
 
-def fsq(*, levels: tuple[int, ...] = (8, 8, 8), **common: Any) -> Experiment:
+@dataclass(frozen=True, kw_only=True)
+class Signs:
+    """A code made of signs, K = 2^bits.
+
+    Attributes:
+        bits: of a code.
+        softness: temperature of the soft assignment in the entropies.
+        commitment_weight: of the term that keeps features near their code.
+        entropy_weight: of the entropies: sure codes, all of them used.
+    """
+
+    bits: int = 9
+    softness: float = 1.0
+    commitment_weight: float = 0.25
+    entropy_weight: float = 0.1
+
+    def experiment(self, common: Common, *, spherical: bool) -> Experiment:
+        """The training of an autoencoder with such codes."""
+        options = {"bits": self.bits, "spherical": spherical, "softness": self.softness}
+        loss = LossConfig(commitment_weight=self.commitment_weight, entropy_weight=self.entropy_weight)
+        return common.experiment({"kind": "binary_quantizer", **options}, loss)
+
+
+@recipe()
+def fsq(common: Common, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
     """Finite scalar quantization: every channel is rounded to a few levels; there is no codebook to collapse.
 
     Args:
+        common: networks, data, learning.
         levels: of each channel; their product is K.
-        **common: see `experiment`.
     """
-    return experiment("fsq", {"kind": "fsq", "levels": tuple(levels)}, LossConfig(), **common)
+    return common.experiment({"kind": "fsq", "levels": tuple(levels)})
 
 
-def lfq(
-    *,
-    bits: int = 9,
-    softness: float = 1.0,
-    commitment_weight: float = 0.25,
-    entropy_weight: float = 0.1,
-    **common: Any,
-) -> Experiment:
-    """Lookup-free quantization: the code is the signs of the features, K = 2^bits.
+@recipe()
+def lfq(common: Common, signs: Signs) -> Experiment:
+    """Lookup-free quantization: the code is the signs of the features, K = 2^bits."""
+    return signs.experiment(common, spherical=False)
 
-    Args:
-        bits: of a code.
-        softness: temperature of the soft assignment in the entropies.
-        commitment_weight: of the term that keeps features near their code.
-        entropy_weight: of the entropies: sure codes, all of them used.
-        **common: see `experiment`.
+
+@recipe()
+def bsq(common: Common, signs: Signs = Signs(softness=0.1)) -> Experiment:
+    """Binary spherical quantization: the signs of features on the unit sphere, K = 2^bits."""
+    return signs.experiment(common, spherical=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codebooks:
+    """Several codebooks at each position.
+
+    Attributes:
+        num_codebooks: codes at each position.
+        vectors: the codebooks.
     """
-    return _binary("lfq", bits, False, softness, commitment_weight, entropy_weight, common)
+
+    num_codebooks: int
+    vectors: Vectors = Vectors(codebook_size=256)
+
+    def experiment(self, kind: str, common: Common, **options: float) -> Experiment:
+        """The training of an autoencoder with such a bottleneck."""
+        quantizer = self.vectors.quantizer
+        shape = {name: quantizer.pop(name) for name in ("codebook_size", "code_dim")}
+        del quantizer["kind"]
+        bottleneck = {"kind": kind, "num_codebooks": self.num_codebooks, **shape, **options, "quantizer": quantizer}
+        return common.experiment(bottleneck, self.vectors.loss)
 
 
-def bsq(
-    *,
-    bits: int = 9,
-    softness: float = 0.1,
-    commitment_weight: float = 0.25,
-    entropy_weight: float = 0.1,
-    **common: Any,
-) -> Experiment:
-    """Binary spherical quantization: the signs of features on the unit sphere, K = 2^bits.
-
-    Args:
-        bits: of a code.
-        softness: temperature of the soft assignment in the entropies.
-        commitment_weight: of the term that keeps features near their code.
-        entropy_weight: of the entropies: sure codes, all of them used.
-        **common: see `experiment`.
-    """
-    return _binary("bsq", bits, True, softness, commitment_weight, entropy_weight, common)
-
-
-def _binary(
-    recipe: str, bits: int, spherical: bool, softness: float, commitment: float, entropy: float, common: dict[str, Any]
-) -> Experiment:
-    bottleneck = {"kind": "binary_quantizer", "bits": bits, "spherical": spherical, "softness": softness}
-    loss = LossConfig(commitment_weight=commitment, entropy_weight=entropy)
-    return experiment(recipe, bottleneck, loss, **common)
-
-
-def rvq(
-    *,
-    num_codebooks: int = 4,
-    codebook_size: int = 256,
-    code_dim: int = 16,
-    drop: float = 0.5,
-    learning: Literal["ema", "gradient", "simvq"] = "ema",
-    restart_below: float = 0.3,
-    commitment_weight: float = 0.25,
-    **common: Any,
-) -> Experiment:
+@recipe()
+def rvq(common: Common, codes: Codebooks = Codebooks(num_codebooks=4), *, drop: float | None = None) -> Experiment:
     """Residual VQ: several codes at each position, each for what the ones before it left over; a quality dial.
 
     Args:
-        num_codebooks: codes at each position.
-        codebook_size: K, of each codebook.
-        code_dim: D, of a code vector.
-        drop: the share of training images that get only the first few codes.
-        learning: see `vqvae`.
-        restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
-        commitment_weight: of the term that keeps features near their code.
-        **common: see `experiment`.
+        common: networks, data, learning.
+        codes: the codebooks.
+        drop: the share of training images that get only the first few codes; 0.5 by default.
     """
-    bottleneck = {
-        "kind": "residual_quantizer",
-        "num_codebooks": num_codebooks,
-        "codebook_size": codebook_size,
-        "code_dim": code_dim,
-        "drop": drop,
-        "quantizer": {"learning": learning, "restart_below": restart_below},
-    }
-    return experiment("rvq", bottleneck, LossConfig(commitment_weight=commitment_weight), **common)
+    several = effective(codes.num_codebooks > 1, "with one codebook", drop=(drop, 0.5))
+    return codes.experiment("residual_quantizer", common, **several)
 
 
-def pq(
-    *,
-    num_codebooks: int = 2,
-    codebook_size: int = 256,
-    code_dim: int = 16,
-    learning: Literal["ema", "gradient", "simvq"] = "ema",
-    restart_below: float = 0.3,
-    commitment_weight: float = 0.25,
-    **common: Any,
-) -> Experiment:
-    """Product VQ: the channels in groups, each with its own codebook.
-
-    Args:
-        num_codebooks: groups.
-        codebook_size: K, of each codebook.
-        code_dim: D, of all groups together.
-        learning: see `vqvae`.
-        restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
-        commitment_weight: of the term that keeps features near their code.
-        **common: see `experiment`.
-    """
-    bottleneck = {
-        "kind": "product_quantizer",
-        "num_codebooks": num_codebooks,
-        "codebook_size": codebook_size,
-        "code_dim": code_dim,
-        "quantizer": {"learning": learning, "restart_below": restart_below},
-    }
-    return experiment("pq", bottleneck, LossConfig(commitment_weight=commitment_weight), **common)
+@recipe()
+def pq(common: Common, codes: Codebooks = Codebooks(num_codebooks=2)) -> Experiment:
+    """Product VQ: the channels in groups, each with its own codebook."""
+    return codes.experiment("product_quantizer", common)

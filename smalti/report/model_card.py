@@ -88,8 +88,8 @@ def model_card(model: Autoencoder, experiment: Experiment, evaluation: Mapping[s
         "",
         f"An autoencoder with the bottleneck `{experiment.model.bottleneck['kind']}`{codes}: "
         f"{model.num_parameters:,} parameters, trained on "
-        f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.steps:,} steps of "
-        f"{experiment.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
+        f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.run.steps:,} steps of "
+        f"{experiment.run.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
         "",
         "```python",
         "from smalti import Autoencoder",

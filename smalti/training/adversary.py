@@ -12,7 +12,7 @@ EPSILON = 1e-4
 
 
 class Adversary:
-    """A discriminator and how it is trained; nothing of it reaches the decoder before step `adversarial_start`.
+    """A discriminator and how it is trained; nothing of it reaches the decoder before `adversarial_start`.
 
     Args:
         config: weights and learning rate.
@@ -21,13 +21,18 @@ class Adversary:
     """
 
     def __init__(self, config: PhotoConfig, channels: int, device: str):
-        self.config = config
+        assert (
+            config.adversarial_start is not None and config.discriminator_width and config.discriminator_learning_rate
+        )
+        self.weight, self.start = config.adversarial_weight, config.adversarial_start
         self.model = PatchDiscriminator(channels, width=config.discriminator_width).to(device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.9)
         )
 
-    def loss(self, images: Tensor, made: Tensor, distortion: Tensor, last: Tensor, step: int) -> dict[str, Tensor]:
+    def loss(
+        self, images: Tensor, made: Tensor, distortion: Tensor, last: Tensor, progress: float
+    ) -> dict[str, Tensor]:
         """Learn from one batch, and say what the decoder has to minimise.
 
         Args:
@@ -35,13 +40,13 @@ class Adversary:
             made: by the decoder, with gradient.
             distortion: the rest of the decoder's loss, a scalar.
             last: the decoder's last weights, where the two gradients are compared.
-            step: nothing happens before `adversarial_start`.
+            progress: the part of the run that is over; nothing happens before `adversarial_start`.
 
         Returns:
             "adversarial": the term to add, scaled so that its gradient in `last` is `adversarial_weight` times as long
             as that of `distortion` (arXiv:2012.09841, eq. 7); "discriminator": its own loss, without gradient.
         """
-        if step < self.config.adversarial_start:
+        if progress < self.start:
             return {"adversarial": distortion.new_zeros(()), "discriminator": distortion.new_zeros(())}
         self.model.requires_grad_(False)
         term = generator_loss(self.model(made))
@@ -51,7 +56,7 @@ class Adversary:
         self.model.requires_grad_(True)
         own = discriminator_loss(self.model(images), self.model(made.detach()))
         own.backward()
-        return {"adversarial": self.config.adversarial_weight * weight * term, "discriminator": own.detach()}
+        return {"adversarial": self.weight * weight * term, "discriminator": own.detach()}
 
     def step(self) -> None:
         """Move the discriminator; called once after every step of the decoder."""

@@ -1,13 +1,15 @@
 """What a recipe returns: a frozen description of one training. Without torch, so that `--help` is quick."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self
 
+from smalti.configs import effective, nearest
 from smalti.errors import SmaltiError
 from smalti.models.config import AutoencoderConfig
 from smalti.priors.config import PriorConfig
-from smalti.schedules import Schedule
+from smalti.schedules import Schedule, constant, cosine
+from smalti.training.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,7 @@ class LossConfig:
     """The weights of the one loss, see `smalti.training.losses`.
 
     Attributes:
-        beta: weight of the KL, a schedule over steps; 6.6 is DALL-E's as printed.
+        beta: weight of the KL, a schedule; 6.6 is DALL-E's as printed.
         commitment_weight: of the term whose gradient reaches the encoder.
         codebook_weight: of the term whose gradient reaches the codebook (where averages do not teach it).
         entropy_weight: of the entropies of LFQ and BSQ.
@@ -33,27 +35,44 @@ class LossConfig:
 class PhotoConfig:
     """What reconstructions of photographs are trained with beside the loss: features, and a discriminator (VQGAN).
 
+    What a term that is not there would need is None.
+
     Attributes:
-        perceptual: a feature network that `smalti.models.features` names, or "none".
-        perceptual_weight: of its distance, in the loss per dimension.
-        adversarial_weight: the discriminator's gradient in the decoder's last layer, in lengths of the rest's; 0 is no
-            discriminator.
-        adversarial_start: the first step with a discriminator: a decoder that draws nothing yet cannot learn from it.
-        discriminator_width: channels of its first layer.
-        discriminator_learning_rate: of its Adam.
+        perceptual: a feature network whose distance is added to the loss; for photographs.
+        perceptual_weight: of that distance, in the loss per dimension; 1 by default.
+        adversarial_weight: of a patch discriminator: the length of its gradient in the decoder's last layer, in lengths
+            of the rest's; 0 is none, 0.1 a good start.
+        adversarial_start: the part of the run before the discriminator begins (a decoder that draws nothing yet cannot
+            learn from it); 0.5 by default.
+        discriminator_width: channels of its first layer; 64 by default.
+        discriminator_learning_rate: of its Adam; 2e-4 by default.
     """
 
-    perceptual: str = "none"
-    perceptual_weight: float = 1.0
+    perceptual: Literal["none", "effnet"] = "none"
+    perceptual_weight: float | None = None
     adversarial_weight: float = 0.0
-    adversarial_start: int = 0
-    discriminator_width: int = 64
-    discriminator_learning_rate: float = 2e-4
+    adversarial_start: float | None = None
+    discriminator_width: int | None = None
+    discriminator_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("perceptual_weight", "adversarial_weight", "adversarial_start"):
-            if getattr(self, name) < 0:
+        options = effective(
+            self.perceptual != "none", "without perceptual", perceptual_weight=(self.perceptual_weight, 1.0)
+        )
+        options |= effective(
+            self.adversarial_weight != 0,
+            "without adversarial_weight",
+            adversarial_start=(self.adversarial_start, 0.5),
+            discriminator_width=(self.discriminator_width, 64),
+            discriminator_learning_rate=(self.discriminator_learning_rate, 2e-4),
+        )
+        for name, value in options.items():
+            object.__setattr__(self, name, value)
+        for name in ("perceptual_weight", "adversarial_weight"):
+            if (getattr(self, name) or 0) < 0:
                 raise SmaltiError(f"{name} must not be negative: {getattr(self, name)}")
+        if not 0 <= (self.adversarial_start or 0) < 1:
+            raise SmaltiError(f"adversarial_start is a part of the run, in [0, 1), not {self.adversarial_start}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,67 +80,63 @@ class OptimizerConfig:
     """AdamW, perhaps with Muon beside it, and what surrounds them.
 
     Attributes:
-        learning_rate: a schedule over steps.
+        learning_rate: the highest.
+        decay_learning_rate: by half a cosine to 0 at the end of the run; otherwise it is constant.
+        warmup: steps to reach the highest learning rate.
         betas: of AdamW.
-        epsilon: of AdamW.
         weight_decay: of AdamW, for tensors of two or more axes only.
-        scalar_rate: learning rates of single numbers (log scales) are multiplied by this.
-        muon_rate: kernels inside the network are learnt by Muon, at the learning rate times this; 0 is by AdamW.
+        muon_rate: Muon learns the kernels inside the network at the learning rate times this; 0 is AdamW for all.
         clip_norm: the gradient's norm is clipped to this; 0 is never.
         accumulate: batches per optimiser step.
         ema_decay: of the averaged weights that are saved and evaluated; 0 is none. In the first steps it is
             (1 + step) / (10 + step) where that is less.
     """
 
-    learning_rate: Schedule = Schedule(end=1e-3)
+    learning_rate: float = 1e-3
+    decay_learning_rate: bool = True
+    warmup: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
     weight_decay: float = 1e-4
-    scalar_rate: float = 5.0
     muon_rate: float = 0.0
     clip_norm: float = 1.0
     accumulate: int = 1
     ema_decay: float = 0.999
 
+    @property
+    def schedule(self) -> Schedule:
+        """Of the learning rate."""
+        decayed = cosine(self.learning_rate, 0.0, warmup=self.warmup)
+        return decayed if self.decay_learning_rate else replace(constant(self.learning_rate), warmup=self.warmup)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What every training has: the same training gives the same bits on the same machine.
+    """What every training has.
 
     Attributes:
         recipe: the name that made it.
         data: what `--data` said.
         optimizer: how it learns.
-        steps: optimiser steps.
-        batch_size: images per batch.
-        seed: of everything random.
-        device: "auto", "cpu", "cuda", ...; auto takes CUDA where there is one.
-        precision: "fp32", or "bf16" for autocast; "auto" is bf16 on CUDA.
-        log_every: steps between lines of metrics.jsonl.
-        sample_every: steps between pictures; 0 is never.
-        checkpoint_every: steps between checkpoints.
+        run: its settings.
     """
 
-    recipe: str
+    recipe: str = ""
     data: str
     optimizer: OptimizerConfig = OptimizerConfig()
-    steps: int
-    batch_size: int
-    seed: int = 0
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    log_every: int = 50
-    sample_every: int = 0
-    checkpoint_every: int = 500
+    run: RunSettings = RunSettings()
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise SmaltiError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise SmaltiError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
-        if self.seed < 0:
-            raise SmaltiError(f"seed must not be negative: {self.seed}")
+    def with_settings(self, **settings: Any) -> Self:
+        """The same experiment with other settings of the run, see `RunSettings`; None leaves one as it is.
+
+        Raises:
+            SmaltiError: an unknown setting, or a value that makes no sense.
+        """
+        known = [field.name for field in fields(RunSettings)]
+        for name in settings:
+            if name not in known:
+                raise SmaltiError(f"a run has no setting {name!r}; {nearest(name, known)}")
+        given = {name: value for name, value in settings.items() if value is not None}
+        return replace(self, run=replace(self.run, **given))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,9 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,18 +22,24 @@ class Log:
         steps: of the whole run, for the bar.
         start: the step to go on from; lines of later steps are taken out of the file.
         progress: show the bar, on stderr.
+        notes: what `notes` gave when the run was stopped: means that were begun.
     """
 
-    def __init__(self, path: Path, *, steps: int, start: int, progress: bool):
+    def __init__(self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any]):
         self.path, self.names, self.progress = path, [], progress
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
-        self.sums: dict[str, float] = {}
-        self.count = 0
+        self.sums: dict[str, float] = notes.get("sums", {})
+        self.count: int = notes.get("count", 0)
         self.bar = tqdm(
             total=steps, initial=start, disable=not progress, file=sys.stderr, unit="step", dynamic_ncols=True
         )
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def notes(self) -> dict[str, Any]:
+        """The means that have been begun, for a checkpoint."""
+        self.check()
+        return {"sums": self.sums, "count": self.count}
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
         """Note the terms of step `step` (counted from 1)."""

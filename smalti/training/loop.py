@@ -21,6 +21,7 @@ from smalti.pretrained import Pretrained
 from smalti.training.experiment import Experiment, PriorExperiment, Training
 from smalti.training.log import Log
 from smalti.training.prior_task import PriorTask
+from smalti.training.settings import RunSettings
 from smalti.training.state import TrainState, latest_checkpoint
 from smalti.training.tasks import AutoencoderTask, Task
 
@@ -54,35 +55,33 @@ def train(
         SmaltiError: `run` holds a run with other settings, the data cannot be read, or a term is not finite.
         Interrupted: by Ctrl-C or SIGTERM, after writing a checkpoint.
     """
-    run = Path(run)
-    device, autocast = _device(experiment)
+    run, settings = Path(run), experiment.run
+    device, autocast = _device(settings)
     _check_folder(run, experiment)
 
-    torch.manual_seed(_mix(experiment.seed, 0))
+    torch.manual_seed(_mix(settings.seed, 0))
     task = _task(experiment, device, run, progress)
     state = TrainState(task.model, experiment.optimizer)
     _describe(run, experiment, device)
     notes = _resume(state, task, run)
-    log = Log(run / "metrics.jsonl", steps=experiment.steps, start=state.step, progress=progress)
-    log.sums, log.count = notes.get("sums", {}), notes.get("count", 0)
+    log = Log(run / "metrics.jsonl", steps=settings.steps, start=state.step, progress=progress, notes=notes)
 
     def save() -> None:
         """A checkpoint to go on from, and the model as it is now for those who want to use it."""
-        log.check()
-        state.save(run / "checkpoints", task.state(), {"sums": log.sums, "count": log.count})
+        state.save(run / "checkpoints", task.state(), log.notes())
         model = state.averaged
         assert isinstance(model, Pretrained)
         model.save_pretrained(run, card=card(model, experiment) if card else None)
 
-    accumulate = experiment.optimizer.accumulate
-    images_per_step = experiment.batch_size * accumulate
+    accumulate, learning_rate = experiment.optimizer.accumulate, experiment.optimizer.schedule
+    images_per_step = settings.batch_size * accumulate
     clock, clock_step = time.perf_counter(), state.step
     with _stop_signal() as stop, contextlib.closing(log):
         batches = task.batches(state.step)
-        while state.step < experiment.steps:
+        while state.step < settings.steps:
             step = state.step
-            torch.manual_seed(_mix(experiment.seed, step + 1))
-            settings = {"learning_rate": experiment.optimizer.learning_rate(step), **task.before_step(step)}
+            torch.manual_seed(_mix(settings.seed, step + 1))
+            scheduled = {"learning_rate": learning_rate(step, settings.steps), **task.before_step(step)}
 
             terms: dict[str, torch.Tensor] = {}
             for _ in range(accumulate):
@@ -91,29 +90,29 @@ def train(
                 (loss.total / accumulate).backward()
                 for name, value in loss.terms.items():
                     terms[name] = terms.get(name, 0) + value / accumulate
-            terms["gradient_norm"] = state.optimizer_step(settings["learning_rate"])
+            terms["gradient_norm"] = state.optimizer_step(scheduled["learning_rate"])
             alarm = task.after_step()
             state.finish_step()
             log.add(state.step, terms)
             if alarm:
                 log.say(f"step {state.step}: {alarm}")
 
-            finished = state.step == experiment.steps
-            if finished or state.step % experiment.log_every == 0:
+            finished = state.step == settings.steps
+            if finished or state.step % settings.log_every == 0:
                 seconds = time.perf_counter() - clock
                 speed = {"images_per_second": (state.step - clock_step) * images_per_step / max(seconds, 1e-9)}
-                log.write(state.step, {**settings, **task.report(), **speed, "images": state.step * images_per_step})
+                log.write(state.step, {**scheduled, **task.report(), **speed, "images": state.step * images_per_step})
                 clock, clock_step = time.perf_counter(), state.step
-            if experiment.sample_every and (finished or state.step % experiment.sample_every == 0):
+            if settings.sample_every and (finished or state.step % settings.sample_every == 0):
                 with atomic_path(run / "samples" / f"step-{state.step:09d}.png") as path:
                     model = state.averaged
                     assert isinstance(model, Pretrained)
                     task.picture(model).save(path)
-            if finished or stop.is_set() or state.step % experiment.checkpoint_every == 0:
+            if finished or stop.is_set() or state.step % settings.checkpoint_every == 0:
                 save()
             if stop.is_set() and not finished:
                 raise Interrupted(
-                    f"stopped at step {state.step} of {experiment.steps}; the same command goes on from there"
+                    f"stopped at step {state.step} of {settings.steps}; the same command goes on from there"
                 )
     return run
 
@@ -129,9 +128,9 @@ def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task:
             raise TypeError(f"no task for {type(experiment).__name__}")
 
 
-def _device(experiment: Training) -> tuple[str, Callable[[], torch.autocast]]:
+def _device(settings: RunSettings) -> tuple[str, Callable[[], torch.autocast]]:
     """The device's name and a context for the forward pass."""
-    device = experiment.device
+    device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -139,7 +138,7 @@ def _device(experiment: Training) -> tuple[str, Callable[[], torch.autocast]]:
     except (RuntimeError, AssertionError) as error:
         raise SmaltiError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
     kind = torch.device(device).type
-    bf16 = experiment.precision == "bf16" or (experiment.precision == "auto" and kind == "cuda")
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and kind == "cuda")
     return device, lambda: torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16)
 
 

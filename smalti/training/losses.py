@@ -30,14 +30,14 @@ class Loss(NamedTuple):
     parameters: Tensor | None = None  # (B, P, H, W) of the likelihood, for losses of the reconstruction
 
 
-def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, step: int) -> Loss:
+def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, beta: float) -> Loss:
     """The loss of one batch, nats per dimension plus weighted penalties.
 
     Args:
         model: in training mode.
         images: (B, C, H, W) in [0, 1].
-        config: the weights.
-        step: for beta's schedule.
+        config: the weights of the penalties.
+        beta: weight of the KL now.
     """
     parameters, bottleneck = model(images)
     per_image = model.likelihood.nll(parameters, images)
@@ -50,7 +50,7 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, ste
         **config.penalty_weights,
     }
 
-    total = (distortion + config.beta(step) * kl) / images[0].numel()
+    total = (distortion + beta * kl) / images[0].numel()
     for name, penalty in bottleneck.penalties.items():
         if name not in weights:
             raise SmaltiError(f"the penalty {name!r} has no weight; give it one in LossConfig(penalty_weights=...)")

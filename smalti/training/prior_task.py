@@ -1,5 +1,6 @@
 """What the loop trains when it trains a prior: codes in, bits per code out."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,16 +57,9 @@ class PriorTask(Task):
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """The numbers of the images of each batch."""
-        experiment = self.experiment
-        order = Epochs(len(self.codes), seed=experiment.seed)
-        step = start * experiment.optimizer.accumulate
-        while True:
-            yield torch.from_numpy(order(step * experiment.batch_size, experiment.batch_size))
-            step += 1
-
-    def before_step(self, step: int) -> dict[str, float]:
-        """Nothing follows a schedule."""
-        return {}
+        run, order = self.experiment.run, Epochs(len(self.codes), seed=self.experiment.run.seed)
+        for step in itertools.count(start * self.experiment.optimizer.accumulate):
+            yield torch.from_numpy(order(step * run.batch_size, run.batch_size))
 
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The prior's own loss; some images lose their condition, so that the prior can do without one too."""
@@ -75,14 +69,6 @@ class PriorTask(Task):
         given = None if condition is None else condition.to(self.device)
         total, terms = self.code_model.prior.loss(codes.to(self.device), given)
         return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)
-
-    def after_step(self) -> str | None:
-        """Nothing to update."""
-        return None
-
-    def report(self) -> dict[str, float]:
-        """Nothing beside the terms."""
-        return {}
 
     def picture(self, model: Pretrained) -> Image.Image:
         """A few draws: of classes or of training captions, evenly spread, where the prior has them."""
@@ -99,10 +85,3 @@ class PriorTask(Task):
             generator=torch.Generator(device=self.device).manual_seed(0),
         )
         return grid(self.tokenizer.decode(codes).cpu(), columns=8, zoom=2)
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing: batches are a function of the step."""
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Nothing to load."""

@@ -15,11 +15,18 @@ from smalti.training.experiment import OptimizerConfig
 from smalti.training.muon import Muon, hidden_kernels
 
 KEPT_CHECKPOINTS = 2
+NUMBER_RATE = 5.0  # learning rates of single numbers (log scales) are multiplied by this
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon."""
+    """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon.
+
+    Raises:
+        SmaltiError: a rate for Muon, and no kernels for it.
+    """
     kernels = hidden_kernels(model) if config.muon_rate else []
+    if config.muon_rate and not kernels:
+        raise SmaltiError(f"muon_rate {config.muon_rate} has no effect: no kernels inside this network; leave it out")
     taken = set(map(id, kernels))
     parameters = [item for item in model.parameters() if item.requires_grad and id(item) not in taken]
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
@@ -28,11 +35,9 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay, "rate": 1.0},
         {"params": vectors, "weight_decay": 0.0, "rate": 1.0},
-        {"params": numbers, "weight_decay": 0.0, "rate": config.scalar_rate},
+        {"params": numbers, "weight_decay": 0.0, "rate": NUMBER_RATE},
     ]
-    adam = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=0.0, betas=config.betas, eps=config.epsilon, fused=True
-    )
+    adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=config.betas, fused=True)
     return [adam, Muon([{"params": kernels, "rate": config.muon_rate}])] if kernels else [adam]
 
 

@@ -26,7 +26,7 @@ NUM_SAMPLES = 16
 
 
 class Task(ABC):
-    """A model to train; the loop calls these in the order in which they stand here."""
+    """A model to train; the loop calls these in the order in which they stand here. By default nothing is done."""
 
     @property
     @abstractmethod
@@ -37,33 +37,33 @@ class Task(ABC):
     def batches(self, start: int) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, ...: a function of (seed, rank, step)."""
 
-    @abstractmethod
     def before_step(self, step: int) -> dict[str, float]:
         """Set what follows a schedule; reports what it set."""
+        return {}
 
     @abstractmethod
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The loss of one batch; randomness only from torch's global generator, which the loop seeds."""
 
-    @abstractmethod
     def after_step(self) -> str | None:
         """Learn from statistics, watch for trouble; returns an alarm's text."""
+        return None
 
-    @abstractmethod
     def report(self) -> dict[str, float]:
         """What else belongs in the log."""
+        return {}
 
     @abstractmethod
     def picture(self, model: Pretrained) -> Image.Image:
         """A sample picture made by `model` (the averaged weights)."""
 
-    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs beside the model and the optimiser."""
+        return {}
 
-    @abstractmethod
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
+        assert not state
 
 
 class AutoencoderTask(Task):
@@ -104,24 +104,27 @@ class AutoencoderTask(Task):
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches of uint8 images."""
-        experiment = self.experiment
-        return Batches(self.pixels, experiment.batch_size, seed=experiment.seed, augment=experiment.augment).iterate(
-            start * experiment.optimizer.accumulate
-        )
+        experiment, run = self.experiment, self.experiment.run
+        batches = Batches(self.pixels, run.batch_size, seed=run.seed, augment=experiment.augment)
+        return batches.iterate(start * experiment.optimizer.accumulate)
 
     def before_step(self, step: int) -> dict[str, float]:
         """Anneal the bottleneck."""
-        return {"beta": self.experiment.loss.beta(step), **self.autoencoder.bottleneck.anneal(step)}
+        return {"beta": self._beta(step), **self.autoencoder.bottleneck.anneal(step, self.experiment.run.steps)}
+
+    def _beta(self, step: int) -> float:
+        return self.experiment.loss.beta(step, self.experiment.run.steps)
 
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The one loss of the family."""
         images = model_images(batch.to(self.device, non_blocking=True), self.preprocessing)
-        loss = self._photo_loss(images, autoencoder_loss(self.autoencoder, images, self.experiment.loss, step), step)
+        loss = autoencoder_loss(self.autoencoder, images, self.experiment.loss, self._beta(step))
+        loss = self._photo_loss(images, loss, step / self.experiment.run.steps)
         if loss.codes is not None:
             self.counted.append((self.autoencoder.codes_bottleneck.histogram(loss.codes), loss.codes.numel()))
         return loss
 
-    def _photo_loss(self, images: Tensor, loss: Loss, step: int) -> Loss:
+    def _photo_loss(self, images: Tensor, loss: Loss, progress: float) -> Loss:
         """The loss with what photographs need beside it."""
         if self.perceptual is None and self.adversary is None:
             return loss
@@ -129,10 +132,11 @@ class AutoencoderTask(Task):
         made, total, terms = self.autoencoder.likelihood.mean(loss.parameters, clamp=False), loss.total, {}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(made, images).mean()
+            assert self.experiment.photo.perceptual_weight is not None
             total = total + self.experiment.photo.perceptual_weight * terms["perceptual"]
         if self.adversary is not None:
             last = [weight for weight in self.autoencoder.decoder.parameters() if weight.ndim > 1][-1]
-            terms |= self.adversary.loss(images, made, total, last, step)
+            terms |= self.adversary.loss(images, made, total, last, progress)
             total = total + terms["adversarial"]
         return loss._replace(total=total, terms=loss.terms | {name: term.detach() for name, term in terms.items()})
 

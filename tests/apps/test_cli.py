@@ -209,12 +209,28 @@ def test_a_recipe_can_come_from_a_file(image_folder, tmp_path, capsys):
     assert "has no function 'tinny'; did you mean 'tiny'" in complaint(capsys, "train", f"{path}:tinny", "--out", "x")
 
 
+def test_a_recipe_from_a_file_needs_nothing_of_ours_but_an_experiment(image_folder, tmp_path, capsys):
+    path = tmp_path / "plain.py"
+    path.write_text(
+        "from smalti import AutoencoderConfig, Experiment\n\n"
+        "def plain(*, data: str, channels: int = 4) -> Experiment:\n"
+        '    """An autoencoder of its own."""\n'
+        "    networks, bottleneck = {'kind': 'strided', 'width': 8}, {'kind': 'identity', 'channels': channels}\n"
+        "    return Experiment(data=data, model=AutoencoderConfig(networks=networks, bottleneck=bottleneck))\n"
+    )
+    argv = ["train", f"{path}:plain", "--data", image_folder, "--out", tmp_path / "run", "--channels", "3"]
+    assert outcome(capsys, *argv, "--steps", "2", "--seed", "5")[0] == 0
+    experiment = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    assert experiment["model"]["bottleneck"]["channels"] == 3
+    assert (experiment["run"]["steps"], experiment["run"]["seed"], experiment["run"]["batch_size"]) == (2, 5, 32)
+
+
 def test_a_recipe_takes_a_config_file(image_folder, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text(f"codebook_size: 8\ndata: {image_folder}\nsteps: 2\nbatch_size: 2\nimage_size: 16\nwidth: 8\n")
     assert outcome(capsys, "train", "vqvae", "--config", config, "--out", tmp_path / "run", "--steps", "3")[0] == 0
     experiment = json.loads((tmp_path / "run" / "experiment.json").read_text())
-    assert experiment["steps"] == 3 and experiment["model"]["bottleneck"]["codebook_size"] == 8
+    assert experiment["run"]["steps"] == 3 and experiment["model"]["bottleneck"]["codebook_size"] == 8
 
 
 def test_the_demo_writes_pictures_and_a_page_that_loads_nothing_from_outside(tmp_path, capsys):

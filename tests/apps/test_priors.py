@@ -229,10 +229,9 @@ def test_resume_of_a_prior_is_exact(runs, image_folder, tmp_path, monkeypatch):
     from smalti.training.loop import Interrupted, train
     from smalti.training.prior_task import PriorTask
 
-    experiment = transformer(
-        tokenizer=str(runs / "vqvae"), data=str(image_folder), width=8, layers=1, heads=2, steps=5, batch_size=4,
-        log_every=2, checkpoint_every=2, sample_every=0,
-    )  # fmt: skip
+    experiment = transformer(tokenizer=str(runs / "vqvae"), data=str(image_folder), width=8, layers=1, heads=2)
+    settings = {"steps": 5, "batch_size": 4, "log_every": 2, "checkpoint_every": 2, "sample_every": 0}
+    experiment = experiment.with_settings(**settings)
     train(experiment, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -282,8 +281,8 @@ TRAIN_ON = "--tokenizer {runs}/vqvae --out {runs}/x"
         ("sample {runs}/vqvae", "does not describe a smalti prior"),
         ("train pixelcnn --tokenizer {runs}/none --out {runs}/x", "no trained model in this folder"),
         (f"train pixelcnn {TRAIN_ON} --label kind", "no labels of the kind 'kind'"),
-        (f"train pixelcnn {TRAIN_ON} --levels 4", "for --tokenizer pixels"),
-        (f"train pixelcnn {TRAIN_ON} --condition_dropout 1", "[0, 1), not 1.0"),
+        (f"train pixelcnn {TRAIN_ON} --levels 256", "levels 256 has no effect without tokenizer pixels; leave it out"),
+        (f"train pixelcnn {TRAIN_ON} --label class --condition_dropout 1", "[0, 1), not 1.0"),
         ("train pixelcnn --tokenizer pixels --levels 1 --out {runs}/x", "from 2 to 256, not 1"),
         (f"train transformer {TRAIN_ON} --text xx", "no caption in xx"),
         (f"train transformer {TRAIN_ON} --text en --label class", "--label or --text, not both"),

@@ -51,7 +51,7 @@ def make(name, trained=True):
     bottleneck = BOTTLENECKS[spec.pop("kind")](**spec)
     if trained:  # a few updates, so that codebooks are initialised and moving
         for step in range(3):
-            bottleneck.anneal(step)
+            bottleneck.anneal(step, 3)
             bottleneck(features(bottleneck, 8, seed=step))
             bottleneck.update()
     return bottleneck
@@ -183,7 +183,7 @@ def same_kind(name, bottleneck):
 
 
 def test_anneal_is_a_function_of_the_step(bottleneck):
-    assert bottleneck.anneal(7) == bottleneck.anneal(7)
+    assert bottleneck.anneal(7, 9) == bottleneck.anneal(7, 9)
 
 
 def test_wrong_number_of_channels_is_an_error_that_states_both_shapes(bottleneck):
@@ -319,8 +319,8 @@ def all_subclasses(cls):
 
 
 def test_temperature_does_not_compound():
-    schedule = cosine(1.0, 1 / 16, 100)
+    schedule = cosine(1.0, 1 / 16, 0.5)
     bottleneck = BOTTLENECKS["categorical"](codebook_size=4, code_dim=2, temperature=schedule)
     for step in (0, 50, 50, 50, 100):
-        assert bottleneck.anneal(step)["temperature"] == schedule(step)
+        assert bottleneck.anneal(step, 200)["temperature"] == schedule(step, 200)
     assert bottleneck.temperature.item() == pytest.approx(1 / 16)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smalti.schedules import Schedule
+from smalti.errors import SmaltiError
 from smalti.training.experiment import OptimizerConfig
 from smalti.training.muon import Muon, hidden_kernels, orthogonalised
 from smalti.training.state import TrainState
@@ -41,7 +41,7 @@ def test_the_head_and_embeddings_are_left_to_adamw_and_a_restored_state_goes_on_
     torch.manual_seed(0)
     model = _Network()
     assert [id(kernel) for kernel in hidden_kernels(model)] == [id(model.conv.weight), id(model.hidden.weight)]
-    config = OptimizerConfig(learning_rate=Schedule(end=1e-2), muon_rate=2.0, ema_decay=0.0)
+    config = OptimizerConfig(learning_rate=1e-2, muon_rate=2.0, ema_decay=0.0)
     gradients = [[torch.randn_like(parameter) for parameter in model.parameters()] for _ in range(3)]
 
     def go_on(state: TrainState, parts: list[list[torch.Tensor]]) -> None:
@@ -60,3 +60,8 @@ def test_the_head_and_embeddings_are_left_to_adamw_and_a_restored_state_goes_on_
     go_on(again, gradients[2:])
     for one, other in zip(state.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_rate_without_kernels_is_refused():
+    with pytest.raises(SmaltiError, match=r"muon_rate 2.0 has no effect: no kernels inside this network; leave it out"):
+        TrainState(nn.Embedding(4, 3), OptimizerConfig(muon_rate=2.0))

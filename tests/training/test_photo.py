@@ -86,7 +86,7 @@ def test_the_adaptive_weight_makes_the_gradient_as_long_as_asked():
     last = nn.Conv2d(4, 3, 1)
     made, images = last(torch.rand(2, 4, 16, 16)), torch.rand(2, 3, 16, 16)
     distortion = (made - images).square().mean()
-    terms = adversary.loss(images, made, distortion, last.weight, step=0)
+    terms = adversary.loss(images, made, distortion, last.weight, progress=0.5)
     pull = torch.autograd.grad(distortion, last.weight, retain_graph=True)[0].norm()
     push = torch.autograd.grad(terms["adversarial"], last.weight)[0].norm()
     assert push.item() == pytest.approx(0.3 * pull.item(), rel=0.05)
@@ -97,11 +97,10 @@ def test_the_adaptive_weight_makes_the_gradient_as_long_as_asked():
 
 
 def options(folder, **more):
-    small = {"image_size": 16, "width": 8, "batch_size": 4, "codebook_size": 8, "code_dim": 4}
-    return vqvae(
-        data=str(folder), steps=6, log_every=1, checkpoint_every=3, sample_every=0,
-        perceptual="effnet", adversarial_weight=0.1, adversarial_start=2, **small, **more,
-    )  # fmt: skip
+    small = {"image_size": 16, "width": 8, "codebook_size": 8, "code_dim": 4}
+    photo = {"perceptual": "effnet", "adversarial_weight": 0.1, "adversarial_start": 1 / 3}
+    experiment = vqvae(data=str(folder), **photo, **small, **more)
+    return experiment.with_settings(steps=6, batch_size=4, log_every=1, checkpoint_every=3, sample_every=0)
 
 
 def test_the_discriminator_starts_late_and_a_resumed_run_is_the_same(tmp_path, image_folder, two_stages, monkeypatch):

@@ -107,8 +107,8 @@ class Bottleneck(nn.Module, ABC):
     @abstractmethod
     def _sample_posterior(self, features: Tensor) -> PosteriorSample: ...
 
-    def anneal(self, step: int) -> dict[str, float]:
-        """Set what follows a schedule for optimiser step `step`; reports what was set. Called before the step."""
+    def anneal(self, step: int, steps: int) -> dict[str, float]:
+        """Set what follows a schedule for step `step` of `steps`; reports what was set. Called before the step."""
         return {}
 
     def update(self) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class Categorical(CategoricalPosterior):
         in_channels: channels of the features; only for "convolution".
         estimator: "gumbel_softmax", "gumbel_straight_through", "straight_through", "gumbel_rao", "reinmax" or
             "reinforce".
-        temperature: of the relaxation, a schedule over optimiser steps.
+        temperature: of the relaxation, a schedule; until `anneal` is called it is the first of it.
         sharpness: for "distance", the first value of exp(log_scale) times the mean squared distance to the nearest
             code: the margin in nats by which a feature prefers its code at the start.
         prior_grid: (h, w): p has a learned distribution for each position of this grid; by default p is uniform.
@@ -100,9 +100,10 @@ class Categorical(CategoricalPosterior):
         if isinstance(temperature, Mapping):
             temperature = from_dict(Schedule, temperature, "temperature")
         self.schedule = temperature or Schedule(end=1.0)
-        if min(self.schedule(0), self.schedule.end) <= 0:
+        first = self.schedule(0, 1)
+        if min(first, self.schedule.end) <= 0:
             raise SmaltiError(f"the temperature must stay positive; it ends at {self.schedule.end}")
-        self.register_buffer("temperature", torch.tensor(self.schedule(0)), persistent=True)
+        self.register_buffer("temperature", torch.tensor(first), persistent=True)
         self._annealed: float | None = None  # the same number without asking a device
         self.register_load_state_dict_post_hook(_ask_again)
         self.codebook = None
@@ -122,9 +123,9 @@ class Categorical(CategoricalPosterior):
         """What each code stands for in the latents, (K, D)."""
         return self.identity if self.codebook is None else self.codebook.vectors
 
-    def anneal(self, step: int) -> dict[str, float]:
-        """Set the temperature for optimiser step `step`."""
-        temperature = self.schedule(step)
+    def anneal(self, step: int, steps: int) -> dict[str, float]:
+        """Set the temperature for optimiser step `step` of `steps`."""
+        temperature = self.schedule(step, steps)
         self.temperature.fill_(temperature)
         self._annealed = temperature
         return {"temperature": temperature}
