@@ -112,7 +112,7 @@ def main() -> None:
             start = time.perf_counter()
             parts = [captions[at : at + 64] for at in range(0, len(captions), 64)]
             codes = [
-                generator.draw(part, seed=seed, guidance=guidance, temperature=temperature)
+                generator.sample(part, seed=seed, guidance=guidance, temperature=temperature)
                 for seed, part in enumerate(parts)
             ]
             key = f"samples, {split} captions, guidance {guidance}, temperature {temperature}"

@@ -23,7 +23,7 @@ def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, 
     from smalti.generate.generator import Generator
     from smalti.models.autoencoder import Autoencoder
     from smalti.recipes import dvae, transformer
-    from smalti.report.caption_samples import draw_captions, picture
+    from smalti.report.caption_samples import picture, sample_captions
     from smalti.report.demo_page import write_page
 
     run, prior = Path(out), Path(out) / "text_to_image"
@@ -36,11 +36,11 @@ def demo(*, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, 
     train(recipe, prior)
     say("4/5 evaluating it on the test split")
     prior_result = evaluate(str(prior), "emoji")
-    say("5/5 drawing")
-    drawn = draw_captions(Generator.from_pretrained(str(prior)), "emoji", guidance=GUIDANCE, seed=seed)
-    pictures = write_page(run, Autoencoder.from_pretrained(run), "emoji", result, drawn=drawn, prior=prior_result)
+    say("5/5 sampling")
+    samples = sample_captions(Generator.from_pretrained(str(prior)), "emoji", guidance=GUIDANCE, seed=seed)
+    pictures = write_page(run, Autoencoder.from_pretrained(run), "emoji", result, samples=samples, prior=prior_result)
     with atomic_path(run / "text_to_image.png") as temporary:
-        picture(drawn).save(temporary, "PNG")
+        picture(samples).save(temporary, "PNG")
     return {
         "run": out,
         "metrics": {**result["metrics"], **{f"prior_{name}": value for name, value in prior_result["metrics"].items()}},

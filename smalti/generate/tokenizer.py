@@ -1,4 +1,4 @@
-"""What makes the codes that a prior models: a trained autoencoder, or the pixels themselves."""
+"""The tokenizer whose codes a prior models: a trained autoencoder, or the pixels themselves."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from smalti.shapes import check_shape
 
 
 class ImageShape(NamedTuple):
-    """What a tokenizer takes in training."""
+    """Channels and size of a tokenizer's training images."""
 
     channels: int
     size: int
@@ -25,7 +25,7 @@ class ImageShape(NamedTuple):
 
 
 class PixelTokenizer:
-    """The tokenizer that does nothing: the codes are the pixels, rounded down to levels.
+    """Pixels as codes: the values, rounded down to levels.
 
     Shapes:
         images  (B, C, H, W)    float in [0, 1]
@@ -62,7 +62,7 @@ class PixelTokenizer:
 
 
 class TrainedTokenizer:
-    """An autoencoder, as a prior sees it: several codes at a position stand side by side.
+    """A trained autoencoder; the codes of a multi-codebook quantizer are laid side by side in the grid.
 
     Shapes:
         images  (B, C, H, W)    float in [0, 1]
