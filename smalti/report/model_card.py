@@ -1,8 +1,9 @@
-"""The model card: README.md of a run, for people and for the Hugging Face hub."""
+"""Model cards: the README.md of a run, for readers and for the Hugging Face hub."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import smalti
 from smalti.pretrained import Pretrained
 from smalti.training.experiment import Experiment, PriorExperiment
 
@@ -11,7 +12,7 @@ SHORT = ("psnr_db", "ssim", "usage", "perplexity", "distortion_nats", "rate_nats
 
 
 def format_number(value: float) -> str:
-    """Four significant digits, without an exponent for everyday sizes."""
+    """Four significant digits, without an exponent where two decimals do."""
     return f"{value:.2f}" if 10 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
@@ -57,9 +58,9 @@ def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[st
     """The text of the card.
 
     Args:
-        model: for its size.
-        experiment: how it was trained.
-        evaluation: what `smalti.evaluation.autoencoders.evaluate` gave, once there is one.
+        model: whose parameters are counted.
+        experiment: its training.
+        evaluation: the result of `smalti.evaluation.autoencoders.evaluate`, if there is one.
     """
     preprocessing, bottleneck = experiment.model.preprocessing, experiment.model.bottleneck
     colour = "colour" if preprocessing.channels == 3 else "grey"
@@ -75,7 +76,7 @@ def model_card(model: Pretrained, experiment: Experiment, evaluation: Mapping[st
         f"An autoencoder with the bottleneck `{bottleneck['kind']}`{codes}: {model.num_parameters:,} parameters, "
         "trained on "
         f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.steps:,} steps of "
-        f"{experiment.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
+        f"{experiment.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}.",
         "",
         "```python",
         "from smalti import Autoencoder",
