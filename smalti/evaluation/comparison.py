@@ -1,4 +1,4 @@
-"""What `smalti compare` measures beside the evaluation: the noise of gradients, rate and distortion."""
+"""What `smalti compare` measures besides the evaluation: gradient noise, rate and distortion."""
 
 import copy
 import math
@@ -21,9 +21,9 @@ GRADIENT_REPEATS = 8
 
 
 class GradientNoise(NamedTuple):
-    """How much the encoder's gradient varies between passes over the same images, by the noise of the bottleneck."""
+    """Variation of the encoder's gradient over repeated passes of the same images: the bottleneck's noise."""
 
-    relative_deviation: float  # root of the summed variances / length of the mean
+    relative_deviation: float  # root of the summed variances / norm of the mean
     cosine: float  # between two passes
 
 
@@ -50,7 +50,7 @@ def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig, step: i
 
 
 def some_images(model: Autoencoder, data: str, split: str, count: int) -> Tensor:
-    """Images (count, C, H, W), evenly from a split, as the model takes them."""
+    """Evenly spaced images (count, C, H, W) of a split, preprocessed for the model."""
     wanted = model.config.preprocessing
     source = open_data(data, split)  # pyright: ignore[reportArgumentType]
     pixels = Pixels(source, wanted.image_size, wanted.channels, fixed_binary=wanted.binarize == "fixed", memory_bytes=0)

@@ -1,4 +1,4 @@
-"""The only place where pixel ranges change: uint8 HWC on disk <-> float [0, 1] NCHW in the models."""
+"""The only module that converts pixel ranges: uint8 HWC on disk <-> float [0, 1] NCHW in the models."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
-    """Grow (B, C, H, W) to the right and below, repeating the edge, until `stride` divides H and W."""
+    """Replicate-pad (B, C, H, W) at the right and the bottom until `stride` divides H and W."""
     height, width = images.shape[-2:]
     right, below = -width % stride, -height % stride
     return F.pad(images, (0, right, 0, below), mode="replicate") if right or below else images
@@ -38,7 +38,7 @@ def crop_to(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw every value of (B, C, H, W) in [0, 1] as a Bernoulli: the dynamic binarisation of MNIST."""
+    """Sample every value of (B, C, H, W) in [0, 1] as a Bernoulli: dynamic binarisation, as of MNIST."""
     return torch.bernoulli(images, generator=generator)
 
 

@@ -11,12 +11,12 @@ from smalti.schedules import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The weights of the one loss, see `smalti.training.losses`.
+    """Weights of the loss, see `smalti.training.losses`.
 
     Attributes:
         beta: weight of the KL, a schedule over steps; 6.6 is DALL-E's as printed.
         commitment_weight: of the term whose gradient reaches the encoder.
-        codebook_weight: of the term whose gradient reaches the codebook (where averages do not teach it).
+        codebook_weight: of the term whose gradient reaches the codebook (unless it learns by moving averages).
         entropy_weight: of the entropies of LFQ and BSQ.
     """
 
@@ -28,14 +28,14 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoConfig:
-    """What reconstructions of photographs are trained with beside the loss: features, and a discriminator (VQGAN).
+    """Perceptual and adversarial terms for photographs (VQGAN).
 
     Attributes:
         perceptual: a feature network that `smalti.models.features` names, or "none".
-        perceptual_weight: of its distance, in the loss per dimension.
-        adversarial_weight: the discriminator's gradient in the decoder's last layer, in lengths of the rest's; 0 is no
-            discriminator.
-        adversarial_start: the first step with a discriminator: a decoder that draws nothing yet cannot learn from it.
+        perceptual_weight: of its distance.
+        adversarial_weight: norm of the adversarial gradient at the decoder's last layer, relative to that of the other
+            terms; 0 is no discriminator.
+        adversarial_start: the first step with a discriminator: an untrained decoder cannot learn from it.
         discriminator_width: channels of its first layer.
         discriminator_learning_rate: of its Adam.
     """
@@ -55,19 +55,19 @@ class PhotoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW, perhaps with Muon beside it, and what surrounds them.
+    """AdamW, optionally with Muon; clipping, accumulation and weight averaging.
 
     Attributes:
         learning_rate: a schedule over steps.
         betas: of AdamW.
         epsilon: of AdamW.
         weight_decay: of AdamW, for tensors of two or more axes only.
-        scalar_rate: learning rates of single numbers (log scales) are multiplied by this.
-        muon_rate: kernels inside the network are learnt by Muon, at the learning rate times this; 0 is by AdamW.
+        scalar_rate: factor of the learning rate of scalar parameters (log scales).
+        muon_rate: kernels of hidden layers are optimised by Muon, at the learning rate times this; 0 is by AdamW.
         clip_norm: the gradient's norm is clipped to this; 0 is never.
         accumulate: batches per optimiser step.
-        ema_decay: of the averaged weights that are saved and evaluated; 0 is none. In the first steps it is
-            (1 + step) / (10 + step) where that is less.
+        ema_decay: of the moving average of the weights, which is saved and evaluated; 0 is none. Warmed up as
+            min(ema_decay, (1 + step) / (10 + step)).
     """
 
     learning_rate: Schedule = Schedule(end=1e-3)
@@ -83,7 +83,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What every training has: the same training gives the same bits on the same machine.
+    """Settings of every training; deterministic on the same machine.
 
     Attributes:
         recipe: the name that made it.

@@ -1,4 +1,4 @@
-"""What the loop trains: a task knows its model, its batches, its loss and what happens around a step."""
+"""Training tasks: a model, its batches, its loss, and hooks before and after a step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ NUM_SAMPLES = 16
 
 
 class Task(ABC):
-    """A model to train; the loop calls these in the order in which they stand here."""
+    """A model to train; the loop calls the methods in this order."""
 
     @property
     @abstractmethod
     def model(self) -> Pretrained:
-        """What is trained."""
+        """The model in training."""
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Tensor]:
@@ -39,7 +39,7 @@ class Task(ABC):
 
     @abstractmethod
     def before_step(self, step: int) -> dict[str, float]:
-        """Set what follows a schedule; reports what it set."""
+        """Apply schedules; returns the values for the log."""
 
     @abstractmethod
     def loss(self, batch: Tensor, step: int) -> Loss:
@@ -47,11 +47,11 @@ class Task(ABC):
 
     @abstractmethod
     def after_step(self) -> str | None:
-        """Learn from statistics, watch for trouble; returns an alarm's text."""
+        """Update statistics (codebook, usage); returns the text of an alarm, if any."""
 
     @abstractmethod
     def report(self) -> dict[str, float]:
-        """What else belongs in the log."""
+        """More values for the log."""
 
     @abstractmethod
     def picture(self, model: Pretrained) -> Image.Image:
@@ -59,15 +59,15 @@ class Task(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs beside the model and the optimiser."""
+        """State for the checkpoint besides the model and the optimiser."""
 
     @abstractmethod
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
 
 
 class AutoencoderTask(Task):
-    """Train an autoencoder with whatever bottleneck.
+    """Train an autoencoder with any bottleneck.
 
     Args:
         experiment: the recipe's result.
@@ -99,7 +99,7 @@ class AutoencoderTask(Task):
         return self.autoencoder
 
     def _some_images(self, size: int, channels: int) -> Tensor:
-        """A few images to look at while training, evenly from the validation split where there is one."""
+        """Evenly spaced images for sample pictures, of the validation split if there is one."""
         try:
             source = open_data(self.experiment.data, "validation")
         except SmaltiError:
@@ -115,11 +115,11 @@ class AutoencoderTask(Task):
         )
 
     def before_step(self, step: int) -> dict[str, float]:
-        """Anneal the bottleneck."""
+        """Beta, and the annealing of the bottleneck."""
         return {"beta": self.experiment.loss.beta(step), **self.autoencoder.bottleneck.anneal(step)}
 
     def loss(self, batch: Tensor, step: int) -> Loss:
-        """The one loss of the family."""
+        """The loss of all autoencoders, and the perceptual and adversarial terms."""
         images = to_float(batch.to(self.device, non_blocking=True))
         if self.experiment.model.preprocessing.binarize == "dynamic":
             images = binarize(images)
@@ -129,7 +129,7 @@ class AutoencoderTask(Task):
         return loss
 
     def _photo_loss(self, images: Tensor, loss: Loss, step: int) -> Loss:
-        """The loss with what photographs need beside it."""
+        """Add the perceptual and adversarial terms."""
         if self.perceptual is None and self.adversary is None:
             return loss
         assert loss.parameters is not None
@@ -155,7 +155,7 @@ class AutoencoderTask(Task):
         return next((alarm for alarm in alarms if alarm), None)
 
     def report(self) -> dict[str, float]:
-        """Usage, perplexity, and how many codes were restarted since the last report."""
+        """Usage, perplexity, and the number of dead codes restarted since the last report."""
         if self.usage is None:
             return {}
         restarted, self.restarted = self.restarted.item(), torch.zeros(())
@@ -167,7 +167,7 @@ class AutoencoderTask(Task):
         return before_after(self.shown, model.reconstruct(self.shown).cpu())
 
     def state(self) -> dict[str, Tensor]:
-        """The usage window, the discriminator."""
+        """The usage window and the discriminator."""
         window = {f"usage.{name}": value for name, value in self.usage.state().items()} if self.usage else {}
         adversary = (
             {f"adversary.{name}": value for name, value in self.adversary.state().items()} if self.adversary else {}
@@ -175,7 +175,7 @@ class AutoencoderTask(Task):
         return {"restarted": self.restarted.cpu(), **window, **adversary}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on with the usage window and the discriminator."""
+        """Restore the usage window and the discriminator."""
         self.restarted = state["restarted"]
         if self.usage:
             self.usage.load(under(state, "usage"))
