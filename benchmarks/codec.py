@@ -241,7 +241,7 @@ def main() -> int:
     print(f"the prior's own bits: {own:.0f} bytes; written {100 * (sizes['prior'] / own - 1):.3f} % more")
     timed = len(batches[0])
     result = {
-        "codes": chosen.name,
+        "workload": chosen.name,
         "grids": list(codes.shape),
         "codebook_size": size,
         "bytes": sizes,
