@@ -2,7 +2,7 @@
 
     smalti train mnist_categorical --data DIR --out runs/mnist_categorical
 
-DIR holds MNIST's four idx files. Protocols and results: experiments/mnist_categorical.md.
+DIR holds MNIST's four idx files. Protocols and results: experiments/categorical.md.
 """
 
 from typing import Any, Literal

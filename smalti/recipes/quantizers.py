@@ -2,7 +2,7 @@
 
     smalti train fsq --data emoji --out runs/fsq
 
-They are compared in experiments/quantizers.md, and by `smalti compare`.
+`smalti compare` compares them.
 """
 
 from typing import Any, Literal
