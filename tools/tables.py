@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/ from the result files; keeps what a run measured.
+"""Writes the tables of README.md, docs/ and experiments/ from the result files; keeps what a run measured.
 
     python tools/tables.py                              # write them
     python tools/tables.py --check                      # exit 1 where one is not up to date
@@ -326,7 +326,7 @@ def main(argv: Sequence[str]) -> int:
     if chosen.keep:
         keep(Path(chosen.keep[0]), chosen.keep[1], chosen.time)
     stale = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*.md"))]:
         text = page.read_text(encoding="utf-8")
         if (new := rewritten(text)) != text:
             stale.append(page.name)
