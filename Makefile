@@ -8,7 +8,7 @@ PEERS := .venv-peers
 
 .PHONY: demo test check lint types format clean peers bench
 
-demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, draw
+demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
 test: $(STAMP)  ## the default test suite

@@ -24,7 +24,7 @@ HOW_GRADIENTS_PASS = {
     "product_quantizer": "as VQ, in each group of channels",
     "fsq": "rounding is piecewise constant; the gradient is copied past it and goes through tanh",
     "binary_quantizer": "the sign is piecewise constant; the gradient is copied past it",
-    "categorical": "drawing a code is not differentiable; an estimator takes its place",
+    "categorical": "sampling a code is not differentiable; an estimator takes its place",
 }
 
 
