@@ -9,7 +9,7 @@ PEERS := .venv-peers
 
 .PHONY: demo test test-kernels check lint types format clean peers bench
 
-demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, draw
+demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
 test: $(STAMP) $(NATIVE)  ## the default test suite
@@ -52,7 +52,7 @@ BESIDE_PEERS := lookup gumbel training_step encode sampling
 ALONE := data_loading imports process
 
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%)  ## everything, then the table of docs/performance.md; about an hour
-	$(BIN)/python benchmarks/table.py
+	$(BIN)/python tools/tables.py
 
 $(BESIDE_PEERS:%=bench-%): bench-%: $(PEERS)/.installed  ## one of them; `make bench-lookup THREADS=1`
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/$*.py

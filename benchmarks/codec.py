@@ -199,7 +199,7 @@ def container(model: str, prior: str, data: str, bits: np.ndarray) -> dict[str, 
         "archive_bytes": len(archive),
         "own_bytes": own,
         "allowed_bytes": own * 1.005 + 40,
-        "over_percent": (len(archive) / own - 1) * 100,
+        "archive_over_percent": (len(archive) / own - 1) * 100,
         "single_own_bytes": float(bits[0]) / 8,
         "single_payload_bytes": parts["codes"],
         "single_container_bytes": parts["header"] + parts["checks"],
@@ -238,7 +238,7 @@ def main() -> int:
     print(f"the prior's own bits: {own:.0f} bytes; written {100 * (sizes['prior'] / own - 1):.3f} % more")
     timed = len(batches[0])
     result = {
-        "codes": chosen.name,
+        "workload": chosen.name,
         "grids": list(codes.shape),
         "codebook_size": size,
         "bytes": sizes,

@@ -1,8 +1,10 @@
 """Two sides of one workload in one run: rotated order, warm-up, 7 rounds or more, medians of the per-round ratios."""
 
 import ctypes
+import datetime
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -15,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from smalti.ops.native import kernels
 
 ROUNDS = 7
 
@@ -72,7 +76,12 @@ def product_rate() -> float:
 
 
 def compare(
-    name: str, sides: Mapping[str, Callable[[], float]], ours: str, rounds: int = ROUNDS, unit: str = "codes/s"
+    name: str,
+    sides: Mapping[str, Callable[[], float]],
+    ours: str,
+    rounds: int = ROUNDS,
+    unit: str = "codes/s",
+    parts: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict:
     """Run all sides in every round, in rotated order.
 
@@ -82,6 +91,7 @@ def compare(
         ours: the side that the others are compared with.
         rounds: how many.
         unit: of the rates.
+        parts: of our advantage, each with the two sides whose ratio it is.
 
     Returns:
         Medians of the rates, medians and ranges of the per-round ratios ours / other, the load of neighbours.
@@ -106,17 +116,18 @@ def compare(
         "torch_product_gflops": round(product_rate(), 1),
         "neighbour_load_cores": round(statistics.median(loads), 2),
         "rates": {side: round(statistics.median(values), 2) for side, values in rates.items()},
-        "ratios": {},
+        "ratios": {side: ratio(rates[ours], rates[side]) for side in names if side != ours},
     }
-    for side in names:
-        if side != ours:
-            ratios = [mine / other for mine, other in zip(rates[ours], rates[side], strict=True)]
-            result["ratios"][side] = {
-                "median": round(statistics.median(ratios), 2),
-                "range": [round(min(ratios), 2), round(max(ratios), 2)],
-            }
+    if parts:
+        result["parts"] = {part: ratio(rates[first], rates[second]) for part, (first, second) in parts.items()}
     print(as_text(result, ours), flush=True)
     return result
+
+
+def ratio(first: list[float], second: list[float]) -> dict:
+    """Median and range of the per-round ratios first / second."""
+    ratios = [one / other for one, other in zip(first, second, strict=True)]
+    return {"median": round(statistics.median(ratios), 2), "range": [round(min(ratios), 2), round(max(ratios), 2)]}
 
 
 def as_text(result: dict, ours: str) -> str:
@@ -126,14 +137,45 @@ def as_text(result: dict, ours: str) -> str:
         f"{result['peak_gflops']} GF/s, neighbours {result['neighbour_load_cores']} cores)"
     ]
     for side, rate in result["rates"].items():
-        ratio = result["ratios"].get(side)
-        more = f"   {ours} is {ratio['median']}x ({ratio['range'][0]} to {ratio['range'][1]})" if ratio else ""
+        found = result["ratios"].get(side)
+        more = f"   {ours} is {found['median']}x ({found['range'][0]} to {found['range'][1]})" if found else ""
         lines.append(f"  {side:<28} {rate:>12,.1f} {result['unit']}{more}")
+    lines += [
+        f"  {part}: {found['median']}x ({found['range'][0]} to {found['range'][1]})"
+        for part, found in result.get("parts", {}).items()
+    ]
     return "\n".join(lines)
 
 
+def machine() -> dict[str, str]:
+    """Where and with what something was measured: processor, variant of the kernels, commit, date."""
+    native = kernels()
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        text = file.read()
+    model, family, number = (
+        re.search(rf"^{key}\s*: (.*)$", text, flags=re.MULTILINE) for key in ("model name", "cpu family", "model")
+    )
+    assert model and family and number
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    return {
+        "processor": f"{model[1]} (family {family[1]}, model {number[1]})",
+        "kernels": native.variant if native else "off",
+        "commit": done.stdout.strip() or "unknown",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 def save(results: list[dict], path: Path) -> None:
-    """Write results as JSON, beside what other runs of the same file found."""
+    """Write results with their machine as JSON; one entry a workload and variant of the kernels, the newest.
+
+    Args:
+        results: each with a "workload".
+        path: what it holds of other workloads and other variants stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    new = [{**result, **machine()} for result in results]
+    entries = {(entry["workload"], entry["kernels"]): entry for entry in [*old, *new]}
+    path.write_text(json.dumps(list(entries.values()), indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")

@@ -44,7 +44,7 @@ def main() -> None:
     for name in names:
         ratios = [own / base for own, base in zip(times[name], times[BASE], strict=True)]
         result = {
-            "what": name,
+            "workload": name,
             "seconds": round(statistics.median(times[name]), 3),
             "of_import_torch": round(statistics.median(ratios), 3),
             "range": [round(min(ratios), 3), round(max(ratios), 3)],

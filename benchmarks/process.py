@@ -78,8 +78,9 @@ def main() -> None:
             {name: round(statistics.median(pair[part] for pair in pairs), 1) for name, pairs in found.items()}
             for part in (0, 1)
         )
-        results.append({"neighbour": busy, "images_per_second": rates, "page_faults": faults, "rounds": rounds})
-        print("beside a busy process" if busy else "alone")
+        name = "beside a busy process" if busy else "alone"
+        results.append({"workload": name, "images_per_second": rates, "page_faults": faults, "rounds": rounds})
+        print(name)
         for name, rate in rates.items():
             print(f"  {name:<30} {rate:8.1f} images/s {faults[name]:10,.0f} page faults a step")
     save(results, Path(__file__).parent / "results" / "process.json")

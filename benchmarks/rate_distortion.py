@@ -126,7 +126,7 @@ def main() -> None:
         if chosen.archive:
             measure(curves, f"{name}, one file", (archive(codec, images) for codec in codecs))
     folder = Path(__file__).parent / "results"
-    save([{"images": len(images), "curves": curves}], folder / f"rd_{chosen.name}.json")
+    save([{"workload": chosen.name, "images": len(images), "curves": curves}], folder / f"rd_{chosen.name}.json")
     (folder / f"rd_{chosen.name}.svg").write_text(chart(curves), encoding="utf-8")
     print(json.dumps({name: len(points) for name, points in curves.items()}))
 

@@ -1,89 +1,195 @@
-"""Drawing codes: the cached steppers against the naive sampler of the same network, and the transformer against peers.
+"""Sampling codes: what the cache gives, what the kernels give on top, what guidance costs; a transformer and its peers.
 
     make bench-sampling        # the environment of the peers, then: python benchmarks/sampling.py
 
-The naive sampler runs the whole network for every position, as the peers do; its time is that of one pass, which is the
-same at every position, times the number of positions. Before timing, both sides must draw the same codes.
+The naive sampler runs the whole network for every code, as the peers do; its time is that of one pass, which is the
+same at every position. "Without kernels" is the same cached sampling in PyTorch, in the same run. Before timing, all
+sides must choose the same codes.
 """
 
 import argparse
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import MagicMock
+from typing import Any
+from unittest import mock
 
 import torch
 from common import compare, save
+from torch import nn
 
-from smalti.priors.family import PRIORS, CausalPrior, Transformer
-from smalti.priors.sampling import draw
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.config import AutoencoderConfig, Preprocessing
+from smalti.priors.code_model import CodeModel
+from smalti.priors.config import PriorConfig
+from smalti.priors.family import PRIORS, Transformer
 
 K = 512
-CONVOLUTIONAL = {
+OURS, PLAIN, NAIVE = "smalti", "without kernels", "the whole network for every code"
+Options = Mapping[str, int]
+CONVOLUTIONAL: dict[str, Options] = {
     "pixelcnn": {"channels": 128, "layers": 10},
     "masked_pixelcnn": {"channels": 128, "layers": 15, "code_dim": 128},
     "pixelsnail": {"channels": 64, "blocks": 8, "residuals": 2},
 }
+GUIDED = {kind: CONVOLUTIONAL[kind] for kind in ("pixelcnn", "pixelsnail")}
+CODING = GUIDED | {"transformer": {"width": 256, "layers": 6, "heads": 8}}
 
 
-def naive(prior: CausalPrior, batch: int, generator: torch.Generator) -> torch.Tensor:
+def randomized(network: nn.Module) -> None:
+    """Weights far from their initialisation, where some are zero and all codes alike."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+
+
+def make(kind: str, side: int, **options: int) -> Any:
+    torch.manual_seed(0)
+    prior = PRIORS[kind](codebook_size=K, grid=(side, side), **options)
+    randomized(prior)
+    return prior.eval()
+
+
+def naive(prior: Any, batch: int) -> torch.Tensor:
+    """The most likely code at every position, the whole network for each."""
     codes = torch.zeros(batch, *prior.grid, dtype=torch.int64)
     with torch.inference_mode():
         for row in range(prior.grid[0]):
             for column in range(prior.grid[1]):
-                codes[:, row, column] = draw(prior.logits(codes)[:, row, column], generator)
+                codes[:, row, column] = prior.logits(codes)[:, row, column].argmax(-1)
     return codes
 
 
-def one_pass(prior: CausalPrior, batch: int) -> Callable[[], float]:
+def check_equal(prior: Any) -> None:
+    wanted = naive(prior, 2)
+    assert torch.equal(prior.sample(2, temperature=0.0), wanted), "the cached sampler chose other codes"
+    assert torch.equal(plainly(lambda: prior.sample(2, temperature=0.0)), wanted), "without kernels: other codes"
+    assert wanted.unique().numel() > 1, "all codes are alike"
+
+
+def one_pass(prior: Any, batch: int) -> Callable[[], float]:
     """Codes per second of the naive sampler."""
     codes = torch.randint(0, K, (batch, *prior.grid))
 
     def run() -> float:
         start = time.perf_counter()
         with torch.inference_mode():
-            draw(prior.logits(codes)[:, -1, -1])
+            prior.logits(codes)[:, -1, -1].softmax(-1).multinomial(1)
         return batch / (time.perf_counter() - start)
 
     return run
 
 
-def whole(prior: CausalPrior, batch: int) -> Callable[[], float]:
+def whole(prior: Any, batch: int, **options: Any) -> Callable[[], float]:
     """Codes per second of the cached sampler, over whole grids."""
 
     def run() -> float:
         start = time.perf_counter()
-        prior.sample(batch)
+        prior.sample(batch, **options)
         return batch * prior.num_codes / (time.perf_counter() - start)
 
     return run
 
 
-def make(kind: str, side: int, **options: int) -> CausalPrior:
-    torch.manual_seed(0)
-    prior = PRIORS[kind](codebook_size=K, grid=(side, side), **options)
-    assert isinstance(prior, CausalPrior)
-    return prior.eval()
+def plainly(work: Callable[[], Any]) -> Any:
+    """The work without native kernels."""
+    with mock.patch.dict(os.environ, {"SMALTI_KERNELS": "off"}):
+        return work()
 
 
-def check_equal(prior: CausalPrior) -> None:
-    cached = prior.sample(2, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(cached, naive(prior, 2, torch.Generator().manual_seed(1))), "the two sides drew other codes"
+def millions(network: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.1f} M"
 
 
-def convolutional(rounds: int) -> list[dict]:
+def convolutional(
+    rounds: int,
+    kinds: Mapping[str, Options] = CONVOLUTIONAL,
+    sizes: Sequence[tuple[int, int]] = ((8, 16), (32, 1), (32, 16)),
+) -> list[dict]:
+    """What the cache and the kernels give, at (side of the grid, batch)."""
     results = []
-    for kind, options in CONVOLUTIONAL.items():
-        check_equal(make(kind, 8, **options))
-        for side, batch in ((8, 16), (32, 1), (32, 16)):
+    for kind, options in kinds.items():
+        check_equal(make(kind, sizes[0][0], **options))
+        for side, batch in sizes:
             prior = make(kind, side, **options)
-            size = sum(parameter.numel() for parameter in prior.parameters()) / 1e6
-            sides = {"cached": whole(prior, batch), "naive": one_pass(prior, batch)}
-            name = f"{kind} ({size:.1f} M), {side}x{side}, batch {batch}"
-            results.append(compare(name, sides, "cached", rounds))
+            ours = whole(prior, batch)
+            sides = {OURS: ours, PLAIN: lambda ours=ours: plainly(ours), NAIVE: one_pass(prior, batch)}
+            parts = {"the cache": (PLAIN, NAIVE), "the kernels": (OURS, PLAIN)}
+            name = f"{kind} ({millions(prior)}), {side}x{side}, batch {batch}"
+            results.append(compare(name, sides, OURS, rounds, parts=parts))
     return results
+
+
+def guided(
+    rounds: int, kinds: Mapping[str, Options] = GUIDED, sides: Sequence[int] = (8, 32), batch: int = 16
+) -> list[dict]:
+    """What guidance costs: twice the work, so about half of the rate."""
+    results = []
+    for kind, options in kinds.items():
+        for side in sides:
+            prior = make(kind, side, num_conditions=4, **options)
+            classes = torch.arange(batch) % 4
+            works = {
+                "unguided": whole(prior, batch, condition=classes),
+                "guidance 2": whole(prior, batch, condition=classes, guidance=2.0),
+            }
+            name = f"{kind} ({millions(prior)}) with classes, {side}x{side}, batch {batch}"
+            results.append(compare(name, works, "unguided", rounds))
+    return results
+
+
+def coding(rounds: int, kinds: Mapping[str, Options] = CODING, side: int = 8, images: int = 64) -> list[dict]:
+    """Decoding files whose codes were coded under a prior; the tokenizer is tiny, so that the prior is timed."""
+    try:
+        from smalti.codec import Codec
+    except ImportError as error:
+        print(f"the codec needs {error.name}: `make peers`")
+        return []
+    results = []
+    for kind, options in kinds.items():
+        with tempfile.TemporaryDirectory() as folder:
+            codec = Codec(*models(kind, Path(folder), side, options))
+            data = codec.compress(list(torch.rand(images, 3, 4 * side, 4 * side)))
+
+        def decode(codec: Any = codec, data: bytes = data) -> float:
+            start = time.perf_counter()
+            codec.decompress(data)
+            return images * side * side / (time.perf_counter() - start)
+
+        assert codec.decompress(data) == plainly(lambda codec=codec, data=data: codec.decompress(data))
+        sides = {OURS: decode, PLAIN: lambda decode=decode: plainly(decode)}
+        name = f"decoding {images} images of {side}x{side} codes, {kind} ({millions(codec.prior)})"
+        results.append(compare(name, sides, OURS, rounds))
+    return results
+
+
+def models(kind: str, folder: Path, side: int, options: Options) -> tuple[Autoencoder, CodeModel]:
+    """A tokenizer of stride 4 and a prior of its codes, both random."""
+    config = AutoencoderConfig(
+        networks={"kind": "residual", "width": 8, "depth": 1, "stride": 4},
+        bottleneck={"kind": "vector_quantizer", "codebook_size": K, "code_dim": 4, "start": "random"},
+        preprocessing=Preprocessing(image_size=4 * side),
+    )
+    torch.manual_seed(0)
+    Autoencoder(config).eval().save_pretrained(folder / "tokenizer")
+    tokenizer = Autoencoder.from_pretrained(folder / "tokenizer")
+    prior = CodeModel(
+        PriorConfig(
+            prior={"kind": kind, **options},
+            codebook_size=K,
+            grid=(side, side),
+            tokenizer=str(folder / "tokenizer"),
+            tokenizer_hash=tokenizer.source_hash,
+        )
+    )
+    randomized(prior)
+    prior.save_pretrained(folder / "prior")
+    return tokenizer, CodeModel.from_pretrained(folder / "prior")
 
 
 # ------------------------------------------------------------------ the transformer and its peers
@@ -91,7 +197,7 @@ def convolutional(rounds: int) -> list[dict]:
 LAYERS, WIDTH, HEADS, VOCABULARY, SIDE = 8, 512, 8, 1024, 16
 
 
-def gpt2(prior: Transformer) -> torch.nn.Module:
+def gpt2(prior: Transformer) -> nn.Module:
     """GPT-2 of `transformers` with the same weights, so that both must choose the same codes."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -99,21 +205,23 @@ def gpt2(prior: Transformer) -> torch.nn.Module:
         vocab_size=VOCABULARY + 1, n_positions=SIDE * SIDE + 1, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS,
         tie_word_embeddings=False, bos_token_id=VOCABULARY, eos_token_id=None, pad_token_id=VOCABULARY,
     )  # fmt: skip
-    model = GPT2LMHeadModel(config).eval()
-    with torch.no_grad():
-        model.transformer.wte.weight.copy_(torch.cat([prior.codes.weight, prior.prefix.start.weight]))
-        model.transformer.wpe.weight[: SIDE * SIDE].copy_(prior.positions())
-        model.lm_head.weight[:VOCABULARY].copy_(prior.head.weight)
-        model.lm_head.weight[VOCABULARY:].zero_()
-        pairs = [(model.transformer.ln_f, prior.norm)]
-        for theirs, ours in zip(model.transformer.h, prior.blocks, strict=True):
-            pairs += [(theirs.ln_1, ours.attention_norm), (theirs.ln_2, ours.mlp_norm)]
-            linears = [(theirs.attn.c_attn, ours.qkv), (theirs.attn.c_proj, ours.out)]
-            for conv, linear in [*linears, (theirs.mlp.c_fc, ours.up), (theirs.mlp.c_proj, ours.down)]:
-                conv.weight.copy_(linear.weight.T)
-                conv.bias.copy_(linear.bias)
-        for theirs, ours in pairs:
-            theirs.load_state_dict(ours.state_dict())
+    model, ours = GPT2LMHeadModel(config).eval(), prior.state_dict()
+    positions = ours["positions.row.weight"][:, None] + ours["positions.column.weight"]
+    theirs = {
+        "transformer.wte.weight": torch.cat([ours["codes.weight"], ours["prefix.start.weight"]]),
+        "transformer.wpe.weight": nn.functional.pad(positions.flatten(0, 1), (0, 0, 0, 1)),
+        "lm_head.weight": nn.functional.pad(ours["head.weight"], (0, 0, 0, 1)),
+        "transformer.ln_f.weight": ours["norm.weight"],
+        "transformer.ln_f.bias": ours["norm.bias"],
+    }
+    names = {"ln_1": "attention_norm", "ln_2": "mlp_norm", "attn.c_attn": "qkv", "attn.c_proj": "out", "mlp.c_fc": "up",
+             "mlp.c_proj": "down"}  # fmt: skip
+    for layer in range(LAYERS):
+        for their_name, our_name in names.items():
+            for kind in ("weight", "bias"):  # their linear layers hold the transposed matrix
+                theirs[f"transformer.h.{layer}.{their_name}.{kind}"] = ours[f"blocks.{layer}.{our_name}.{kind}"].t()
+    missing, unknown = model.load_state_dict(theirs, strict=False)
+    assert not unknown and all(name.endswith((".attn.bias", ".masked_bias")) for name in missing), (missing, unknown)
     return model
 
 
@@ -121,9 +229,9 @@ def dalle_pytorch() -> torch.nn.Module:
     """DALLE-pytorch 1.6.6; what it imports for other purposes is replaced by stand-ins."""
     for name in ("torchvision", "omegaconf", "taming", "taming.models", "taming.models.vqgan", "pytorch_lightning",
                  "dall_e", "youtokentome", "pkg_resources", "requests", "yaml"):  # fmt: skip
-        sys.modules.setdefault(name, MagicMock(spec=ModuleType))
+        sys.modules.setdefault(name, mock.MagicMock(spec=ModuleType))
         sys.modules[name].__dict__.update(
-            {"OmegaConf": None, "VQModel": None, "GumbelVQ": None, "get_distribution": MagicMock()}
+            {"OmegaConf": None, "VQModel": None, "GumbelVQ": None, "get_distribution": mock.MagicMock()}
         )
     from dalle_pytorch import DALLE, DiscreteVAE
 
@@ -137,8 +245,9 @@ def transformer(rounds: int, batch: int) -> dict:
     torch.manual_seed(0)
     size = {"codebook_size": VOCABULARY, "grid": (SIDE, SIDE)}
     prior = Transformer(**size, width=WIDTH, layers=LAYERS, heads=HEADS).eval()
-    torch.nn.init.zeros_(prior.head.bias)
-    sides: dict[str, Callable[[], float]] = {"smalti": whole(prior, batch)}
+    nn.init.zeros_(prior.head.bias)  # GPT-2 has none
+    ours = whole(prior, batch)
+    sides: dict[str, Callable[[], float]] = {OURS: ours, PLAIN: lambda: plainly(ours)}
     try:
         theirs = gpt2(prior)
     except ImportError:
@@ -177,23 +286,25 @@ def transformer(rounds: int, batch: int) -> dict:
 
         sides["DALLE-pytorch 1.6.6"] = steps
     name = f"transformer, {LAYERS} layers x {WIDTH}, {SIDE * SIDE} codes, batch {batch}"
-    return compare(name, sides, "smalti", rounds)
+    return compare(name, sides, OURS, rounds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", choices=["convolutional", "transformer"], default=None)
+    parser.add_argument("--only", choices=["convolutional", "guided", "coding", "transformer"], nargs="*", default=[])
     parser.add_argument("--out", default="benchmarks/results/sampling.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results = []
-    if arguments.only != "transformer":
-        results += convolutional(arguments.rounds)
-    if arguments.only != "convolutional":
-        results += [transformer(arguments.rounds, batch) for batch in (16, 1)]
-    save(results, Path(arguments.out))
+    works = {
+        "convolutional": convolutional,
+        "guided": guided,
+        "coding": coding,
+        "transformer": lambda rounds: [transformer(rounds, batch) for batch in (16, 1)],
+    }
+    for name in arguments.only or works:
+        save(works[name](arguments.rounds), Path(arguments.out))
 
 
 if __name__ == "__main__":

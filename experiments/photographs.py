@@ -1,4 +1,4 @@
-"""Perceptual distance and sharpness of reconstructions, which PSNR does not see; and a picture.
+"""Perceptual distance and sharpness of reconstructions, which PSNR does not measure; and a contact sheet.
 
     python experiments/photographs.py DATA RUN RUN ... --out photographs.png
 

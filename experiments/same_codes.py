@@ -1,4 +1,4 @@
-"""The same image gives the same codes, whatever surrounds it: counts the codes that differ.
+"""Determinism of codes: counts those that differ between batch sizes, threads, neighbours and autocast.
 
     python experiments/same_codes.py RUN --data emoji --split all
 

@@ -1,11 +1,11 @@
-"""Do the images show what the text says? A classifier trained on real emoji judges the subgroup of samples.
+"""Text-image agreement: a classifier trained on real emoji judges the subgroup of samples.
 
     smalti demo --out runs/demo                       # or any tokenizer
     smalti train transformer --tokenizer runs/demo --text en --batch_size 16 --steps 8000 --out runs/t2i
     python experiments/text_to_image.py runs/t2i --out runs/t2i
 
-Prints top-1 agreement for training captions and for held-out (test) captions, at several strengths of guidance and
-temperatures, beside the classifier's own accuracy on real images and reconstructions. Results: text_to_image.md.
+Prints top-1 agreement for training captions and for held-out (test) captions, at several guidance scales and
+temperatures, with the classifier's own accuracy on real images and reconstructions. Results: text_to_image.md.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def main() -> None:
             start = time.perf_counter()
             parts = [captions[at : at + 64] for at in range(0, len(captions), 64)]
             codes = [
-                generator.draw(part, seed=seed, guidance=guidance, temperature=temperature)
+                generator.sample(part, seed=seed, guidance=guidance, temperature=temperature)
                 for seed, part in enumerate(parts)
             ]
             key = f"samples, {split} captions, guidance {guidance}, temperature {temperature}"

@@ -1,6 +1,7 @@
-"""The benchmarks compare the same work: their helper's arithmetic, and that both sides draw the same codes."""
+"""The benchmarks compare the same work: their helper's arithmetic, what is kept, and every row of sampling, tiny."""
 
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -21,10 +22,11 @@ def test_ratios_are_taken_round_by_round_in_rotated_order(capsys):
         return lambda: calls.append(name) or next(rates)
 
     sides = {"a": side("a", [4.0, 6.0, 20.0]), "b": side("b", [2.0, 2.0, 4.0])}
-    result = common.compare("work", sides, "a", rounds=3)
+    result = common.compare("work", sides, "a", rounds=3, parts={"the cache": ("b", "a")})
     assert result["ratios"]["b"] == {"median": 3.0, "range": [2.0, 5.0]}
     assert result["rates"] == {"a": 6.0, "b": 2.0}
     assert calls == ["a", "b", "a", "b", "b", "a", "a", "b"]
+    assert result["parts"] == {"the cache": {"median": 0.33, "range": [0.2, 0.5]}}
     assert "a is 3.0x (2.0 to 5.0)" in capsys.readouterr().out
 
 
@@ -42,11 +44,48 @@ def test_the_peak_is_measured_on_normal_numbers():
         assert np.isfinite(values).all() and np.abs(values).min() >= 0.2 and len(set(values.tolist())) > len(values) / 2
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [("pixelcnn", {"channels": 8, "layers": 2}), ("pixelsnail", {"channels": 8, "blocks": 1, "heads": 2})],
-)
-def test_both_sides_draw_the_same_codes(kind, options):
-    prior = sampling.make(kind, 4, **options)
-    sampling.check_equal(prior)
-    assert sampling.whole(prior, 2)() > 0 and sampling.one_pass(prior, 2)() > 0
+def test_results_of_other_workloads_and_variants_stay(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    here = {"processor": "P", "commit": "C", "date": "D"}
+    for variant, rate in (("avx2", 1), ("avx512", 2), ("avx512", 3)):
+        monkeypatch.setattr(common, "machine", lambda variant=variant: {**here, "kernels": variant})
+        common.save([{"workload": "a", "rate": rate}, {"workload": f"only {variant}", "rate": rate}], path)
+    rows = [(entry["workload"], entry["kernels"], entry["rate"]) for entry in json.loads(path.read_text())]
+    assert rows == [("a", "avx2", 1), ("only avx2", "avx2", 1), ("a", "avx512", 3), ("only avx512", "avx512", 3)]
+
+
+def test_a_machine_is_named():
+    assert set(common.machine()) == {"processor", "kernels", "commit", "date"} and all(common.machine().values())
+
+
+SMALL = {
+    "pixelcnn": {"channels": 8, "layers": 2},
+    "pixelsnail": {"channels": 8, "blocks": 1, "heads": 2},
+    "transformer": {"width": 8, "layers": 1, "heads": 2},
+}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(common, "fma_peak", lambda: 1.0)
+    monkeypatch.setattr(common, "product_rate", lambda: 1.0)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_the_sides_of_sampling_choose_the_same_codes(kind, quick):
+    rows = sampling.convolutional(1, {kind: SMALL[kind]}, [(4, 2)])
+    assert set(rows[0]["rates"]) == {sampling.OURS, sampling.PLAIN, sampling.NAIVE}
+    assert set(rows[0]["parts"]) == {"the cache", "the kernels"}
+
+
+def test_without_kernels_means_that(monkeypatch):
+    from smalti.ops.native import kernels
+
+    monkeypatch.delenv("SMALTI_KERNELS", raising=False)
+    assert sampling.plainly(kernels) is None and "SMALTI_KERNELS" not in sampling.os.environ
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_guided_and_coding_rows(kind, quick):
+    assert set(sampling.guided(1, {kind: SMALL[kind]}, [4], 4)[0]["ratios"]) == {"guidance 2"}
+    assert set(sampling.coding(1, {kind: SMALL[kind]}, 4, 2)[0]["ratios"]) == {sampling.PLAIN}

@@ -26,7 +26,7 @@ def demo(
     from smalti.generate.generator import Generator
     from smalti.models.autoencoder import Autoencoder
     from smalti.recipes import dvae, transformer
-    from smalti.report.caption_samples import draw_captions, picture
+    from smalti.report.caption_samples import picture, sample_captions
     from smalti.report.demo_page import write_page
 
     run, prior = Path(out), Path(out) / "text_to_image"
@@ -39,11 +39,11 @@ def demo(
     train(second, prior, steps=prior_steps, seed=seed, **settings)
     say("4/5 evaluating it on the test split")
     prior_result = evaluate(str(prior), "emoji")
-    say("5/5 drawing")
-    drawn = draw_captions(Generator.from_pretrained(str(prior)), "emoji", guidance=GUIDANCE, seed=seed)
-    pictures = write_page(run, Autoencoder.from_pretrained(run), "emoji", result, drawn=drawn, prior=prior_result)
+    say("5/5 sampling")
+    samples = sample_captions(Generator.from_pretrained(str(prior)), "emoji", guidance=GUIDANCE, seed=seed)
+    pictures = write_page(run, Autoencoder.from_pretrained(run), "emoji", result, samples=samples, prior=prior_result)
     with atomic_path(run / "text_to_image.png") as temporary:
-        picture(drawn).save(temporary, "PNG")
+        picture(samples).save(temporary, "PNG")
     return {
         "run": out,
         "metrics": {**result["metrics"], **{f"prior_{name}": value for name, value in prior_result["metrics"].items()}},

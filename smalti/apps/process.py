@@ -1,32 +1,32 @@
-"""What the command line sets for its whole process: how threads wait, and what becomes of freed memory."""
+"""Process-wide settings of the command line: OpenMP's spin-wait and malloc's thresholds."""
 
 import ctypes
 import os
 
-SPINS = "10000"  # turns of the loop in which OpenMP's threads wait for each other before they sleep
+SPINS = "10000"  # iterations of OpenMP's spin-wait before a thread sleeps
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def prepare() -> None:
-    """Both; to be called before torch is imported."""
+    """Apply both; call before torch is imported."""
     wait_less()
     keep_freed_memory()
 
 
 def wait_less() -> None:
-    """Beside a busy process, threads that wait in a loop, 300,000 turns as OpenMP has it, burn the cores that are left.
+    """Shorten OpenMP's spin-wait, unless the user has set it.
 
-    See benchmarks/process.py. Unless the user has said how threads wait.
+    The default of 300,000 iterations occupies cores that other processes could use; see benchmarks/process.py.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def keep_freed_memory() -> None:
-    """Large blocks that are freed stay with the process.
+    """Keep large freed blocks in the process, unless the user has configured malloc; no effect without glibc.
 
-    glibc gives them back to the system and takes them again in the next step, page by page: thousands of page faults,
-    see benchmarks/process.py. Unless the user has said what malloc does; without effect where there is no glibc.
+    glibc otherwise returns them to the system and faults them in again at the next step: thousands of page faults,
+    see benchmarks/process.py.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return

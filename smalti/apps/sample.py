@@ -58,7 +58,7 @@ def sample(
     generator = Generator.from_pretrained(run, tokenizer=tokenizer or None, device=device)
     prompts = _prompts(generator, num, text, label)
     image, kept = _completion(generator, known, mask)
-    codes = generator.draw(
+    codes = generator.sample(
         prompts,
         1 if isinstance(prompts, list) else num,
         seed=seed,

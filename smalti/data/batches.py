@@ -1,4 +1,4 @@
-"""From a source to batches of uint8 (B, S, S, C): held in memory when they fit, otherwise streamed by threads."""
+"""From a source to batches of uint8 (B, S, S, C): cached in memory if they fit, otherwise streamed by threads."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ from smalti.images.reading import BadImage, fit
 
 T = TypeVar("T")
 Augment = Literal["none", "flip", "flip_shift"]
-MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is held in memory
+MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is cached in memory
 FEWEST_IMAGES = 2
 BINARY_SEED = 0  # of fixed binarisation
 SHIFT = 16  # images are shifted by at most 1/16 of their size
@@ -37,7 +37,7 @@ def reading_threads() -> int:
 
 
 def read_ahead(function: Callable[[int], T], numbers: Iterable[int], threads: int) -> Iterator[T]:
-    """function(number) for each number, in order, made by threads that are at most two results each ahead."""
+    """function(number) for each number, in order, prefetched by threads: at most two results each."""
     pool, waiting = ThreadPoolExecutor(threads), deque[Future[T]]()
     try:
         for number in numbers:
@@ -113,7 +113,7 @@ class Pixels:
         return np.where(uniform * 255 < pixels, np.uint8(255), np.uint8(0))
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Images by number, uint8 (B, S, S, C); when streaming, a bad image is replaced by the next good one."""
+        """Images by index, uint8 (B, S, S, C); when streaming, a bad image is replaced by the next good one."""
         if self.memory is not None:
             return self.memory[np.asarray(indices)]
         return np.stack([self._read_good(int(index)) for index in indices])
@@ -128,7 +128,7 @@ class Pixels:
         raise SmaltiError(f"{self.source.name}: 32 bad images in a row; the last: {error}")
 
     def evenly(self, count: int) -> Tensor:
-        """At most `count` images, evenly spread over the source: uint8 (B, S, S, C)."""
+        """At most `count` evenly spaced images of the source: uint8 (B, S, S, C)."""
         places = torch.linspace(0, len(self) - 1, min(count, len(self))).long().tolist()
         return torch.from_numpy(self.gather(places))
 
@@ -145,7 +145,7 @@ def some_images(data: str, split: Split, preprocessing: Preprocessing, count: in
 
 
 class Batches:
-    """Endless shuffled batches: batch `step` is a function of (seed, rank, step), so a resumed run sees the same ones.
+    """Endless shuffled batches: batch `step` is a function of (seed, rank, step), so that runs resume exactly.
 
     Every image is seen once before any is seen again; ranks see disjoint parts of the same permutation.
 
@@ -156,8 +156,8 @@ class Batches:
         rank: of this process, below `world`.
         world: number of processes.
         augment: "none", "flip" (left-right, half of the time), "flip_shift" (and a shift of up to 1/16 of the size).
-        workers: threads that decode while the model trains, each a batch; only for images that are not held in memory.
-            Decoders let go of Python's lock, so threads do what processes would, without copies.
+        workers: threads that decode batches ahead, for images that are not cached in memory. Decoders release the GIL,
+            so that threads do as well as processes, without copies.
     """
 
     def __init__(
@@ -197,9 +197,9 @@ class Batches:
 
 
 class Epochs:
-    """An endless sequence of permutations of 0 to `count`, as a function of (first place, number of places).
+    """An endless sequence of permutations of 0 to `count`, with random access.
 
-    Every number occurs once before any occurs again; the result depends on the places and the seed alone.
+    Every number occurs once before any occurs again; the result depends on positions and seed alone.
 
     Args:
         count: how many numbers.

@@ -1,4 +1,4 @@
-"""What a prior may be conditioned on: the labels and captions of a data set."""
+"""Conditions of a prior: the labels and captions of a data set."""
 
 from collections.abc import Iterable, Sequence
 

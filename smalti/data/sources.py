@@ -1,8 +1,8 @@
-"""The doors: what `--data` names, opened as a `Source` of images with their names, labels and captions.
+"""Opens data sets: `--data` as a `Source` of images with their names, labels and captions.
 
-`emoji` (bundled) | a folder of images | a folder of MNIST-style idx files | *.parquet. A source is a list: image i is
-read when it is asked for. Splits are a property of the data, never of a random number: by the data set's own files
-where it has them, otherwise by a hash of the image's name, so that adding images never moves another one.
+`emoji` (bundled) | a folder of images | a folder of MNIST-style idx files | *.parquet. A source is a list:
+images are read lazily. Splits are deterministic: the data set's own where it has them, otherwise by a hash of the
+image's name, so that adding images moves no other image to another split.
 """
 
 import csv
@@ -27,7 +27,7 @@ from smalti.images.pixels import recolour_pixels
 from smalti.images.reading import SUFFIXES, BadImage, find_images, read_image
 
 HELD_OUT_PERCENT = 5  # of images without a split of their own, for validation and for test each
-IDX_VALIDATION = 12  # one in so many of the training images of idx files is validation: 5,000 of MNIST's 60,000
+IDX_VALIDATION = 12  # one in 12 training images of idx files is validation: 5,000 of MNIST's 60,000
 FOLDER_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -38,11 +38,11 @@ FOLDER_NAMES = {
 
 
 class Reader(ABC):
-    """Reads image `index` of the whole data set as uint8 (H, W, C); from several threads at once."""
+    """Reads image `index` of the whole data set as uint8 (H, W, C); thread-safe."""
 
     @abstractmethod
     def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        """Read one image, perhaps at a smaller size with at least so many pixels on each side (see `read_image`).
+        """Read one image, perhaps at a reduced size with at least `at_least` pixels on each side (see `read_image`).
 
         Raises:
             BadImage: it cannot be read.
@@ -51,15 +51,15 @@ class Reader(ABC):
 
 @dataclass(frozen=True)
 class Source:
-    """Images with what is known about them.
+    """Images with their names, labels and captions.
 
     Attributes:
-        name: what the user called it.
+        name: as the user gave it.
         split: which part of the data this is.
         reader: reads an image of the whole data set.
         indices: of this part's images in the whole data set.
         names: of the images of the whole data set.
-        channels: what the images have by nature, 1 (grey) or 3.
+        channels: of the stored images, 1 (grey) or 3.
         labels: label kind ("group", "subgroup", "class") to one label for each image of the whole data set.
         captions: for each image of the whole data set, language to caption.
     """
@@ -77,7 +77,7 @@ class Source:
         return len(self.indices)
 
     def read(self, index: int, channels: int | None = None, at_least: int | None = None) -> np.ndarray:
-        """Image `index` of this part as uint8 (H, W, C), with at least so many pixels a side if it is to be shrunk."""
+        """Image `index` of this part as uint8 (H, W, C); `at_least` as in `read_image`."""
         return self.reader(self.indices[index], channels or self.channels, at_least)
 
     def name_of(self, index: int) -> str:
@@ -86,7 +86,7 @@ class Source:
 
 
 def open_data(data: str | Path, split: Split = "all") -> Source:
-    """Open what `--data` names.
+    """Open the data set that `--data` names.
 
     Args:
         data: "emoji", a folder (images or idx files), or a parquet file or pattern.
@@ -270,7 +270,7 @@ def _open_idx(folder: Path) -> tuple[Source, list[str]]:
 
 
 class _Parquet(Reader):
-    """Random access to the image column; a few row groups are kept, so memory is bounded whatever the file's size."""
+    """Random access to the image column through an LRU cache of row groups: memory is bounded for any file size."""
 
     KEPT = 8
 

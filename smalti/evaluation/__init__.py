@@ -1,1 +1,1 @@
-"""Metrics, protocols over whole data sets, and the pictures and pages that show them."""
+"""Metrics and evaluation protocols over whole splits."""

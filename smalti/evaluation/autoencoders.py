@@ -1,4 +1,4 @@
-"""The one protocol for all autoencoders: every number is over a whole split, summed first and divided once."""
+"""The evaluation protocol of all autoencoders: every number is over a whole split, summed first and divided once."""
 
 import copy
 import math
@@ -22,9 +22,9 @@ from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.ops.counts import perplexity, usage
 
-BF16_IMAGES = 1024  # at most so many images are encoded a second time in bf16
-SAMPLED_VALUES = 1 << 19  # importance samples exist so many values at a time: what fits into a core's cache is faster
-SEED = 0  # of binarisation and of posterior samples: an evaluation repeated gives the same numbers
+BF16_IMAGES = 1024  # encoded a second time in bf16
+SAMPLED_VALUES = 1 << 19  # values of importance samples at a time: what fits into a core's cache is faster
+SEED = 0  # of binarisation and of posterior samples: evaluation is deterministic
 
 
 def evaluate(
@@ -44,20 +44,20 @@ def evaluate(
       reconstruction (the arg max code, the mean of a Gaussian), clamped to [0, 1];
     - usage, perplexity: of the histogram of all codes of the split;
     - distortion_nats: -log p(x|z) per image for the deterministic latents; distortion_bits: the same for 8-bit pixels;
-    - sampled_distortion_nats: for one draw z ~ q(z|x); rate_nats: KL(q || p); elbo_nats = -(sampled distortion + rate);
-    - relaxed_distortion_nats: in training mode, with noise and the last temperature; for a dVAE the distance to
-      distortion_nats is the price of the relaxation;
-    - bits_per_dim: (bits of the 8-bit pixels under one draw + rate) / (C H W), an upper bound on the code length;
+    - sampled_distortion_nats: for one sample z ~ q(z|x); rate_nats: KL(q || p); elbo_nats: minus their sum;
+    - relaxed_distortion_nats: in training mode, with noise and the last temperature; for a dVAE the difference to
+      distortion_nats is the relaxation gap;
+    - bits_per_dim: (bits of the 8-bit pixels under one sample + rate) / (C H W), an upper bound on the code length;
     - nominal_bits_per_pixel: of the codes at fixed length;
-    - bf16_equal_codes: share of codes that a bf16 encoder leaves as they are;
-    - nll_nats: -log p(x) estimated with `importance_samples` draws an image (a bound that tightens with their number).
+    - bf16_equal_codes: bf16 code agreement, the share of codes that a bf16 encoder gives too;
+    - nll_nats: -log p(x) estimated with `importance_samples` samples (a bound that tightens with their number).
 
     Args:
         model: in any mode; used in eval mode.
         data: as for `smalti.open_data`.
         split: "train", "validation", "test" or "all".
-        batch_size: images at a time; changes no number.
-        importance_samples: draws for nll_nats; 0 leaves it out.
+        batch_size: images at a time; does not change the result.
+        importance_samples: for nll_nats; 0 leaves it out.
         progress: show a bar on stderr.
 
     Returns:
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool) -> Iterator[Tensor]:
-    """The split in order, as the model's images."""
+    """Batches of the split in order, on the model's device."""
     generator = torch.Generator().manual_seed(SEED)
     bar = tqdm(total=len(pixels), desc="evaluating", unit="image", file=sys.stderr, disable=not progress, leave=False)
     with bar:
@@ -198,7 +198,7 @@ class _Totals:
 
 @torch.no_grad()
 def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int) -> Tensor:
-    """-ln( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) ), nats per image (B,), with S draws z_s ~ q(z|x).
+    """-ln( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) ), nats per image (B,), with S samples z_s ~ q(z|x).
 
     An upper bound on -ln p(x) in expectation that tightens with S; Burda et al., arXiv:1509.00519, eq. 8.
 

@@ -1,4 +1,4 @@
-"""What `smalti compare` measures beside the evaluation: the noise of gradients, rate and distortion."""
+"""What `smalti compare` measures besides the evaluation: gradient noise, rate and distortion."""
 
 import copy
 import math
@@ -18,9 +18,9 @@ GRADIENT_REPEATS = 8
 
 
 class GradientNoise(NamedTuple):
-    """How much the encoder's gradient varies between passes over the same images, by the noise of the bottleneck."""
+    """Variation of the encoder's gradient over repeated passes of the same images: the bottleneck's noise."""
 
-    relative_deviation: float  # root of the summed variances / length of the mean
+    relative_deviation: float  # root of the summed variances / norm of the mean
     cosine: float  # between two passes
 
 

@@ -1,8 +1,8 @@
-"""The estimator lab: how far gradient estimators are from the exact gradient, by enumeration.
+"""Bias and variance of gradient estimators, against the exact gradient by enumeration.
 
-For a categorical model with few latent states the exact gradient of E_q[distortion] in the logits is a sum over all of
-them. Against it stand many draws of each estimator: their mean's error is the bias, their spread the variance. The
-protocol is that of ReinMax (arXiv:2304.08612), over temperatures.
+For a categorical model with few latent states the exact gradient of E_q[distortion] with respect to the logits is a sum
+over all states. Many samples of each estimator are compared with it. The protocol is that of ReinMax
+(arXiv:2304.08612), over temperatures.
 """
 
 import itertools
@@ -27,14 +27,14 @@ TEMPERATURES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 
 
 class GradientError(NamedTuple):
-    """How one estimator does at one temperature; means over images."""
+    """Error of one estimator at one temperature; means over images."""
 
     estimator: str
     temperature: float
     bias: float  # |mean - exact| / |exact|
     deviation: float  # root of the summed variances / |exact|
     cosine: float  # between the mean and the exact gradient
-    single_cosine: float  # mean cosine between one draw and the exact gradient
+    single_cosine: float  # mean cosine between one sample and the exact gradient
 
 
 def study(
@@ -46,17 +46,17 @@ def study(
     seed: int = 0,
     progress: bool = False,
 ) -> list[GradientError]:
-    """Compare every estimator with the exact gradient of E_q[-log p(x|z)] in the logits.
+    """Compare every estimator with the exact gradient of E_q[-log p(x|z)] with respect to the logits.
 
-    The estimate of the bias has itself an error of about deviation / sqrt(draws). REINFORCE's baseline is the mean over
-    the other draws for the same image.
+    The standard error of the bias is about deviation / sqrt(draws). REINFORCE's baseline is the leave-one-out mean over
+    the samples of the same image.
 
     Args:
         model: with a `CategoricalPosterior` as its bottleneck and at most 16,384 latent states.
         images: (B, C, H, W) in [0, 1].
         temperatures: of the relaxations.
-        draws: of each estimator, for each image.
-        seed: of the draws.
+        draws: samples of each estimator, for each image.
+        seed: of the samples.
         progress: show a bar on stderr.
 
     Raises:
@@ -64,7 +64,7 @@ def study(
     """
     bottleneck = model.bottleneck
     if not isinstance(bottleneck, CategoricalPosterior):
-        raise SmaltiError(f"the lab needs a categorical bottleneck, not {model.config.bottleneck['kind']!r}")
+        raise SmaltiError(f"estimators need a categorical bottleneck, not {model.config.bottleneck['kind']!r}")
     with using(model), torch.random.fork_rng():
         torch.manual_seed(seed)
         cases = []
@@ -78,7 +78,7 @@ def study(
 
 
 def exact_gradient(model: Autoencoder, image: Tensor, features: Tensor, logits: Tensor) -> Tensor:
-    """The gradient (T, K) of the expected distortion of one image in its logits, a sum over all K^T codes."""
+    """The gradient (T, K) of one image's expected distortion with respect to its logits: a sum over all K^T codes."""
     count, size = logits.shape
     if size**count > MAX_STATES:
         raise SmaltiError(

@@ -1,4 +1,4 @@
-"""Pure functions on images; every name says its unit. Usage and perplexity of codes: `smalti.training.usage`."""
+"""Pure functions on images; every name says its unit. Usage and perplexity of codes: `smalti.ops.counts`."""
 
 import math
 
@@ -14,7 +14,7 @@ def mse(images: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 def psnr_db(squared_error: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in decibels of mean squared errors on [0, 1]; infinite errors-free images give inf."""
+    """Peak signal-to-noise ratio in decibels of mean squared errors on [0, 1]; inf where there is no error."""
     return -10 * torch.log10(squared_error)
 
 

@@ -1,4 +1,4 @@
-"""The one protocol for all priors: bits per code over a whole split, beside the priors that know no neighbours."""
+"""The evaluation protocol of all priors: bits per code over a whole split, with two context-free baselines."""
 
 import math
 from dataclasses import replace
@@ -40,7 +40,7 @@ def evaluate_prior(
         data: as for `smalti.open_data`; its "train" split fits the histogram.
         split: the part to measure.
         batch_size: images at a time; changes no number.
-        cache: the prior's folder, for codes that were made before.
+        cache: the prior's folder, where codes are cached.
         progress: show a bar.
 
     Raises:

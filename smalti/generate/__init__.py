@@ -1,1 +1,1 @@
-"""A prior with its tokenizer: draws images."""
+"""A prior with its tokenizer: generates images."""

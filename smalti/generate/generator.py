@@ -1,4 +1,4 @@
-"""A prior with its tokenizer: draws images."""
+"""A prior with its tokenizer: generates images."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -18,7 +18,7 @@ Prompt = str | Sequence[str] | None
 
 
 class Generator:
-    """Draws codes from a prior and lets the tokenizer's decoder paint them.
+    """Samples codes from a prior and decodes them with its tokenizer.
 
     Args:
         model: the prior.
@@ -47,11 +47,11 @@ class Generator:
     def __call__(
         self, prompt: Prompt = None, num: int = 1, *, seed: int = 0, guidance: float = 1.0, temperature: float = 1.0
     ) -> list[Image.Image]:
-        """Draw `num` images of a prompt, or of each of several prompts; see `draw`."""
-        codes = self.draw(prompt, num, seed=seed, guidance=guidance, temperature=temperature)
+        """`num` images of a prompt, or of each of several prompts; see `sample`."""
+        codes = self.sample(prompt, num, seed=seed, guidance=guidance, temperature=temperature)
         return to_pil(self.tokenizer.decode(codes))
 
-    def draw(
+    def sample(
         self,
         prompt: Prompt = None,
         num: int = 1,
@@ -66,20 +66,20 @@ class Generator:
         steps: int | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Draw codes, (prompts * num, h, w) int64; see `Prior.sample`.
+        """Sample codes, (prompts * num, h, w) int64; see `Prior.sample`.
 
         Args:
-            prompt: a text, for a prior with text, or a label, for a prior with labels; or several of them, each drawn
-                `num` times; None draws whatever there is.
+            prompt: a text, for a prior with text, or a label, for a prior with labels; or several of them, each sampled
+                `num` times; None samples without a condition.
             num: how many of each.
             seed: of the random numbers.
             temperature: 0 is greedy.
-            top_k: draw from so many most likely codes only.
-            top_p: draw from the smallest set of codes with this probability only.
-            guidance: how much the prompt is followed; 1 is as learnt, 2 to 4 is more typical and less varied.
-            known: an image to complete, of the size that the prior was trained on.
-            mask: (H, W) bool, True where the image is kept.
-            steps: of a masked prior, rounds of drawing.
+            top_k: sample from the k most likely codes only.
+            top_p: sample from the smallest set of codes with this total probability (nucleus).
+            guidance: scale of classifier-free guidance; 1 is none, 2 to 4 is more typical and less varied.
+            known: an image to inpaint, of the size that the prior was trained on.
+            mask: (H, W) bool, the inpainting mask: True where the image is kept.
+            steps: of a masked prior, rounds of decoding.
             progress: show a bar.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What makes the codes that a prior models: a trained autoencoder, or the pixels themselves."""
+"""The tokenizer whose codes a prior models: a trained autoencoder, or the pixels themselves."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from smalti.shapes import check_shape
 
 
 class PixelTokenizer:
-    """The tokenizer that does nothing: the codes are the pixels, rounded down to levels.
+    """Pixels as codes: the values, rounded down to levels.
 
     Shapes:
         images  (B, C, H, W)    float in [0, 1]
@@ -46,7 +46,7 @@ class PixelTokenizer:
 
 
 class TrainedTokenizer:
-    """An autoencoder, as a prior sees it: several codes at a position stand side by side.
+    """A trained autoencoder; the codes of a multi-codebook quantizer are laid side by side in the grid.
 
     Shapes:
         images  (B, C, H, W)    float in [0, 1]

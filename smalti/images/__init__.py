@@ -1,1 +1,1 @@
-"""One image in, whatever it is, and out again: pixel ranges, colours, masks, contact sheets."""
+"""Image files, pixel ranges, colour, inpainting masks, contact sheets."""

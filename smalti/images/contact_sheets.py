@@ -1,4 +1,4 @@
-"""Pictures of pictures: grids, with Pillow only."""
+"""Contact sheets: grids of images, with Pillow only."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ def before_after(originals: Tensor, reconstructions: Tensor, columns: int = 16, 
 
 
 def _filled(row: Tensor, columns: int) -> Tensor:
-    """A row of images, filled up with white ones when it is the last of several."""
+    """A row of images, padded with white ones."""
     missing = columns - len(row)
     return torch.cat([row, row.new_ones(missing, *row.shape[1:])]) if missing else row
 
@@ -78,7 +78,7 @@ def captioned(
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, cut with dots where it is wider than `width` pixels."""
+    """The text, truncated with an ellipsis to `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

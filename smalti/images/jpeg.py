@@ -1,7 +1,7 @@
-"""JPEG files, decoded no larger than needed: by simplejpeg where it is installed, otherwise by Pillow; the same pixels.
+"""Scaled JPEG decoding: by simplejpeg where it is installed, otherwise by Pillow; the same pixels.
 
-A JPEG can be decoded at a half, a quarter or an eighth of its size for a fraction of the work: the inverse cosine
-transform leaves out the high frequencies, which an antialiasing resize would remove as well.
+A JPEG can be decoded at a half, a quarter or an eighth of its size for a fraction of the work: the inverse DCT omits
+the high frequencies, which an antialiasing resize would remove as well.
 """
 
 import io
@@ -17,17 +17,17 @@ except ImportError:  # Pillow alone: the same pixels, slower
 SCALES = (8, 4, 2)
 START = b"\xff\xd8\xff"
 SPACES = {1: "GRAY", 3: "RGB"}
-PLAIN = {"YCbCr", "Gray", "RGB"}  # colour spaces of a file that both decoders turn into RGB alike
+PLAIN = {"YCbCr", "Gray", "RGB"}  # colour spaces that both decoders convert to the same RGB
 
 
 def decode(data: bytes, channels: int, at_least: int, most_pixels: int) -> np.ndarray | None:
-    """Decode a plain JPEG as uint8 (H, W, C); None for anything that `read_image` should read in the long way.
+    """Decode a plain JPEG as uint8 (H, W, C); None for anything that `read_image` should decode with Pillow.
 
     Args:
         data: of the file.
         channels: 1 or 3.
-        at_least: both sides of the result have at least so many pixels, if those of the file have.
-        most_pixels: of an image that is decoded here.
+        at_least: minimum of the result's height and width, if the file has as many.
+        most_pixels: larger images are left to `read_image`, which refuses them.
     """
     if simplejpeg is None or not data.startswith(START) or _turned(data):
         return None
@@ -40,7 +40,7 @@ def decode(data: bytes, channels: int, at_least: int, most_pixels: int) -> np.nd
         return simplejpeg.decode_jpeg(
             data, SPACES[channels], min_height=-(-height // scale), min_width=-(-width // scale)
         )
-    except ValueError:  # damaged: Pillow finds the words for it
+    except ValueError:  # damaged: Pillow gives the error
         return None
 
 
@@ -52,12 +52,12 @@ def draft(image: Image.Image, at_least: int) -> None:
 
 
 def scale_for(height: int, width: int, at_least: int) -> int:
-    """The largest of 8, 4, 2 and 1 by which both sides can be divided, rounding up, and keep so many pixels."""
+    """The largest of 8, 4, 2 and 1 by which both sides, divided and rounded up, keep `at_least` pixels."""
     return next((scale for scale in SCALES if -(-min(height, width) // scale) >= at_least), 1)
 
 
 def _turned(data: bytes) -> bool:
-    """Whether the camera was held otherwise than upright."""
+    """Whether EXIF says that the image is rotated."""
     if b"Exif\0\0" not in data[: 1 << 16]:
         return False
     try:

@@ -37,7 +37,7 @@ def named_mask(name: str, size: int) -> Tensor:
 
 
 def read_mask(name: str, size: int) -> Tensor:
-    """A mask by name, or from an image file: white is kept, black is drawn.
+    """A mask by name, or from an image file: white is kept, black is inpainted.
 
     Raises:
         SmaltiError: no such name or file, or an image of another size.
@@ -52,7 +52,7 @@ def read_mask(name: str, size: int) -> Tensor:
 
 
 def to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """From pixels to codes: a code (h, w) is kept where all of its pixels are.
+    """The mask of the code grid (h, w): a code is kept where all of its pixels are.
 
     Raises:
         SmaltiError: a mask whose size is not a multiple of the grid, or that keeps no whole code.
@@ -71,7 +71,7 @@ def to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def grey_out(image: Tensor, mask: Tensor) -> Tensor:
-    """The image (C, H, W) with a fine grey pattern where it is not kept."""
+    """The image (C, H, W) with a grey checkerboard where it is masked out."""
     height, width = mask.shape
     pattern = torch.from_numpy(np.indices((height, width)).sum(0) // 2 % 2) * 0.1 + 0.8
     return torch.where(mask, image, pattern.to(image.dtype))

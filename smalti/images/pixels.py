@@ -1,4 +1,4 @@
-"""The only place where ranges and colours change: uint8 HWC on disk <-> float [0, 1] NCHW in the models, grey <-> RGB.
+"""The only module that converts ranges and colours: uint8 HWC on disk <-> float [0, 1] NCHW in models, grey <-> RGB.
 
 Grey becomes colour by repetition. Colour becomes grey by the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B: for
 uint8 rounded as Pillow's mode "L" does, (19595 R + 38470 G + 7471 B + 2^15) >> 16; for floats as it is.
@@ -62,7 +62,7 @@ def model_images(pixels: Tensor, preprocessing: Preprocessing, generator: torch.
 
 
 def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
-    """Grow (B, C, H, W) to the right and below, repeating the edge, until `stride` divides H and W."""
+    """Replicate-pad (B, C, H, W) at the right and the bottom until `stride` divides H and W."""
     height, width = images.shape[-2:]
     right, below = -width % stride, -height % stride
     return F.pad(images, (0, right, 0, below), mode="replicate") if right or below else images

@@ -1,4 +1,4 @@
-"""One image file in: whatever it is, out comes uint8 RGB (or grey) H x W x C."""
+"""Image files of any kind as uint8 (H, W, C), RGB or grey."""
 
 import io
 import struct
@@ -33,15 +33,15 @@ def read_image(
 ) -> np.ndarray:
     """Read an image as uint8 (H, W, C).
 
-    Rotated as its EXIF says; palettes resolved; transparency laid on white; 16-bit values scaled to 8; of an animation
-    the first frame. What Pillow warns about (odd metadata) is warned about; the command line is silent about it.
+    EXIF rotation is applied, palettes are resolved, transparency is composited on white, 16-bit values are scaled to 8;
+    of an animation the first frame.
 
     Args:
         file: a path, the bytes of a file, or a Pillow image.
         channels: 3 for RGB, 1 for grey.
         name: what to call it in an error; by default the path.
-        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, so long as both sides keep so
-            many pixels; much quicker when the image is made small anyway. None decodes it whole.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size as long as both sides keep this
+            many pixels; much faster when the image is resized anyway. None decodes it at full size.
 
     Raises:
         BadImage: missing, empty, truncated, no image, or more than 200 million pixels.
@@ -122,11 +122,11 @@ def fit(pixels: np.ndarray, size: int) -> np.ndarray:
     return shrink(square[None], (size, size))[0].numpy()
 
 
-Images = Any  # one or several of: path, Pillow image, uint8 (H, W[, C]) array, float [0, 1] ([B, ]C, H, W) tensor
+Images = Any  # one or a list of: path, Pillow image, uint8 (H, W[, C]) array, float [0, 1] ([B, ]C, H, W) tensor
 
 
 def to_images(values: Images, channels: int) -> list[torch.Tensor]:
-    """Whatever the user calls images, as a list of float [0, 1] tensors (C, H, W).
+    """Convert images of any supported type to a list of float [0, 1] tensors (C, H, W).
 
     Args:
         values: one of, or a list of: a path; a Pillow image; a numpy array, uint8 or float [0, 1], (H, W) or (H, W, C)

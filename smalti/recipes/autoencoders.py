@@ -2,8 +2,8 @@
 
     smalti train dvae --data emoji --out runs/dvae
 
-Expected on emoji at 32x32, 8x8 codes of K = 512: see the table in README.md; `experiments/emoji_dvae.md` says what each
-part of the dVAE's recipe is worth.
+Expected on emoji at 32x32, 8x8 codes of K = 512: see the table in README.md; `experiments/emoji_dvae.md` has an
+ablation of the dVAE's recipe.
 """
 
 from dataclasses import dataclass

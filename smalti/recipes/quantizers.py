@@ -2,7 +2,7 @@
 
     smalti train fsq --data emoji --out runs/fsq
 
-`smalti compare` holds them against each other; docs/systems.md has its numbers.
+`smalti compare` compares them.
 """
 
 from dataclasses import dataclass

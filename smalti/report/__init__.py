@@ -1,1 +1,1 @@
-"""What people look at: self-contained pages, charts, model cards, sheets of samples."""
+"""Self-contained pages, charts, model cards and contact sheets."""

@@ -1,4 +1,4 @@
-"""Text to image at a glance: captions of the training set, held-out captions, and mixtures that do not exist."""
+"""Text-to-image samples: captions of the training set, held-out captions, and compositions that do not exist."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from smalti.data.sources import Source, open_data
 from smalti.generate.generator import Generator
 from smalti.images.contact_sheets import captioned
 
-NUM_CAPTIONS, NUM_DRAWS = 9, 4  # captions of a split, evenly spread over it; draws of each caption
-MIXTURES = (
+NUM_CAPTIONS, NUM_SAMPLES = 9, 4  # captions of a split, evenly spaced; samples of each
+COMPOSITIONS = (
     "red cat",
     "blue apple",
     "green heart with arrow",
@@ -24,38 +24,38 @@ MIXTURES = (
 )
 
 
-class Drawn(NamedTuple):
-    """Images of some captions."""
+class CaptionSamples(NamedTuple):
+    """Samples of a group of captions."""
 
     title: str
     captions: Sequence[str]
-    images: Tensor  # (captions, draws, C, H, W)
+    images: Tensor  # (captions, samples, C, H, W)
 
 
-def draw_captions(generator: Generator, data: str, *, guidance: float, seed: int = 0) -> list[Drawn]:
-    """Draw captions of the data's training and test splits and mixtures.
+def sample_captions(generator: Generator, data: str, *, guidance: float, seed: int = 0) -> list[CaptionSamples]:
+    """Sample captions of the training split, of the test split, and compositions.
 
     Args:
-        generator: with text.
+        generator: of a prior with text.
         data: with captions in the prior's first language.
-        guidance: see `Generator.draw`.
+        guidance: see `Generator.sample`.
         seed: of the random numbers.
     """
     groups = [
         ("captions of the training set", _some(open_data(data, "train"), generator)),
         ("held-out captions", _some(open_data(data, "test"), generator)),
-        ("mixtures that do not exist", list(MIXTURES)),
+        ("compositions that do not exist", list(COMPOSITIONS)),
     ]
-    drawn = []
+    samples = []
     for title, captions in groups:
-        codes = generator.draw(captions, NUM_DRAWS, guidance=guidance, seed=seed)
+        codes = generator.sample(captions, NUM_SAMPLES, guidance=guidance, seed=seed)
         images = generator.tokenizer.decode(codes).cpu()
-        drawn.append(Drawn(title, captions, images.unflatten(0, (len(captions), NUM_DRAWS))))
-    return drawn
+        samples.append(CaptionSamples(title, captions, images.unflatten(0, (len(captions), NUM_SAMPLES))))
+    return samples
 
 
 def _some(source: Source, generator: Generator) -> list[str]:
-    """A few captions in the prior's first language, evenly spread over a split; none of which is too long."""
+    """A few captions in the prior's first language, evenly spaced in a split; none is too long."""
     config, text = generator.model.config, generator.model.text
     assert config.text is not None and text is not None
     rows = [source.captions[index].get(config.text.languages[0], "") for index in source.indices]
@@ -64,6 +64,6 @@ def _some(source: Source, generator: Generator) -> list[str]:
     return [rows[(2 * place + 1) * len(rows) // (2 * count)] for place in range(count)]
 
 
-def picture(drawn: Sequence[Drawn]) -> Image.Image:
-    """All groups below each other, each caption under its draws."""
-    return captioned([(group.title, list(zip(group.captions, group.images, strict=True))) for group in drawn])
+def picture(samples: Sequence[CaptionSamples]) -> Image.Image:
+    """All groups as one contact sheet, each caption under its samples."""
+    return captioned([(group.title, list(zip(group.captions, group.images, strict=True))) for group in samples])

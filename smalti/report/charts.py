@@ -24,7 +24,7 @@ def figure(draw: Callable[[Any], None], width: float = 7.2, height: float = 2.6)
 
 
 def panels(draws: Sequence[Callable[[Any], None]], width: float = 7.2, height: float = 2.6) -> str:
-    """As `figure`, several side by side."""
+    """Several figures side by side."""
     try:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def panels(draws: Sequence[Callable[[Any], None]], width: float = 7.2, height: f
 
 
 def usage_chart(counts: Tensor) -> str:
-    """How often each code of counts (K,) is used, most frequent first, against the uniform share."""
+    """How often each code of counts (K,) is used, most frequent first, relative to the uniform share."""
     share = (counts.double() / counts.sum()).sort(descending=True).values * len(counts)
 
     def draw(axes: Any) -> None:
@@ -69,7 +69,7 @@ def curve_of(records: Sequence[Mapping[str, float]], name: str) -> Curve:
 def curves(
     named: Mapping[str, Curve], x: str, y: str, *, log_x: bool = False, log_y: bool = False, legend: bool = True
 ) -> Callable[[Any], None]:
-    """What `figure` and `panels` take: lines with their names, points where there are few; empty ones left out."""
+    """For `figure` and `panels`: named lines, with markers where points are few; empty ones are left out."""
 
     def draw(axes: Any) -> None:
         for colour, (name, curve) in zip(COLOURS * 9, named.items(), strict=False):

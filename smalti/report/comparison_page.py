@@ -1,4 +1,4 @@
-"""The report of `smalti compare`: one page that holds everything, distortion first, usage second."""
+"""The report of `smalti compare`: one self-contained page, distortion before usage."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -47,11 +47,11 @@ class System:
     flags: list[str] = field(default_factory=list)
 
     def values(self, name: str) -> list[float]:
-        """One metric, for each seed."""
+        """One metric of every seed."""
         return [one["metrics"][name] for one in self.evaluations if name in one["metrics"]]
 
     def text(self, name: str, digits: int) -> str:
-        """The mean over seeds, with the deviation where there are several."""
+        """The mean over seeds, with the standard deviation where there are several."""
         found = self.values(name)
         if not found:
             return "-"
@@ -60,7 +60,7 @@ class System:
 
 
 def flag_rates(systems: Sequence[System]) -> list[str]:
-    """Say which discrete systems do not spend the same bits as the first of them."""
+    """Warnings about discrete systems whose rate differs from that of the first."""
     discrete = [system for system in systems if system.bits_per_image is not None]
     warnings = []
     for system in discrete[1:]:
@@ -75,7 +75,7 @@ def flag_rates(systems: Sequence[System]) -> list[str]:
 
 
 def as_json(systems: Sequence[System], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the report says in numbers."""
+    """All numbers of the report."""
     return {
         "settings": dict(settings),
         "unequal_rates": flag_rates(systems),
@@ -99,7 +99,7 @@ def as_html(systems: Sequence[System], settings: Mapping[str, Any], images: Tens
 
     Args:
         systems: what was compared.
-        settings: what all have in common, for the page's head.
+        settings: common to all systems, for the page's head.
         images: (B, C, H, W) to reconstruct side by side.
     """
     first = systems[0].evaluations[0]

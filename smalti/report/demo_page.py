@@ -1,4 +1,4 @@
-"""The pictures of a trained tokenizer and a short page that shows them: RUN/demo.html, nothing loaded from outside."""
+"""The pictures of a trained tokenizer and RUN/demo.html, a self-contained page that shows them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from smalti.files import atomic_path, write_text
 from smalti.images.contact_sheets import before_after, grid
 from smalti.models.autoencoder import Autoencoder
 from smalti.report import html
-from smalti.report.caption_samples import Drawn
+from smalti.report.caption_samples import CaptionSamples
 from smalti.report.charts import learning_chart, usage_chart
 from smalti.report.latent_pictures import codebook_tiles
 from smalti.report.model_card import format_number
@@ -36,17 +36,17 @@ def write_page(
     data: str,
     evaluation: Mapping[str, Any],
     *,
-    drawn: Sequence[Drawn] = (),
+    samples: Sequence[CaptionSamples] = (),
     prior: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Draw a run's pictures and the page that shows them.
+    """Write a run's pictures and the page that shows them.
 
     Args:
         run: the run's folder.
         model: its model, with a codebook.
         data: the data set it was evaluated on.
         evaluation: what `evaluate` gave.
-        drawn: what a prior drew from text, if there is one.
+        samples: of a prior with text, if there is one.
         prior: that prior's evaluation.
 
     Returns:
@@ -70,7 +70,7 @@ def write_page(
     for name, chart in charts.items():
         write_text(run / name, chart)
     page = run / "demo.html"
-    write_text(page, _page(run, pictures, charts, counts, evaluation, _drawings(drawn, prior) if prior else ""))
+    write_text(page, _page(run, pictures, charts, counts, evaluation, _samples(samples, prior) if prior else ""))
     return [page, *(run / name for name in [*pictures, *charts])]
 
 
@@ -80,7 +80,7 @@ def _page(
     charts: Mapping[str, str],
     counts: Tensor,
     evaluation: Mapping[str, Any],
-    drawings: str,
+    samples: str,
 ) -> str:
     metrics = evaluation["metrics"]
     used = int((counts > 0).sum())
@@ -90,29 +90,29 @@ def _page(
 <p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none
 of them seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>
 <h2>Reconstructions</h2>
-<p>Each pair of rows: originals above, below what the decoder makes of their codes
+<p>Each pair of rows: originals above, reconstructions from their codes below
 ({metrics["psnr_db"]:.2f} dB, {metrics["nominal_bits_per_pixel"]:.3f} bits per pixel).</p>
 {image["reconstructions.png"]}
 <h2>The codebook</h2>
-<p>What each of the {len(counts)} codes draws, surrounded by itself; most frequent first.</p>
+<p>What each of the {len(counts)} codes decodes to, surrounded by itself; most frequent first.</p>
 {image["codebook.png"]}
 <h2>Use of the codes</h2>
 <p>{used} of {len(counts)} codes occur in this split; perplexity {metrics["perplexity"]:.0f}.
-The line is the share that every code would have if all were used alike.</p>
+The line is the uniform share.</p>
 {charts["usage.svg"]}
 <h2>Learning</h2>
 {charts["distortion.svg"]}
 {charts["learning_usage.svg"]}
-{drawings}
+{samples}
 <h2>All numbers</h2>
 {numbers}"""
     return html.document(f"smalti: {run}", body)
 
 
-def _drawings(drawn: Sequence[Drawn], prior: Mapping[str, Any]) -> str:
+def _samples(samples: Sequence[CaptionSamples], prior: Mapping[str, Any]) -> str:
     """The part of the page about text to image."""
     metrics, parts = prior["metrics"], []
-    for group in drawn:
+    for group in samples:
         figures = [
             html.captioned_picture(grid(images, len(images), 2), caption)
             for caption, images in zip(group.captions, group.images, strict=True)
@@ -120,7 +120,7 @@ def _drawings(drawn: Sequence[Drawn], prior: Mapping[str, Any]) -> str:
         parts.append(f"<p>{group.title}:</p>\n{html.row(figures)}")
     return f"""<h2>Text to image</h2>
 <p>A transformer has learnt which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out images,
-where codes counted position by position cost {metrics["histogram_bits_per_code"]:.2f} and codes of a fixed length
-{metrics["uniform_bits_per_code"]:.2f}. Each caption is drawn {drawn[0].images.shape[1]} times.</p>
+against {metrics["histogram_bits_per_code"]:.2f} for a histogram at each position and a fixed length of
+{metrics["uniform_bits_per_code"]:.2f}. {samples[0].images.shape[1]} samples of each caption.</p>
 {"".join(parts)}
 """

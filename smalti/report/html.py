@@ -1,4 +1,4 @@
-"""The frame of our pages: one file, everything inside it, nothing loaded from outside."""
+"""Self-contained HTML template: style and pictures are inside the file."""
 
 import base64
 import html
@@ -45,19 +45,19 @@ def escape(text: str) -> str:
 
 
 def picture(image: Image.Image, alt: str = "") -> str:
-    """A picture, inside the page."""
+    """A picture as a data URI."""
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return f'<img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="{escape(alt)}">'
 
 
 def captioned_picture(image: Image.Image, caption: str) -> str:
-    """A picture above its caption."""
+    """A figure with its caption."""
     return f"<figure>{picture(image, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def row(parts: Iterable[str]) -> str:
-    """Pieces of HTML side by side, where there is room."""
+    """Pieces of HTML in a wrapping row."""
     return f'<div class="row">{"".join(parts)}</div>'
 
 

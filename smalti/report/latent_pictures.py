@@ -1,4 +1,4 @@
-"""Pictures of what the latents of a model are: samples, interpolations, maps of codes, the codebook as tiles."""
+"""Pictures of a model's latents: samples, interpolations, code maps, the codebook as tiles."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,15 +12,15 @@ from smalti.images.pixels import recolour_images
 from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck
 
-DRAWN, STEPS = 16, 8
-EDITS, EDITED_AMONG = 7, 64  # codes to put in, from among so many of the most frequent
+SAMPLES, STEPS = 16, 8
+EDITS, EDITED_AMONG = 7, 64  # codes to substitute, taken from the most frequent 64
 ZOOM = 2
-TILE_GRID = 3  # a code is shown as the middle of a 3x3 grid of itself
+TILE_GRID = 3  # a code is shown as the centre of a 3x3 grid of itself
 MOST_TILES = 2048
 
 
 def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.Image, str]]:
-    """Pictures of what the latents are, each with its caption.
+    """Pictures of the latents, each with its caption.
 
     Args:
         model: of any kind.
@@ -31,13 +31,13 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.
         latents = model.bottleneck(model.features(images)).latents
         height, width = latents.shape[2:]
         if model.bottleneck.has_prior:
-            drawn, caption = model.bottleneck.sample_prior(DRAWN, height, width), "Drawn from p(z)"
+            latent_samples, caption = model.bottleneck.sample_prior(SAMPLES, height, width), "Samples from p(z)"
         else:
             mean, deviation = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
-            drawn = mean + deviation * torch.randn(DRAWN, *latents.shape[1:])
+            latent_samples = mean + deviation * torch.randn(SAMPLES, *latents.shape[1:])
             caption = "There is no p(z). Noise with the mean and deviation of real latents decodes to this: nothing"
             caption += " taught the decoder what lies between them"
-        yield grid(_images(model, drawn), 8, ZOOM), caption
+        yield grid(_images(model, latent_samples), 8, ZOOM), caption
         if isinstance(model.bottleneck, DiscreteBottleneck):
             yield from _code_pictures(model, model.bottleneck, images)
         else:
@@ -46,7 +46,7 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.
                 (1 - ways) * latents[index] + ways * latents[index + 1]
                 for index in range(0, min(8, len(latents) - 1), 2)
             ]
-            yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "From one image to another on a straight line"
+            yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "Linear interpolation between two images' latents"
 
 
 def _images(model: Autoencoder, latents: Tensor) -> Tensor:
@@ -71,15 +71,15 @@ def _code_pictures(
         place = edited if row.ndim == 2 else edited[:, 0]
         place[1:, place.shape[1] // 2, place.shape[2] // 2] = chosen
         rows.append(model.decode(edited).cpu())
-    caption = "The reconstruction, then the same with one code in the middle replaced by some of the frequent ones"
+    caption = "The reconstruction, then the same with its central code replaced by frequent ones"
     yield grid(torch.cat(rows), len(chosen) + 1, ZOOM), caption
     if codes.ndim == 3 and bottleneck.codebook_size <= MOST_TILES:
         order = bottleneck.histogram(model.encode(images))[0].argsort(descending=True).tolist()
-        yield codebook_tiles(model, order, zoom=4), "What each code draws, surrounded by itself; most frequent first"
+        yield codebook_tiles(model, order, zoom=4), "The image of each code, surrounded by itself; most frequent first"
 
 
 def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, zoom: int = 6) -> Image.Image:
-    """Every code as a tile: what the decoder draws for a grid of that code alone, its middle stride x stride pixels.
+    """Every code as a tile: the central stride x stride pixels of a decoded grid of that code alone.
 
     Args:
         model: with a codebook.

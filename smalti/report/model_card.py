@@ -1,8 +1,9 @@
-"""The model card: README.md of a run, for people and for the Hugging Face hub."""
+"""Model cards: the README.md of a run, for readers and for the Hugging Face hub."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import smalti
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.priors.code_model import CodeModel
@@ -13,7 +14,7 @@ SHORT = ("psnr_db", "ssim", "usage", "perplexity", "distortion_nats", "rate_nats
 
 
 def format_number(value: float) -> str:
-    """Four significant digits, without an exponent for everyday sizes."""
+    """Four significant digits, without an exponent where two decimals do."""
     return f"{value:.2f}" if 10 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
@@ -89,7 +90,7 @@ def model_card(model: Autoencoder, experiment: Experiment, evaluation: Mapping[s
         f"An autoencoder with the bottleneck `{experiment.model.bottleneck['kind']}`{codes}: "
         f"{model.num_parameters:,} parameters, trained on "
         f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.run.steps:,} steps of "
-        f"{experiment.run.batch_size * experiment.optimizer.accumulate} with [smalti](https://pypi.org/project/smalti).",
+        f"{experiment.run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}.",
         "",
         "```python",
         "from smalti import Autoencoder",

@@ -1,1 +1,1 @@
-"""Losses, the one loop, its state, its log."""
+"""Losses, the training loop, its state and its log."""

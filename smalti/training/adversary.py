@@ -1,4 +1,4 @@
-"""Adversarial training beside a task: the discriminator, its optimiser, and the weight of its gradient."""
+"""Adversarial training: the discriminator, its optimiser, and its adaptive weight."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ EPSILON = 1e-4
 
 
 class Adversary:
-    """A discriminator and how it is trained; nothing of it reaches the decoder before `adversarial_start`.
+    """A discriminator and its optimiser; it has no effect on the decoder before `adversarial_start`.
 
     Args:
         config: weights and learning rate.
@@ -33,18 +33,18 @@ class Adversary:
     def loss(
         self, images: Tensor, made: Tensor, distortion: Tensor, last: Tensor, progress: float
     ) -> dict[str, Tensor]:
-        """Learn from one batch, and say what the decoder has to minimise.
+        """Accumulate the discriminator's gradient on one batch and return the decoder's adversarial term.
 
         Args:
             images: real ones (B, C, H, W).
-            made: by the decoder, with gradient.
+            made: reconstructions, with gradient.
             distortion: the rest of the decoder's loss, a scalar.
             last: the decoder's last weights, where the two gradients are compared.
             progress: the part of the run that is over; nothing happens before `adversarial_start`.
 
         Returns:
-            "adversarial": the term to add, scaled so that its gradient in `last` is `adversarial_weight` times as long
-            as that of `distortion` (arXiv:2012.09841, eq. 7); "discriminator": its own loss, without gradient.
+            "adversarial": the term to add, scaled so that the norm of its gradient at `last` is `adversarial_weight`
+            times that of `distortion` (arXiv:2012.09841, eq. 7); "discriminator": its own loss, without gradient.
         """
         if progress < self.start:
             return {"adversarial": distortion.new_zeros(()), "discriminator": distortion.new_zeros(())}
@@ -59,18 +59,18 @@ class Adversary:
         return {"adversarial": self.weight * weight * term, "discriminator": own.detach()}
 
     def step(self) -> None:
-        """Move the discriminator; called once after every step of the decoder."""
+        """Optimiser step of the discriminator; called once after every step of the decoder."""
         if any(parameter.grad is not None for parameter in self.model.parameters()):
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs."""
+        """State for the checkpoint."""
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         moments = moments_of(self.model, self.optimizer)
         return weights | {f"optimizer.{name}": value for name, value in moments.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.model.load_state_dict(under(state, "model"))
         load_moments(self.model, self.optimizer, under(state, "optimizer"))

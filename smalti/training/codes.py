@@ -1,4 +1,4 @@
-"""A data set as codes and their conditions: the codes made once by their tokenizer, kept in the run's folder."""
+"""A data set as codes and their conditions: encoded once by the tokenizer and cached in the run's folder."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ class CodeSet:
     """The codes of a split's images, and what the prior is conditioned on.
 
     Attributes:
-        codes: (N, h, w) integers; of binary pixels the grey levels from 0 to 255, so that they can be drawn anew.
+        codes: (N, h, w) integers; of binary pixels the grey levels 0 to 255, the probabilities of a Bernoulli.
         binary: whether `codes` are grey levels.
         classes: (N,) int64, of a class-conditional prior.
         tokens: (N, M, length) int64, of a text-conditional prior: the captions of each image.
@@ -41,8 +41,8 @@ class CodeSet:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def draw(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes (B, h, w) and condition of some images; binary pixels and one of their captions are drawn.
+    def sample(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes (B, h, w) and condition of some images; binary pixels and one of their captions are sampled.
 
         The random numbers are those of torch's global generator.
         """
@@ -70,13 +70,13 @@ def load_codes(
     text: TextTokenizer | None = None,
     progress: bool = False,
 ) -> CodeSet:
-    """The codes of a split under the prior's tokenizer, from the cache where it has them, with their conditions.
+    """The codes of a split under the prior's tokenizer, with their conditions; read from the cache if it has them.
 
     Args:
         config: of the prior; names the tokenizer and the classes.
         data: as for `smalti.open_data`.
         split: the part to take.
-        cache: a folder for codes-SPLIT.safetensors; None makes them anew.
+        cache: a folder for codes-SPLIT.safetensors; None encodes the images again.
         text: makes the captions' tokens; None leaves them out.
         progress: show a bar while reading images.
 

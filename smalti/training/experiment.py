@@ -14,12 +14,12 @@ from smalti.training.settings import RunSettings
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The weights of the one loss, see `smalti.training.losses`.
+    """Weights of the loss, see `smalti.training.losses`.
 
     Attributes:
         beta: weight of the KL, a schedule; 6.6 is DALL-E's as printed.
         commitment_weight: of the term whose gradient reaches the encoder.
-        codebook_weight: of the term whose gradient reaches the codebook (where averages do not teach it).
+        codebook_weight: of the term whose gradient reaches the codebook (unless it learns by moving averages).
         entropy_weight: of the entropies of LFQ and BSQ.
         penalty_weights: of other penalties, by the names that a bottleneck gives them.
     """
@@ -33,7 +33,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoConfig:
-    """What reconstructions of photographs are trained with beside the loss: features, and a discriminator (VQGAN).
+    """Perceptual and adversarial terms for photographs (VQGAN).
 
     What a term that is not there would need is None.
 
@@ -42,8 +42,8 @@ class PhotoConfig:
         perceptual_weight: of that distance, in the loss per dimension; 1 by default.
         adversarial_weight: of a patch discriminator: the length of its gradient in the decoder's last layer, in lengths
             of the rest's; 0 is none, 0.1 a good start.
-        adversarial_start: the part of the run before the discriminator begins (a decoder that draws nothing yet cannot
-            learn from it); 0.5 by default.
+        adversarial_start: the part of the run before the discriminator begins (an untrained decoder cannot learn from
+            it); 0.5 by default.
         discriminator_width: channels of its first layer; 64 by default.
         discriminator_learning_rate: of its Adam; 2e-4 by default.
     """
@@ -77,7 +77,7 @@ class PhotoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW, perhaps with Muon beside it, and what surrounds them.
+    """AdamW, optionally with Muon; clipping, accumulation and weight averaging.
 
     Attributes:
         learning_rate: the highest.
@@ -85,11 +85,11 @@ class OptimizerConfig:
         warmup: steps to reach the highest learning rate.
         betas: of AdamW.
         weight_decay: of AdamW, for tensors of two or more axes only.
-        muon_rate: Muon learns the kernels inside the network at the learning rate times this; 0 is AdamW for all.
+        muon_rate: kernels of hidden layers are optimised by Muon, at the learning rate times this; 0 is AdamW for all.
         clip_norm: the gradient's norm is clipped to this; 0 is never.
         accumulate: batches per optimiser step.
-        ema_decay: of the averaged weights that are saved and evaluated; 0 is none. In the first steps it is
-            (1 + step) / (10 + step) where that is less.
+        ema_decay: of the moving average of the weights, which is saved and evaluated; 0 is none. Warmed up as
+            min(ema_decay, (1 + step) / (10 + step)).
     """
 
     learning_rate: float = 1e-3
@@ -111,7 +111,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What every training has.
+    """Settings of every training; deterministic on the same machine.
 
     Attributes:
         recipe: the name that made it.

@@ -1,4 +1,4 @@
-"""metrics.jsonl and the progress bar: means of every term since the last line, checked to be finite."""
+"""metrics.jsonl and the progress bar: means of every term since the last line, checked for NaN and infinity."""
 
 import json
 import math
@@ -15,12 +15,12 @@ from smalti.errors import SmaltiError
 
 
 class Log:
-    """Collects the terms of every step without waiting for the device; writes a line every `log_every` steps.
+    """Accumulates the terms of every step without synchronising with the device; `write` adds a line.
 
     Args:
         path: metrics.jsonl.
         steps: of the whole run, for the bar.
-        start: the step to go on from; lines of later steps are taken out of the file.
+        start: the step to resume from; lines of later steps are removed from the file.
         progress: show the bar, on stderr.
         notes: what `notes` gave when the run was stopped: means that were begun.
     """
@@ -42,13 +42,13 @@ class Log:
         return {"sums": self.sums, "count": self.count}
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
-        """Note the terms of step `step` (counted from 1)."""
+        """Add the terms of step `step` (counted from 1)."""
         self.names = list(terms)
         self._pending.append((step, torch.stack([term.double() for term in terms.values()])))
         self.bar.update()
 
     def check(self) -> None:
-        """Wait for the device and look at what was noted.
+        """Synchronise with the device and check the terms added since the last check.
 
         Raises:
             SmaltiError: a term is not finite; names the first such step and term.
@@ -65,7 +65,7 @@ class Log:
         self._pending.clear()
 
     def write(self, step: int, extra: dict[str, float]) -> dict[str, float]:
-        """Write the means since the last line, together with `extra`, and show them."""
+        """Write the means since the last line together with `extra`, and update the bar."""
         self.check()
         means = {name: total / max(1, self.count) for name, total in self.sums.items()}
         self.sums, self.count = {}, 0
@@ -78,21 +78,21 @@ class Log:
         return record
 
     def say(self, text: str) -> None:
-        """A line on stderr that does not tear the bar."""
+        """Print a line to stderr above the bar."""
         tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """End the bar."""
+        """Close the bar."""
         self.bar.close()
 
 
 def round_for_people(value: float) -> float:
-    """Eight significant digits: enough to compare, few enough to read."""
+    """Eight significant digits."""
     return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 def _lines(path: Path) -> list[str]:
-    """The complete lines of a file; a line that a crash cut off is dropped."""
+    """The complete lines of a file; a truncated last line is dropped."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

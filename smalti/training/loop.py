@@ -27,7 +27,7 @@ from smalti.training.tasks import AutoencoderTask, Task
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was stopped from outside; its checkpoint is written and the same command goes on."""
+    """Interrupted by a signal, after writing a checkpoint; the same command resumes the run."""
 
 
 def train(
@@ -37,14 +37,14 @@ def train(
     card: Callable[[Any, Any], str] | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train what `experiment` describes into the folder `run`; go on where an earlier call stopped.
+    """Train `experiment` into the folder `run`; resume if an earlier call was interrupted.
 
     The run is exactly resumable: stopped at any step and called again, it ends with the same bits as an uninterrupted
     one (same machine, same number of threads).
 
     Args:
         experiment: the recipe's result.
-        run: the folder; made when it is not there.
+        run: the folder; created if missing.
         card: writes the model card.
         progress: show a bar on stderr.
 
@@ -67,7 +67,7 @@ def train(
     log = Log(run / "metrics.jsonl", steps=settings.steps, start=state.step, progress=progress, notes=notes)
 
     def save() -> None:
-        """A checkpoint to go on from, and the model as it is now for those who want to use it."""
+        """Write a checkpoint, and the averaged model in its published form."""
         state.save(run / "checkpoints", task.state(), log.notes())
         model = state.averaged
         assert isinstance(model, Pretrained)
@@ -118,7 +118,7 @@ def train(
 
 
 def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task:
-    """What this experiment trains."""
+    """The task of an experiment."""
     match experiment:
         case Experiment():
             return AutoencoderTask(experiment, device, progress)
@@ -143,12 +143,12 @@ def _device(settings: RunSettings) -> tuple[str, Callable[[], torch.autocast]]:
 
 
 def _mix(seed: int, step: int) -> int:
-    """A seed for torch's generator that is a function of (seed, step) and unlike those of neighbouring steps."""
+    """A seed for torch's generator: a hash of (seed, step)."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _check_folder(run: Path, experiment: Training) -> None:
-    """Make the folder, or check that it holds this very experiment."""
+    """Create the folder, or check that it holds this experiment."""
     try:
         for folder in (run, run / "checkpoints", run / "samples"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def _check_folder(run: Path, experiment: Training) -> None:
 
 
 def _describe(run: Path, experiment: Training, device: str) -> None:
-    """Write what is trained and where; only now that everything could be built is the folder taken."""
+    """Write experiment.json and environment.json, after everything could be built."""
     write_json(run / "experiment.json", to_dict(experiment))
     write_json(
         run / "environment.json",
@@ -181,7 +181,7 @@ def _describe(run: Path, experiment: Training, device: str) -> None:
 
 
 def _resume(state: TrainState, task: Task, run: Path) -> dict:
-    """Load the newest checkpoint, if there is one; returns its notes."""
+    """Restore the newest checkpoint, if any; returns its notes."""
     checkpoint = latest_checkpoint(run / "checkpoints")
     if checkpoint is None:
         return {}
@@ -192,7 +192,7 @@ def _resume(state: TrainState, task: Task, run: Path) -> dict:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in two; a second Ctrl-C interrupts at once."""
+    """An event set by Ctrl-C and SIGTERM, so that a step is always finished; a second Ctrl-C interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

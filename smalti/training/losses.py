@@ -1,4 +1,4 @@
-"""The one loss of the whole family.
+"""The loss of all autoencoders.
 
     total = (distortion + beta * kl) / num_dims
             + commitment_weight * commitment + codebook_weight * codebook + entropy_weight * entropy
@@ -8,8 +8,8 @@
 the first part is nats per dimension and DALL-E's beta = 6.6 is 6.6 here (they divide by 256*256*3 too). The penalties
 are means over B, h, w (and D). Nothing depends on the batch size.
 
-REINFORCE adds to the gradient what no path carries: (distortion - baseline) times the gradient of ln q(draw), where an
-image's baseline is the mean distortion of the other images of the batch, which leaves the gradient unbiased.
+REINFORCE adds the score-function gradient: (distortion - baseline) times the gradient of ln q(sample). An image's
+baseline is the mean distortion of the other images of the batch (leave-one-out), which keeps the gradient unbiased.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from smalti.training.experiment import LossConfig
 
 
 class Loss(NamedTuple):
-    """What to minimise, and its named parts for the log."""
+    """The loss and its terms for the log."""
 
     total: Tensor  # scalar
     terms: dict[str, Tensor]  # scalars, detached
@@ -65,7 +65,7 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, bet
 
 
 def score_function_loss(distortion: Tensor, log_prob: Tensor) -> Tensor:
-    """A scalar whose gradient is REINFORCE's, for the mean over a batch of distortions (B,) of draws of ln q (B,).
+    """A scalar whose gradient is REINFORCE's, from distortions (B,) and log-probabilities ln q (B,) of the samples.
 
     Williams 1992; the baseline is that of Mnih and Rezende, arXiv:1602.06725, across the batch.
     """

@@ -1,4 +1,4 @@
-"""Muon: momentum whose update of a matrix has all its singular values near 1."""
+"""Muon: momentum with orthogonalised updates of matrices."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,15 +10,15 @@ COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon [1] for the kernels of convolutions and linear layers inside a network, in float32.
+    """Muon [1] for the weights of hidden convolutions and linear layers, in float32.
 
-    A kernel (out, ...) is taken as the matrix (out, rest). torch.optim.Muon takes matrices only and works in bfloat16,
+    A weight (out, ...) is reshaped to a matrix (out, rest). torch.optim.Muon takes matrices only and works in bfloat16,
     which is slow on many CPUs.
 
     Args:
         params: of two or more axes, or groups of them.
-        lr: length of an update's singular vectors, times sqrt(out / rest) where that is more than 1.
-        momentum: of the averaged gradient, with Nesterov's look ahead.
+        lr: the update's singular values, times sqrt(out / rest) where that is more than 1.
+        momentum: of Nesterov's averaged gradient.
 
     References:
         [1] Jordan et al. Muon: An optimizer for hidden layers in neural networks. 2024.
@@ -60,6 +60,6 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 def hidden_kernels(model: nn.Module) -> list[Tensor]:
-    """The parameters that Muon is for: kernels of convolutions and linear layers, but for a model's `head`."""
+    """The parameters for Muon: weights of convolutions and linear layers, without a model's `head`."""
     layers = (module for name, module in model.named_modules() if name.rpartition(".")[2] != "head")
     return [layer.weight for layer in layers if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.requires_grad]

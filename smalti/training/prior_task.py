@@ -1,4 +1,4 @@
-"""What the loop trains when it trains a prior: codes in, bits per code out."""
+"""The training task of a prior: codes in, bits per code out."""
 
 import itertools
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from smalti.training.tasks import NUM_SAMPLES, Task
 
 
 class PriorTask(Task):
-    """Train a prior on the codes of a tokenizer, which stays as it is.
+    """Train a prior on the codes of a frozen tokenizer.
 
     Args:
         experiment: the recipe's result.
@@ -35,13 +35,13 @@ class PriorTask(Task):
     def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool):
         self.experiment, self.device, config = experiment, device, experiment.model
         text = self._text(run)
-        with torch.random.fork_rng():  # the prior's first weights are the same whether its codes were cached or not
+        with torch.random.fork_rng():  # the same initial weights whether the codes were cached or not
             self.codes = load_codes(config, experiment.data, "train", run, text=text, progress=progress)
             self.tokenizer = open_tokenizer(config, device=device)
         self.code_model = CodeModel(config, text).to(device).train()
 
     def _text(self, run: Path) -> TextTokenizer | None:
-        """The tokens of the captions, as an earlier call made them or made now."""
+        """The text tokenizer, from the run's folder or trained on the captions."""
         config = self.experiment.model.text
         if config is None:
             return None
@@ -56,14 +56,14 @@ class PriorTask(Task):
         return self.code_model
 
     def batches(self, start: int) -> Iterator[Tensor]:
-        """The numbers of the images of each batch."""
+        """Indices of each batch's images."""
         run, order = self.experiment.run, Epochs(len(self.codes), seed=self.experiment.run.seed)
         for step in itertools.count(start * self.experiment.optimizer.accumulate):
             yield torch.from_numpy(order(step * run.batch_size, run.batch_size))
 
     def loss(self, batch: Tensor, step: int) -> Loss:
-        """The prior's own loss; some images lose their condition, so that the prior can do without one too."""
-        codes, condition = self.codes.draw(batch)
+        """The prior's loss, with condition dropout for classifier-free guidance."""
+        codes, condition = self.codes.sample(batch)
         if condition is not None and self.experiment.model.condition_dropout:
             condition[torch.rand(len(condition)) < self.experiment.model.condition_dropout] = -1
         given = None if condition is None else condition.to(self.device)
@@ -71,7 +71,7 @@ class PriorTask(Task):
         return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)
 
     def picture(self, model: Pretrained) -> Image.Image:
-        """A few draws: of classes or of training captions, evenly spread, where the prior has them."""
+        """A few samples, of evenly spaced classes or training captions where the prior has them."""
         assert isinstance(model, CodeModel)
         places = torch.arange(NUM_SAMPLES) * len(self.codes) // NUM_SAMPLES
         condition = None

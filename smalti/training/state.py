@@ -1,4 +1,4 @@
-"""All that a resumed run needs, in one file written atomically: weights, averaged weights, optimiser, step, log."""
+"""The training state in one checkpoint, written atomically: weights, averaged weights, optimiser, step, log."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
 
 
 class TrainState:
-    """The model with everything that moves while it is trained.
+    """The model, its moving average and its optimisers.
 
     Args:
         model: on its device.
@@ -57,7 +57,7 @@ class TrainState:
 
     @property
     def averaged(self) -> nn.Module:
-        """The model to save, evaluate and draw with."""
+        """The model to save, evaluate and sample from."""
         return self.model if self.average is None else self.average
 
     def optimizer_step(self, learning_rate: float) -> Tensor:
@@ -73,7 +73,7 @@ class TrainState:
 
     @torch.no_grad()
     def finish_step(self) -> None:
-        """Average the weights and count the step; called when the codebook has been updated too.
+        """Update the moving average and count the step; called after the update of the codebook.
 
         Parameters are averaged; buffers (moving averages of their own, step counts) are copied.
         """
@@ -103,7 +103,7 @@ class TrainState:
         return path
 
     def restore(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Go on from a checkpoint; returns its extra tensors and its notes.
+        """Restore a checkpoint; returns its extra tensors and its notes.
 
         Raises:
             SmaltiError: the file is damaged, or not a checkpoint of this model.
@@ -125,7 +125,7 @@ class TrainState:
 
 
 def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser keeps of a model's parameters, named PARAMETER.KEY."""
+    """The optimiser state of a model's parameters, named PARAMETER.KEY."""
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
@@ -134,7 +134,7 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back what `moments_of` found, of the parameters that are its own."""
+    """Restore the optimiser state from `moments_of`, for the parameters of this optimiser."""
     own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         moments = under(tensors, name)
@@ -143,7 +143,7 @@ def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Ma
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A moment with its parameter's device and strides: the fused step walks both in memory order.
+    """A moment with its parameter's device and strides: the fused step traverses both in memory order.
 
     Files hold contiguous tensors; a channels-last weight with a contiguous moment would be updated wrongly.
     """
@@ -153,7 +153,7 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries below `prefix.`, without it."""
+    """The entries that begin with `prefix.`, without it."""
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
 
 

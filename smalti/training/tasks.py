@@ -1,4 +1,4 @@
-"""What the loop trains: a task knows its model, its batches, its loss and what happens around a step."""
+"""Training tasks: a model, its batches, its loss, and hooks before and after a step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -26,19 +26,19 @@ NUM_SAMPLES = 16
 
 
 class Task(ABC):
-    """A model to train; the loop calls these in the order in which they stand here. By default nothing is done."""
+    """A model to train; the loop calls the methods in this order. By default they do nothing."""
 
     @property
     @abstractmethod
     def model(self) -> Pretrained:
-        """What is trained."""
+        """The model in training."""
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, ...: a function of (seed, rank, step)."""
 
     def before_step(self, step: int) -> dict[str, float]:
-        """Set what follows a schedule; reports what it set."""
+        """Apply schedules; returns the values for the log."""
         return {}
 
     @abstractmethod
@@ -46,11 +46,11 @@ class Task(ABC):
         """The loss of one batch; randomness only from torch's global generator, which the loop seeds."""
 
     def after_step(self) -> str | None:
-        """Learn from statistics, watch for trouble; returns an alarm's text."""
+        """Update statistics (codebook, usage); returns the text of an alarm, if any."""
         return None
 
     def report(self) -> dict[str, float]:
-        """What else belongs in the log."""
+        """More values for the log."""
         return {}
 
     @abstractmethod
@@ -58,16 +58,16 @@ class Task(ABC):
         """A sample picture made by `model` (the averaged weights)."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs beside the model and the optimiser."""
+        """State for the checkpoint besides the model and the optimiser."""
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         assert not state
 
 
 class AutoencoderTask(Task):
-    """Train an autoencoder with whatever bottleneck.
+    """Train an autoencoder with any bottleneck.
 
     Args:
         experiment: the recipe's result.
@@ -96,7 +96,7 @@ class AutoencoderTask(Task):
         return self.autoencoder
 
     def _some_images(self) -> Tensor:
-        """A few images to look at while training, evenly from the validation split where there is one."""
+        """Evenly spaced images for sample pictures, of the validation split if there is one."""
         try:
             return some_images(self.experiment.data, "validation", self.preprocessing, NUM_SAMPLES)
         except SmaltiError:
@@ -109,14 +109,14 @@ class AutoencoderTask(Task):
         return batches.iterate(start * experiment.optimizer.accumulate)
 
     def before_step(self, step: int) -> dict[str, float]:
-        """Anneal the bottleneck."""
+        """Beta, and the annealing of the bottleneck."""
         return {"beta": self._beta(step), **self.autoencoder.bottleneck.anneal(step, self.experiment.run.steps)}
 
     def _beta(self, step: int) -> float:
         return self.experiment.loss.beta(step, self.experiment.run.steps)
 
     def loss(self, batch: Tensor, step: int) -> Loss:
-        """The one loss of the family."""
+        """The loss of all autoencoders, and the perceptual and adversarial terms."""
         images = model_images(batch.to(self.device, non_blocking=True), self.preprocessing)
         loss = autoencoder_loss(self.autoencoder, images, self.experiment.loss, self._beta(step))
         loss = self._photo_loss(images, loss, step / self.experiment.run.steps)
@@ -125,7 +125,7 @@ class AutoencoderTask(Task):
         return loss
 
     def _photo_loss(self, images: Tensor, loss: Loss, progress: float) -> Loss:
-        """The loss with what photographs need beside it."""
+        """Add the perceptual and adversarial terms."""
         if self.perceptual is None and self.adversary is None:
             return loss
         assert loss.parameters is not None
@@ -152,7 +152,7 @@ class AutoencoderTask(Task):
         return next((alarm for alarm in alarms if alarm), None)
 
     def report(self) -> dict[str, float]:
-        """Usage, perplexity, and how many codes were restarted since the last report."""
+        """Usage, perplexity, and the number of dead codes restarted since the last report."""
         if self.usage is None:
             return {}
         restarted, self.restarted = self.restarted.item(), torch.zeros(())
@@ -164,7 +164,7 @@ class AutoencoderTask(Task):
         return before_after(self.shown, model.reconstruct(self.shown).cpu())
 
     def state(self) -> dict[str, Tensor]:
-        """The usage window, the discriminator."""
+        """The usage window and the discriminator."""
         window = {f"usage.{name}": value for name, value in self.usage.state().items()} if self.usage else {}
         adversary = (
             {f"adversary.{name}": value for name, value in self.adversary.state().items()} if self.adversary else {}
@@ -172,7 +172,7 @@ class AutoencoderTask(Task):
         return {"restarted": self.restarted.cpu(), **window, **adversary}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on with the usage window and the discriminator."""
+        """Restore the usage window and the discriminator."""
         self.restarted = state["restarted"]
         if self.usage:
             self.usage.load(under(state, "usage"))

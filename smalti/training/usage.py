@@ -1,4 +1,4 @@
-"""The collapse alarm: how much of the codebook is in use, over a fixed number of codes."""
+"""Codebook-collapse alarm: usage and perplexity over a window of codes."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from smalti.ops.counts import perplexity, usage
 
 WINDOW_CODES_PER_ENTRY = 32  # the window is 32 K codes, whatever the batch size
-GRACE_WINDOWS = 48  # no alarm in the first ones: usage falls after the k-means start and comes back by itself
+GRACE_WINDOWS = 48  # no alarm in the first windows: usage dips after k-means initialisation and recovers
 ALARM_BELOW, REARM_ABOVE = 0.5, 0.6
 NONE_YET = -1.0
 ADVICE = (
@@ -16,7 +16,7 @@ ADVICE = (
 
 
 class CodeUsage:
-    """Counts codes over a window of 32 codes for each that there is, and says once when their usage has collapsed.
+    """Counts codes over windows of 32 K and raises an alarm once when usage has collapsed.
 
     Args:
         codebook_size: K.
@@ -26,13 +26,13 @@ class CodeUsage:
     def __init__(self, codebook_size: int, num_codebooks: int = 1):
         self.window = WINDOW_CODES_PER_ENTRY * codebook_size * num_codebooks
         self.counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
-        self.seen = 0  # codes in `counts`, known without asking a device
+        self.seen = 0  # codes in `counts`, known without synchronising with the device
         self.latest = torch.full((2,), NONE_YET, dtype=torch.float64)  # usage and perplexity of the last full window
         self.armed = torch.ones((), dtype=torch.bool)
         self.windows = torch.zeros((), dtype=torch.int64)
 
     def observe(self, counts: Tensor, seen: int) -> str | None:
-        """Add counts (q, K) of `seen` codes; returns the alarm's text when a window ends with too few codes in use."""
+        """Add counts (q, K) of `seen` codes; returns the alarm's text if a window ends with usage below one half."""
         self.counts = self.counts.to(counts.device) + counts
         self.seen += seen
         if self.seen < self.window:
@@ -55,11 +55,11 @@ class CodeUsage:
         return {} if used == NONE_YET else {"usage": used, "perplexity": spread}
 
     def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs."""
+        """State for the checkpoint."""
         return {"counts": self.counts.cpu(), "latest": self.latest, "armed": self.armed, "windows": self.windows}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.counts, self.latest = state["counts"], state["latest"]
         self.seen = int(self.counts.sum())
         self.armed, self.windows = state["armed"], state["windows"]

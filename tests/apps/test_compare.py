@@ -118,7 +118,7 @@ def test_the_lab_refuses_other_models_and_too_many_states(tmp_path, image_folder
     assert main(["train", "ae", "--out", str(tmp_path / "ae"), "--image_size", "16", "--width", "8", *small]) == 0
     many = ["--variables", "9", "--classes", "8"]
     assert main(["train", "emoji_categorical", "--out", str(tmp_path / "many"), *many, *small]) == 0
-    for name, message in (("ae", "needs a categorical bottleneck, not 'identity'"), ("many", "8^9 latent states")):
+    for name, message in (("ae", "need a categorical bottleneck, not 'identity'"), ("many", "8^9 latent states")):
         capsys.readouterr()
         out = str(tmp_path / "lab")
         assert main(["estimators", "--run", str(tmp_path / name), "--data", str(image_folder), "--out", out]) == 1

@@ -73,7 +73,7 @@ def test_codes_are_made_once_and_are_the_tokenizers(runs, image_folder):
     cached = load_codes(config, str(image_folder), "train", runs / "transformer")
     fresh = load_codes(config, str(image_folder), "train", None)
     assert torch.equal(cached.codes, fresh.codes) and torch.equal(cached.classes, fresh.classes)
-    assert torch.equal(cached.draw(torch.tensor([3, 1]))[0], cached.fixed()[0][[3, 1]])
+    assert torch.equal(cached.sample(torch.tensor([3, 1]))[0], cached.fixed()[0][[3, 1]])
     assert (runs / "transformer" / "codes-train.safetensors").exists()
 
 
@@ -103,7 +103,7 @@ def test_completion_keeps_the_known_codes(runs, image_folder):
     image = torch.rand(3, 16, 16)
     mask = torch.zeros(16, 16, dtype=torch.bool)
     mask[:8] = True
-    codes = generator.draw(num=3, known=image, mask=mask)
+    codes = generator.sample(num=3, known=image, mask=mask)
     assert (codes[:, :2] == tokenizer.encode(image)[0][:2]).all()
 
 
@@ -135,7 +135,7 @@ def test_text_is_drawn_and_kept_with_the_prior(runs, tmp_path, image_folder):
     assert (runs / "text" / "text.json").exists()
     pictures = generator("a disc no 1", num=2, guidance=2.0)
     assert len(pictures) == 2 and pictures[0].size == (16, 16)
-    several = generator.draw(["a disc", "a square"], num=2, seed=3)
+    several = generator.sample(["a disc", "a square"], num=2, seed=3)
     assert several.shape == (4, 4, 4)
     assert len(generator(num=3)) == 3  # without a text, whatever there is
     out = tmp_path / "disc.png"
@@ -144,19 +144,19 @@ def test_text_is_drawn_and_kept_with_the_prior(runs, tmp_path, image_folder):
         == 0
     )
     generator.model.save_pretrained(tmp_path / "copy")
-    again = Generator.from_pretrained(str(tmp_path / "copy")).draw("a disc", num=2)
-    assert torch.equal(again, generator.draw("a disc", num=2))
+    again = Generator.from_pretrained(str(tmp_path / "copy")).sample("a disc", num=2)
+    assert torch.equal(again, generator.sample("a disc", num=2))
 
 
 def test_a_prior_that_always_saw_its_condition_says_so(runs):
     generator = Generator.from_pretrained(str(runs / "text"))
     config = replace(generator.model.config, condition_dropout=0.0)
     strict = Generator(CodeModel(config, generator.model.text), generator.tokenizer)
-    assert strict.draw("a disc").shape == (1, 4, 4)
+    assert strict.sample("a disc").shape == (1, 4, 4)
     with pytest.raises(SmaltiError, match="cannot do without a prompt; give one"):
-        strict.draw()
+        strict.sample()
     with pytest.raises(SmaltiError, match=r"guidance 2.0 needs a prior trained with condition_dropout"):
-        strict.draw("a disc", guidance=2.0)
+        strict.sample("a disc", guidance=2.0)
 
 
 def test_a_prior_on_pixels_draws_and_measures_them(runs, image_folder, tmp_path, capsys):
@@ -185,7 +185,7 @@ def test_binary_pixels_are_drawn_anew_in_training_and_fixed_in_evaluation(tmp_pa
 
     grey = torch.full((200, 4, 4), 64, dtype=torch.uint8)
     codes = CodeSet(codes=grey, binary=True)
-    first, second = codes.draw(torch.arange(200))[0], codes.draw(torch.arange(200))[0]
+    first, second = codes.sample(torch.arange(200))[0], codes.sample(torch.arange(200))[0]
     assert not torch.equal(first, second) and set(first.unique().tolist()) == {0, 1}
     assert first.double().mean().item() == pytest.approx(64 / 255, abs=0.03)
     assert torch.equal(codes.fixed()[0], codes.fixed()[0])
@@ -205,7 +205,7 @@ def test_captions_of_several_languages_are_mixed(monkeypatch):
     text = TextTokenizer.train([caption for row in rows for caption in row], 400, 64)
     tokens = text([caption for row in rows for caption in row], cut=True).view(len(rows), 2, -1)
     codes = CodeSet(codes=torch.zeros(len(rows), 2, 2), tokens=tokens, num_captions=torch.full((len(rows),), 2))
-    drawn = codes.draw(torch.zeros(50, dtype=torch.int64))[1]
+    drawn = codes.sample(torch.zeros(50, dtype=torch.int64))[1]
     assert {text.decode(row) for row in drawn} == {caption.lower() for caption in rows[0]}
 
 

@@ -123,5 +123,5 @@ def test_an_option_without_effect_is_refused(runs, image_folder, tmp_path, verb,
 def test_guidance_without_a_prompt_is_refused(runs):
     generator = smalti.Generator.from_pretrained(str(runs / "labels"))
     with pytest.raises(smalti.SmaltiError, match=r"guidance 2.0 has no effect without a prompt"):
-        generator.draw(guidance=2.0)
-    assert not torch.equal(generator.draw("disc", 8), generator.draw("disc", 8, seed=1))
+        generator.sample(guidance=2.0)
+    assert not torch.equal(generator.sample("disc", 8), generator.sample("disc", 8, seed=1))
