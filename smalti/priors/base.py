@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -182,14 +184,21 @@ class Prior(nn.Module, ABC):
             check_shape(known, "B h w", "known", B=num, h=height, w=width)
             self._check_codes(known)
             plan = replace(plan, mask=mask.bool().flatten().cpu(), known=known.flatten(1).to(self.device))
-        training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                codes = self._sample(plan)
-        finally:
-            self.train(training)
+        with self._evaluating(), torch.inference_mode():
+            codes = self._sample(plan)
         return codes.clone().view(num, *self.grid)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """In eval mode, and then as it was."""
+        training = self.training
+        if training:
+            self.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.train()
 
     def _check_codes(self, codes: Tensor) -> None:
         check_shape(codes, "B h w", "codes", h=self.grid[0], w=self.grid[1])
@@ -239,12 +248,8 @@ class CausalPrior(Prior):
         return self._stepper(batch, self.conditions.check(condition, batch))
 
     def _stepper(self, batch: int, condition: Tensor | None, copies: int = 1) -> CachedStepper | NativeStepper:
-        training = self.training
-        self.eval()
-        try:
+        with self._evaluating():
             plan = Plan(lambda codes: self._network(codes, condition), batch, self.grid)
-        finally:
-            self.train(training)
         native = kernels_for(*self.parameters())
         try:
             return CachedStepper(plan) if native is None else NativeStepper(Machine(native, plan, self._packed), copies)

@@ -37,6 +37,7 @@ TASK = np.dtype(
     + [(name, PLACE) for name in ("embedded", "logits")]
 )
 LANES = 16  # of the widest vectors
+NOWHERE = (0, 0, 0, 0)
 
 
 class Unknown(Exception):
@@ -101,15 +102,18 @@ class Machine:
         if len(embeddings) != 1 or plan.logits.by_row:
             raise Unknown("logits that do not depend on the codes by one embedding")
         self.table, self.embedded = embeddings[0].function.table.detach().contiguous(), self.at[embeddings[0]]
-        self.logits, self.records = self.at[plan.logits], np.zeros(len(self.operations), OPERATION)
-        for record, operation in zip(self.records, self.operations, strict=True):
-            operation.pop("order", None)
-            if operation["kind"] == PRODUCT:
-                weight, source, parts = operation.pop("weight")
-                operation["table"] = self._pack(weight, source, parts, operation["function"] in (GATED, GLU))
-            for name, value in operation.items():
-                record[name] = value.numbers if isinstance(value, Place) else _address(value)
-        self.records = self.records.view(np.int64).reshape(len(self.records), OPERATION.itemsize // 8)
+        self.logits = self.at[plan.logits]
+        rows = [tuple(self._number(operation, name) for name in OPERATION.names or ()) for operation in self.operations]
+        self.records = np.array(rows, OPERATION).view(np.int64).reshape(len(rows), OPERATION.itemsize // 8)
+
+    def _number(self, operation: dict[str, Any], name: str) -> Any:
+        """A field of an operation as C takes it: where a tensor or a place lies, a number itself, 0 for nothing."""
+        value = operation.get(name, 0)
+        if name == "table" and operation["kind"] == PRODUCT:
+            value = operation[name] = self._pack(*operation["weight"], operation["function"] in (GATED, GLU))
+        if isinstance(value, Place):
+            return value.numbers
+        return NOWHERE if OPERATION[name] is PLACE else value.data_ptr() if isinstance(value, Tensor) else value or 0
 
     # ------------------------------------------------------------------ memory
 
@@ -227,14 +231,15 @@ class Machine:
         widths = key_width, sum(place.parts) // heads - 2 * key_width
         offset = 0 if old is None else old[0].shape[2]
         length = filled(offset + self.plan.grid[0] * self.plan.grid[1])
-        blocks = []
+        lanes, caches = self.native.panel // 2, []
         for width, kept in zip(widths, old or (None, None), strict=True):
-            cache = torch.zeros(self.plan.batch, heads, length, width)
+            caches.append(torch.zeros(self.plan.batch, heads, length, -(-width // lanes) * lanes))
             if kept is not None:
-                cache[:, :, :offset] = kept
-            blocks.append(cache.unflatten(2, (-1, self.native.panel // 2)).transpose(3, 4).flatten(1))
+                caches[-1][:, :, :offset, :width] = kept
+        keys, values = caches[0][..., : widths[0]].unflatten(2, (-1, lanes)).transpose(3, 4), caches[1]
         more = dict(zip(("key_width", "value_width"), widths, strict=True), heads=heads, length=length, offset=offset)
-        return self._add(ATTEND, value, (heads * widths[1],), **{"in": place}, table=torch.cat(blocks, dim=1), **more)
+        more["table"] = torch.cat([keys.flatten(1), values.flatten(1)], dim=1)
+        return self._add(ATTEND, value, (heads * widths[1],), **{"in": place}, **more)
 
     def _activate(self, value: Value, source: Value) -> Place:
         """An activation: done as its product is written, or beside that, or by itself."""
@@ -288,11 +293,6 @@ MAKERS: dict[Any, Callable[..., Place]] = {
     F.layer_norm: Machine._norm, torch.add: Machine._sum, torch.cat: Machine._join,
     **dict.fromkeys(FUNCTIONS, Machine._activate),
 }  # fmt: skip
-
-
-def _address(value: Any) -> Any:
-    """What a record holds of a tensor: where it is; nothing is 0, a number itself."""
-    return value.data_ptr() if isinstance(value, Tensor) else value or 0
 
 
 def _size(place: Place) -> int:

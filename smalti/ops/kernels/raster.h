@@ -245,23 +245,46 @@ INLINE float exponentials(float *x, long n, float highest) {
     return total(sum) + rest;
 }
 
-/* One head of one image. Keys and values are kept in blocks of LANES positions, so that they are read from end to end:
-   [image][keys, then values][head][block][channel][lane]. `scratch` holds `length` shares, then a vector for each channel of a value. */
+#define AHEAD 4096 /* floats: what is asked for before it is wanted, over the pages at which the processor's own foresight ends */
+
+/* out (`ways` vectors) = the sum of `count` rows of `values`, `width` floats each, times their shares, over `sum`. */
+INLINE void mix_rows(const float *shares, const float *values, long width, long count, float sum, vec *out, int ways) {
+    vec mixed[4][WAYS];
+    UNROLL for (int r = 0; r < 4; r++) UNROLL for (int w = 0; w < ways; w++) mixed[r][w] = splat(0);
+    long t = 0;
+    for (; t + 4 <= count; t += 4, values += 4 * width)
+        UNROLL for (int r = 0; r < 4; r++) {
+            vec portion = splat(shares[t + r]);
+            UNROLL for (int w = 0; w < ways; w++) {
+                __builtin_prefetch(values + r * width + w * LANES + AHEAD);
+                mixed[r][w] += portion * load(values + r * width + w * LANES);
+            }
+        }
+    for (; t < count; t++, values += width)
+        UNROLL for (int w = 0; w < ways; w++) mixed[0][w] += splat(shares[t]) * load(values + w * LANES);
+    UNROLL for (int w = 0; w < ways; w++) out[w] = ((mixed[0][w] + mixed[1][w]) + (mixed[2][w] + mixed[3][w])) / sum;
+}
+
+/* One head of one image. Keys are kept in blocks of LANES positions, [block][channel][lane], so that a vector holds scores; values as
+   rows, [position][channel], filled up to whole vectors. `scratch` holds a share for each position. */
 static void attend(const operation *op, const float *qkv, float *cache, float *out, long position, long head, float *scratch) {
     long heads = op->heads, key_width = op->key_width, value_width = op->value_width, length = op->length, count = position + 1;
-    long block = position / LANES, lane = position % LANES;
+    long block = position / LANES, lane = position % LANES, width = (value_width + LANES - 1) / LANES * LANES;
     float scale = 1.0f / sqrtf((float)key_width), *shares = scratch;
-    vec *sums = (vec *)(scratch + length), highest = splat(-INFINITY);
+    vec highest = splat(-INFINITY);
     const float *query = qkv + head * key_width, *key = query + heads * key_width, *value = qkv + 2 * heads * key_width + head * value_width;
-    float *keys = cache + head * length * key_width, *values = cache + heads * length * key_width + head * length * value_width;
+    float *keys = cache + head * length * key_width, *values = cache + heads * length * key_width + head * length * width;
     for (long k = 0; k < key_width; k++) keys[(block * key_width + k) * LANES + lane] = key[k];
-    for (long k = 0; k < value_width; k++) values[(block * value_width + k) * LANES + lane] = value[k];
+    memcpy(values + position * width, value, sizeof(float) * value_width);
     for (long n = 0; n <= block; n++) {
         vec sum[4] = {splat(0), splat(0), splat(0), splat(0)};
         const float *here = keys + n * key_width * LANES;
         long k = 0;
         for (; k + 4 <= key_width; k += 4)
-            UNROLL for (int w = 0; w < 4; w++) sum[w] += query[k + w] * load(here + (k + w) * LANES);
+            UNROLL for (int w = 0; w < 4; w++) {
+                __builtin_prefetch(here + (k + w) * LANES + AHEAD);
+                sum[w] += query[k + w] * load(here + (k + w) * LANES);
+            }
         for (; k < key_width; k++) sum[0] += query[k] * load(here + k * LANES);
         vec score = ((sum[0] + sum[1]) + (sum[2] + sum[3])) * scale;
         for (long behind = n < block ? LANES : lane + 1; behind < LANES; behind++) score[behind] = -INFINITY;
@@ -269,17 +292,22 @@ static void attend(const operation *op, const float *qkv, float *cache, float *o
         highest = vmax(highest, score);
     }
     float sum = exponentials(shares, count, largest(highest));
-    for (long t = count; t % LANES; t++) shares[t] = 0;
-    for (long k = 0; k < value_width; k++) sums[k] = splat(0);
-    for (long n = 0; n <= block; n++) {
-        vec portion = load(shares + n * LANES);
-        for (long k = 0; k < value_width; k++) sums[k] += portion * load(values + (n * value_width + k) * LANES);
+    for (long c = 0; c < width; c += WAYS * LANES) {
+        vec mixed[WAYS];
+        long left = value_width - c < WAYS * LANES ? value_width - c : WAYS * LANES;
+        switch ((left + LANES - 1) / LANES) { /* a constant in every call */
+#define CASE(n) \
+    case n: mix_rows(shares, values + c, width, count, sum, mixed, n); break;
+            CASE(1) CASE(2) CASE(3) CASE(4)
+#undef CASE
+        }
+        memcpy(out + head * value_width + c, mixed, sizeof(float) * left);
     }
-    for (long k = 0; k < value_width; k++) out[head * value_width + k] = total(sums[k]) / sum;
 }
 
 static void attend_all(const operation *op, block part, long width, float *scratch) {
-    long size = op->heads * (op->key_width + op->value_width) * op->length, position = op->offset + part.row * width + part.column;
+    long filled = (op->value_width + LANES - 1) / LANES * LANES, position = op->offset + part.row * width + part.column;
+    long size = op->heads * (op->key_width + filled) * op->length;
     for (long n = share(part.images * op->heads, part, 0); n < share(part.images * op->heads, part, 1); n++) {
         long image = part.first + n / op->heads;
         attend(op, at(op->in, image, part.row, part.column), op->table + image * size, at(op->out, image, part.row, part.column), position,
@@ -325,39 +353,48 @@ static double log_sum(const float *logits, long size) {
     return most + log((double)total(sum) + rest);
 }
 
-/* The code with the largest logit / temperature + noise among those that the rules keep; temperature 0 is greedy. */
-static long sampled(const float *logits, const float *without, const double *noise, const task *all, candidate *order) {
-    double best = -INFINITY, of_both[2] = {0, 0};
+/* The logits that the rules begin with: guided, and divided by the temperature; (size) doubles. */
+static void ruled(const float *logits, const float *without, const task *all, double *out) {
+    double of_both = without ? log_sum(logits, all->size) : 0, of_other = without ? log_sum(without, all->size) : 0;
+    float temperature = all->temperature > 0 ? (float)all->temperature : 1;
+    for (long k = 0; k < all->size; k++) {
+        double other = without ? without[k] - of_other : 0;
+        float logit = without ? (float)(other + all->guidance * (logits[k] - of_both - other)) : logits[k];
+        out[k] = logit / temperature;
+    }
+}
+
+/* The code with the largest logit plus noise among those that the rules keep, the lowest of equals; temperature 0 is greedy. */
+static long sampled(const double *logits, const double *noise, const task *all, candidate *order) {
+    double best = -INFINITY, loud = all->temperature > 0 ? 1 : 0;
     long code = 0, size = all->size, kept = size;
-    int ordered = all->temperature > 0 && ((all->top_k > 0 && all->top_k < size) || all->top_p < 1);
-    if (without) of_both[0] = log_sum(logits, size), of_both[1] = log_sum(without, size);
-    for (long k = 0; k < size; k++) {
-        double logit = logits[k];
-        if (without) {
-            double other = without[k] - of_both[1];
-            logit = other + all->guidance * (logit - of_both[0] - other);
+    if (!loud || ((all->top_k <= 0 || all->top_k >= size) && all->top_p >= 1)) {
+        for (long k = 0; k < size; k++) {
+            double value = logits[k] + loud * noise[k];
+            if (value > best) best = value, code = k;
         }
-        order[k] = (candidate){all->temperature > 0 ? (float)logit / (float)all->temperature : logit, k};
+        return code;
     }
-    if (ordered) {
-        qsort(order, size, sizeof *order, likelier);
-        kept = kept_candidates(order, size, all->top_k, all->top_p);
-    }
+    for (long k = 0; k < size; k++) order[k] = (candidate){logits[k], k};
+    qsort(order, size, sizeof *order, likelier);
+    kept = kept_candidates(order, size, all->top_k, all->top_p);
     for (long n = 0; n < kept; n++) {
-        double value = order[n].logit + (all->temperature > 0 ? noise[order[n].code] : 0);
+        double value = order[n].logit + noise[order[n].code];
         if (value > best || (value == best && order[n].code < code)) best = value, code = order[n].code;
     }
     return code;
 }
 
 /* The images of a block, `copies` at a time, each with a code of its own: a thread's share of them. */
-static void sample_codes(const task *all, block part, long position, candidate *order) {
+static void sample_codes(const task *all, block part, long position, double *values, candidate *order) {
     long count = part.images / all->copies, first = part.first / all->copies, batch = all->batch / all->copies;
     for (long n = first + share(count, part, 0); n < first + share(count, part, 1); n++) {
         const float *logits = at(all->logits, n * all->copies, part.row, part.column);
         const float *without = all->copies > 1 ? at(all->logits, n * all->copies + 1, part.row, part.column) : NULL;
         const double *noise = all->noise + ((position - all->first) * batch + n) * all->size;
-        if (!all->known[position]) all->codes[position * batch + n] = sampled(logits, without, noise, all, order);
+        if (all->known[position]) continue;
+        ruled(logits, without, all, values);
+        all->codes[position * batch + n] = sampled(values, noise, all, order);
     }
 }
 
@@ -389,10 +426,11 @@ static void run(const operation *op, block part, long width, vec (*sums)[2], flo
 static void go(const operation *all, long count, const task *what, block part, meeting *here) {
     long most = 0;
     for (long n = 0; n < count; n++)
-        if (all[n].kind == ATTEND && all[n].length + all[n].value_width * LANES > most) most = all[n].length + all[n].value_width * LANES;
+        if (all[n].kind == ATTEND && all[n].length > most) most = all[n].length;
     vec(*sums)[2] = aligned_alloc(64, (sizeof *sums * part.images * what->width + 63) / 64 * 64);
     float *scratch = aligned_alloc(64, (sizeof(float) * most + 127) / 64 * 64);
     candidate *order = malloc(sizeof *order * what->size);
+    double *values = malloc(sizeof *values * what->size);
     for (long position = what->first; position < what->first + what->count; position++) {
         part.row = position / what->width, part.column = position % what->width, part.columns = 1;
         if (position) {
@@ -408,10 +446,10 @@ static void go(const operation *all, long count, const task *what, block part, m
         for (long n = 0; n < count; n++)
             if (!all[n].by_row) run(all + n, part, what->width, sums, scratch), meet(here, part.parts);
         if (!what->known) continue;
-        sample_codes(what, part, position, order);
+        sample_codes(what, part, position, values, order);
         meet(here, part.parts);
     }
-    free(sums), free(scratch), free(order);
+    free(sums), free(scratch), free(order), free(values);
 }
 
 #define SMALL_TABLES (16L << 20) /* bytes of matrices that every thread can read for itself */

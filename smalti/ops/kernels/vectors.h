@@ -119,9 +119,13 @@ INLINE float largest(vec x) {
 }
 
 INLINE float total(vec x) {
+#if LANES == 16
+    return _mm512_reduce_add_ps((__m512)x);
+#else
     float sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += x[lane];
+    for (int lane = 0; lane < LANES / 2; lane++) sum += x[lane] + x[lane + LANES / 2];
     return sum;
+#endif
 }
 
 /* x . y over n floats. */
