@@ -142,8 +142,11 @@ class PriorCoder(Coder):
                 shift = _shift(reader.rice(rice, MOST_SHIFTS))
                 for step in range(steps.start, steps.stop):
                     logits, here = stepper.step(previous).cpu(), real[:, step]
-                    tiles[:, step] = tiles[:, step - 1] if step else 0
-                    tiles[here, step] = read_codes(logits[torch.from_numpy(here)], shift, reader)
+                    if here.all():
+                        tiles[:, step] = read_codes(logits, shift, reader)
+                    else:
+                        tiles[:, step] = tiles[:, step - 1] if step else 0
+                        tiles[here, step] = read_codes(logits[torch.from_numpy(here)], shift, reader)
                     previous = torch.from_numpy(tiles[:, step]).to(self.device)
                     bar.update()
         return tiles
