@@ -53,7 +53,7 @@ SIGNATURES = {
     "raster": "operations:i8[O,OPERATION] task:i8[TASK] O",
 }
 LAYOUT = {  # what Python assumes of C's structs and enums, in priors/machine.py; all.h says what they are there
-    "OPERATION": 40,  # whole numbers of an operation
+    "OPERATION": 36,  # whole numbers of an operation
     "TASK": 23,  # of a task
     "KINDS": 5,  # of operations
     "FUNCTIONS": 7,  # of activations

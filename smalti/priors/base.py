@@ -188,6 +188,10 @@ class Prior(nn.Module, ABC):
             codes = self._sample(plan)
         return codes.clone().view(num, *self.grid)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy lays out its matrices itself."""
+        return {**self.__dict__, "_packed": {}}
+
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """In eval mode, and then as it was."""

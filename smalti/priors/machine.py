@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti.errors import SmaltiError
 from smalti.ops.native import Kernels
 from smalti.priors.layers import gate
 from smalti.priors.plan import Above, Attend, ByImage, ByPosition, Embed, Left, Plan, Previous, Value, Window, values_in
@@ -21,11 +22,11 @@ from smalti.priors.sampling import SamplePlan, gumbel_noise
 PRODUCT, ACTIVATE, NORM, ATTEND, SHIFT = range(5)  # as in raster.h, all of this
 PLAIN, RELU, ELU, GELU, GATED, GLU, ADD = range(7)
 FUNCTIONS = {F.relu: RELU, torch.relu: RELU, F.elu: ELU, F.gelu: GELU, gate: GATED, F.glu: GLU}
-OPTIONS = {ELU: ("alpha", 1.0), GELU: ("approximate", "tanh"), GLU: ("dim", -1)}
+OPTIONS = {ELU: {"alpha": 1.0}, GELU: {"approximate": "tanh"}, GLU: {"dim": -1}}  # the only ones that C has
 PLACE = np.dtype([("start", "i8"), ("image", "i8"), ("row", "i8"), ("column", "i8")])
 OPERATION = np.dtype(
     [(name, "i8") for name in ("kind", "by_row", "function", "also_function")]
-    + [(name, PLACE) for name in ("in", "start", "residual", "out", "plain", "also")]
+    + [(name, PLACE) for name in ("in", "start", "residual", "out", "also")]
     + [(name, "i8") for name in ("table", "bias", "depth", "segments", "step", "columns")]
     + [(name, "i8") for name in ("heads", "key_width", "value_width", "length", "offset")]
     + [("epsilon", "f8")]
@@ -121,7 +122,7 @@ class Machine:
         """Memory for the last rows of a value, with zeros on both sides; every new row moves the others up."""
         rows, reach, channels = window
         width, size = self.plan.grid[1] + 2 * reach, filled(channels)
-        place = Place(torch.zeros(self.plan.batch, rows, width, size), (channels,), rows * width * size, 0, size)
+        place = Place(_zeros(self.plan.batch, rows, width, size), (channels,), rows * width * size, 0, size)
         if rows > 1:
             self.operations.append({"kind": SHIFT, "by_row": True, "out": place, "depth": width * size, "step": rows})
         return place
@@ -136,7 +137,7 @@ class Machine:
         if value in self.windows:
             return self._in_window(value, -1, 0)
         size, width = sum(map(filled, parts)), self.plan.grid[1] if value.by_row else 1
-        return Place(torch.zeros(self.plan.batch, width, size), parts, width * size, 0, size if value.by_row else 0)
+        return Place(_zeros(self.plan.batch, width, size), parts, width * size, 0, size if value.by_row else 0)
 
     def _parts(self, value: Value, channels: int) -> tuple[int, ...]:
         """How the channels of a value lie: in two parts if a gate takes it."""
@@ -189,15 +190,12 @@ class Machine:
         self.at[source].memory[:, 0, : first.shape[1]] = first
         return self.at[source]
 
-    def _by_position(self, value: Value) -> Place:
+    def _constant(self, value: Value) -> Place:
+        """A table by position, or by image."""
         parts = self._parts(value, value.function.table.shape[1])
-        memory = _fill(value.function.table, 1, parts).contiguous()
-        return Place(memory, parts, 0, self.plan.grid[1] * memory.shape[1], memory.shape[1])
-
-    def _by_image(self, value: Value) -> Place:
-        parts = self._parts(value, value.function.table.shape[1])
-        memory = _fill(value.function.table, 1, parts).contiguous()
-        return Place(memory, parts, memory.shape[1])
+        memory = _fill(value.function.table.float(), 1, parts).contiguous()
+        size, by_image = memory.shape[1], isinstance(value.function, ByImage)
+        return Place(memory, parts, size) if by_image else Place(memory, parts, 0, self.plan.grid[1] * size, size)
 
     def _linear(self, value: Value, source: Value, weight: Tensor, bias: Tensor | None = None) -> Place:
         return self._multiply(value, self.at[source], weight, bias, 1)
@@ -233,7 +231,7 @@ class Machine:
         length = filled(offset + self.plan.grid[0] * self.plan.grid[1])
         lanes, caches = self.native.panel // 2, []
         for width, kept in zip(widths, old or (None, None), strict=True):
-            caches.append(torch.zeros(self.plan.batch, heads, length, -(-width // lanes) * lanes))
+            caches.append(_zeros(self.plan.batch, heads, length, -(-width // lanes) * lanes))
             if kept is not None:
                 caches[-1][:, :, :offset, :width] = kept
         keys, values = caches[0][..., : widths[0]].unflatten(2, (-1, lanes)).transpose(3, 4), caches[1]
@@ -244,7 +242,7 @@ class Machine:
     def _activate(self, value: Value, source: Value) -> Place:
         """An activation: done as its product is written, or beside that, or by itself."""
         place, function, product = self.at[source], FUNCTIONS[value.function], self._product_of(source, value)
-        if value.options.get(*OPTIONS.get(function, ("", None))) != OPTIONS.get(function, ("", None))[1]:
+        if not OPTIONS.get(function, {}).items() <= value.options.items():
             raise Unknown(f"{value.function} with {value.options}")
         halves = function in (GATED, GLU)
         parts = place.parts[:1] if halves else place.parts
@@ -274,10 +272,8 @@ class Machine:
         place = self._target(value, tuple(part for item in items for part in self.at[item].parts))
         offset = place.offset
         for item in items:
-            here, (operation, name) = (
-                place._replace(parts=self.at[item].parts, offset=offset),
-                self.made.get(item, ({}, "")),
-            )
+            here = place._replace(parts=self.at[item].parts, offset=offset)
+            operation, name = self.made.get(item, ({}, ""))
             offset += _size(here)
             if operation and self._is_free(item) and item.by_row == value.by_row:
                 operation[name] = self.at[item] = here
@@ -288,11 +284,15 @@ class Machine:
 
 
 MAKERS: dict[Any, Callable[..., Place]] = {
-    Embed: Machine._embed, Previous: Machine._previous, ByPosition: Machine._by_position, ByImage: Machine._by_image,
+    Embed: Machine._embed, Previous: Machine._previous, ByPosition: Machine._constant, ByImage: Machine._constant,
     F.linear: Machine._linear, Left: Machine._left, Above: Machine._above, Attend: Machine._attend,
     F.layer_norm: Machine._norm, torch.add: Machine._sum, torch.cat: Machine._join,
     **dict.fromkeys(FUNCTIONS, Machine._activate),
 }  # fmt: skip
+
+
+def _zeros(*size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.float32)
 
 
 def _size(place: Place) -> int:
@@ -335,11 +335,21 @@ class NativeStepper:
         self.next = 0
 
     def step(self, previous: Tensor | None) -> Tensor:
-        """The logits (B, K) of the next position, given the codes (B,) of the one before."""
+        """The logits (B, K) of the next position, given the codes (B,) of the one before.
+
+        Raises:
+            SmaltiError: codes outside [0, K), or a step behind the last position.
+        """
+        size = len(self.machine.table)
         if previous is not None:
+            low, high = (int(bound) for bound in previous.aminmax())
+            if not (low >= 0 and high < size):
+                raise SmaltiError(f"codes must lie in [0, {size}); these lie in [{low}, {high}]")
             self.codes[self.next - 1] = previous
+        if self.next == len(self.codes):
+            raise SmaltiError(f"all {self.next} positions of the grid have been stepped; make a new stepper")
         self._run(1)
-        return self.machine.logits.memory[:, 0, : len(self.machine.table)].clone()
+        return self.machine.logits.memory[:, 0, :size].clone()
 
     def _run(self, count: int) -> None:
         self.task["first"], self.task["count"] = self.next, count

@@ -1,10 +1,13 @@
 """The three ways to run a causal prior: all positions at once, cached in PyTorch, and by the native interpreter."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from smalti.errors import SmaltiError
 from smalti.ops.native import VARIANTS, load
 from smalti.priors.base import CausalPrior, Conditions
 from smalti.priors.family import PRIORS
@@ -170,3 +173,28 @@ def test_stepping_puts_the_mode_back_and_needs_no_gradient():
     prior = make("pixelcnn", SMALL["pixelcnn"][0]).train()
     logits = prior.stepper(2, torch.tensor([0, 1])).step(None)
     assert prior.training and not logits.requires_grad
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="no native kernels")
+def test_steps_that_make_no_sense_do_not_reach_c():
+    stepper = make("pixelcnn", SMALL["pixelcnn"][0], grid=(1, 2)).stepper(2, torch.tensor([0, 1]))
+    stepper.step(None)
+    for codes in ([0, K], [-1, 0]):
+        with pytest.raises(SmaltiError, match=rf"codes must lie in \[0, {K}\); these lie in"):
+            stepper.step(torch.tensor(codes))
+    stepper.step(torch.tensor([0, 1]))
+    with pytest.raises(SmaltiError, match="all 2 positions of the grid have been stepped"):
+        stepper.step(torch.tensor([0, 1]))
+
+
+@torch.no_grad()
+def test_a_copy_has_its_own_matrices():
+    torch.manual_seed(0)
+    prior, codes = make("transformer", SMALL["transformer"][1]), torch.randint(0, K, (2, *GRID))
+    given = condition(prior, 2)
+    stepped(prior, codes, given)
+    other = copy.deepcopy(prior)
+    assert other._packed == {}
+    for parameter in prior.parameters():
+        parameter.zero_()
+    torch.testing.assert_close(stepped(other, codes, given)[1], other.logits(codes, given), rtol=1e-5, atol=1e-5)

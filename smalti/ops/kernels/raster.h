@@ -21,7 +21,7 @@ typedef struct {
 } place;
 
 /* As machine.py lays it out. A place that is not wanted starts at NULL.
-   PRODUCT   out = f(in x table + bias + start) + residual; `plain` is f's input, `also` another function of out.
+   PRODUCT   out = f(in x table + bias + start) + residual; `also` is another function of out.
              in goes over `segments` stretches of `depth` floats, `step` floats apart.
    ACTIVATE  out = f(in), or in + residual
    NORM      out = in less its mean, divided by its deviation, x table + bias, over `depth` channels
@@ -29,7 +29,7 @@ typedef struct {
    SHIFT     the rows of a window, `depth` floats each, `step` of them, move up by one */
 typedef struct {
     int64_t kind, by_row, function, also_function;
-    place in, start, residual, out, plain, also;
+    place in, start, residual, out, also;
     float *table;
     const float *bias;
     int64_t depth, segments, step, columns; /* columns: channels of out, filled up */
@@ -149,13 +149,8 @@ INLINE void finish_vector(const operation *op, int64_t function, long c, vec fir
 }
 
 INLINE void finish_sums(const operation *op, int64_t function, channels where, const vec *sums, long image, long row, long column) {
-    float *plain = op->plain.start ? at(op->plain, image, row, column) : NULL, *also = op->also.start ? at(op->also, image, row, column) : NULL;
-    float *out = at(op->out, image, row, column);
+    float *out = at(op->out, image, row, column), *also = op->also.start ? at(op->also, image, row, column) : NULL;
     const float *residual = op->residual.start ? at(op->residual, image, row, column) : NULL;
-    if (plain) {
-        store(plain + where.first, sums[0]);
-        if (where.both) store(plain + where.second, sums[1]);
-    }
     finish_vector(op, function, where.first, sums[0], sums[1], residual, out, also);
     if (where.both && !has_halves(function)) finish_vector(op, function, where.second, sums[1], sums[1], residual, out, also);
 }
