@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from smalti.errors import SmaltiError
 from smalti.ops.native import kernels_for
 from smalti.priors.machine import Machine, NativeStepper, Unknown
 from smalti.priors.plan import CachedStepper, Plan
-from smalti.priors.sampling import Rules, SamplePlan, draw
+from smalti.priors.sampling import Rules, SamplePlan, sample_codes
 from smalti.shapes import check_shape
 
 
@@ -96,7 +97,6 @@ class Prior(nn.Module, ABC):
     def __init__(self, codebook_size: int, grid: tuple[int, int], conditions: Conditions = Conditions()):
         super().__init__()
         self.codebook_size, self.grid, self.conditions = codebook_size, (grid[0], grid[1]), conditions
-        self._packed: dict = {}  # matrices as the kernels take them
 
     @abstractmethod
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -108,7 +108,7 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def _sample(self, plan: SamplePlan) -> Tensor:
-        """Draw codes (B, h * w) as planned, in eval mode and without gradients."""
+        """Sample codes (B, h * w) as planned, in eval mode and without gradients."""
 
     @property
     def num_codes(self) -> int:
@@ -135,21 +135,20 @@ class Prior(nn.Module, ABC):
         steps: int | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Draw `num` grids of codes, (num, h, w) int64.
+        """Sample `num` grids of codes, (num, h, w) int64.
 
         Args:
             num: how many.
             condition: (num,) int64 classes or (num, length) text tokens, for a conditional prior.
             generator: of the random numbers; the same ones give the same codes.
             temperature: 0 is greedy.
-            top_k: draw from so many most likely codes only.
-            top_p: draw from the smallest set of codes with this probability only.
-            guidance: of a conditional prior, how far log p is drawn towards it (classifier-free guidance, see
-                `guided`); 1 is as learnt, 0 ignores the condition.
-            known: (h, w) or (num, h, w) codes to keep where `mask` says so.
-            mask: (h, w) bool, True where a code is known; the others are drawn. A causal prior draws each given what
-                stands before it in raster order, a masked one given all that is known.
-            steps: of a masked prior, over how many rounds the codes are drawn; a causal one draws code after code.
+            top_k: sample from the k most likely codes only.
+            top_p: sample from the smallest set of codes with this total probability (nucleus).
+            guidance: scale of classifier-free guidance, see `guided`; 1 is none, 0 ignores the condition.
+            known: (h, w) or (num, h, w) codes to keep where `mask` says so (inpainting).
+            mask: (h, w) bool, True where a code is known. A causal prior samples each of the others given what stands
+                before it in raster order, a masked one given all that is known.
+            steps: rounds of a masked prior.
             progress: show a bar.
 
         Raises:
@@ -161,7 +160,7 @@ class Prior(nn.Module, ABC):
         if guidance != 1 and not self.conditions.count:
             raise SmaltiError(f"guidance {guidance} needs a conditional prior; this one takes no condition")
         if steps is not None and self.causal:
-            raise SmaltiError(f"a causal prior draws one code a step; steps={steps} is for a masked prior (maskgit)")
+            raise SmaltiError(f"a causal prior samples one code a step; steps={steps} is for a masked prior (maskgit)")
         if steps is not None and steps < 1:
             raise SmaltiError(f"steps must be at least 1, not {steps}")
         plan = SamplePlan(
@@ -188,10 +187,6 @@ class Prior(nn.Module, ABC):
             codes = self._sample(plan)
         return codes.clone().view(num, *self.grid)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy lays out its matrices itself."""
-        return {**self.__dict__, "_packed": {}}
-
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """In eval mode, and then as it was."""
@@ -209,6 +204,9 @@ class Prior(nn.Module, ABC):
         if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
             low, high = int(codes.min()), int(codes.max())
             raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]")
+
+
+PACKED: WeakKeyDictionary[Prior, dict[Any, Any]] = WeakKeyDictionary()  # their matrices, as the kernels take them
 
 
 class CausalPrior(Prior):
@@ -256,9 +254,10 @@ class CausalPrior(Prior):
             plan = Plan(lambda codes: self._network(codes, condition), batch, self.grid)
         native = kernels_for(*self.parameters())
         try:
-            return CachedStepper(plan) if native is None else NativeStepper(Machine(native, plan, self._packed), copies)
+            machine = native and Machine(native, plan, PACKED.setdefault(self, {}))
         except Unknown:
-            return CachedStepper(plan)
+            machine = None
+        return NativeStepper(machine, copies) if machine else CachedStepper(plan)
 
     def _sample(self, plan: SamplePlan) -> Tensor:
         stepper = self._stepper(plan.copies * plan.num, plan.conditions, plan.copies)
@@ -267,8 +266,8 @@ class CausalPrior(Prior):
         codes, previous = plan.known.clone(), None
         for place in tqdm(range(self.num_codes), desc="sampling", unit="code", disable=not plan.progress, leave=False):
             logits = plan.rules(plan.answer(stepper.step(previous)))
-            drawn = draw(logits, plan.generator)  # even where a code is known: the others keep their random numbers
-            codes[:, place] = plan.known[:, place] if plan.mask[place] else drawn
+            sampled = sample_codes(logits, plan.generator)  # where a code is known too: the others keep their noise
+            codes[:, place] = plan.known[:, place] if plan.mask[place] else sampled
             previous = plan.asked(codes[:, place])
         return codes
 

@@ -111,7 +111,8 @@ class Machine:
         """A field of an operation as C takes it: where a tensor or a place lies, a number itself, 0 for nothing."""
         value = operation.get(name, 0)
         if name == "table" and operation["kind"] == PRODUCT:
-            value = operation[name] = self._pack(*operation["weight"], operation["function"] in (GATED, GLU))
+            weight, source, parts = operation["weight"]
+            value = operation[name] = self._pack(weight, source, parts, operation["function"] in (GATED, GLU))
         if isinstance(value, Place):
             return value.numbers
         return NOWHERE if OPERATION[name] is PLACE else value.data_ptr() if isinstance(value, Tensor) else value or 0

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from smalti.errors import SmaltiError
 from smalti.priors.attention import Block, GridPositions, Prefix
 from smalti.priors.base import Prior, PriorLoss, nats_of
-from smalti.priors.sampling import SamplePlan, draw, gumbel_noise
+from smalti.priors.sampling import SamplePlan, gumbel_noise, sample_codes
 
 DEFAULT_STEPS = 12
 NLL_DRAWS = 16  # sets of hidden positions per image in the estimate of the bound
@@ -131,7 +131,7 @@ class MaskGIT(Prior):
         steps = min(plan.steps or DEFAULT_STEPS, unknown)
         for step in tqdm(range(1, steps + 1), desc="sampling", unit="round", disable=not plan.progress, leave=False):
             logits = plan.answer(self._logits(plan.asked(codes), plan.asked(known), plan.conditions))
-            drawn = draw(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
+            drawn = sample_codes(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
             codes = torch.where(known, codes, drawn)
             hidden = min(int(unknown * math.cos(math.pi / 2 * step / steps) + 1e-6), unknown - step)
             known = self._keep(-nats_of(logits, codes), known, hidden, 1 - step / steps, plan.generator)

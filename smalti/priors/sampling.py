@@ -1,4 +1,4 @@
-"""Sampling rules: pure functions on logits (B, K) in nats, and the one draw that every prior uses."""
+"""Sampling rules: pure functions on logits (B, K) in nats, and the one way in which every prior samples a code."""
 
 import math
 from dataclasses import dataclass
@@ -39,12 +39,12 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How logits become a distribution to draw from: temperature, then top-k, then top-p.
+    """How logits become a distribution to sample from: temperature, then top-k, then top-p.
 
     Attributes:
         temperature: 0 is greedy.
-        top_k: draw from so many most likely codes only; None is all.
-        top_p: draw from the smallest set of codes with this probability only; None is all.
+        top_k: sample from the k most likely codes only; None is all.
+        top_p: sample from the smallest set of codes with this total probability; None is all.
 
     Raises:
         SmaltiError: a negative temperature, top_k below 1, or top_p outside (0, 1].
@@ -65,7 +65,7 @@ class Rules:
             raise SmaltiError(f"top_p must lie in (0, 1], not {self.top_p}")
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """The logits (B, K) as changed by the rules; what may not be drawn is -inf."""
+        """The logits (B, K) as changed by the rules; what may not be sampled is -inf."""
         logits = with_temperature(logits, self.temperature)
         logits = logits if self.top_k is None else keep_top_k(logits, self.top_k)
         return logits if self.top_p is None or self.top_p == 1 else keep_top_p(logits, self.top_p)
@@ -82,19 +82,7 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tenso
 
 @dataclass(frozen=True, kw_only=True)
 class SamplePlan:
-    """A checked call of `Prior.sample`.
-
-    Attributes:
-        num: B, grids to draw.
-        condition: as the prior takes it.
-        rules: temperature, top-k and top-p.
-        guidance: 1 is none.
-        generator: of the random numbers.
-        mask: (T,) bool on the CPU, True where a code is known.
-        known: (B, T) int64, the codes to keep there.
-        steps: rounds of a masked prior.
-        progress: show a bar.
-    """
+    """A checked call of `Prior.sample`: its arguments, with `mask` (T,) on the CPU and `known` (B, T) always there."""
 
     num: int
     condition: Tensor | None
@@ -130,11 +118,11 @@ class SamplePlan:
         return guided(conditional, unconditional, self.guidance)
 
 
-def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one code for each row of logits (B, K): arg max of logits plus Gumbel noise, (B,) int64.
+def sample_codes(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One code for each row of logits (B, K): arg max of logits plus Gumbel noise, (B,) int64.
 
-    The noise does not depend on the logits, so two ways to compute the same logits draw the same codes unless rounding
-    decides between two codes within about 1e-6 of each other.
+    The noise does not depend on the logits, so two ways to compute the same logits sample the same codes unless
+    rounding decides between two codes within about 1e-6 of each other.
     """
     return (logits.double() + gumbel_noise(logits, generator)).argmax(-1)
 

@@ -28,7 +28,7 @@ def make(name, channels=3):
     return LIKELIHOODS[name.split()[0]](channels=channels, **MEMBERS[name])
 
 
-def draw(likelihood, batch=4, side=5, binary=False):
+def sample_codes(likelihood, batch=4, side=5, binary=False):
     parameters = torch.randn(batch, likelihood.num_parameters, side, side) * 0.5
     images = torch.randint(0, 256, (batch, likelihood.channels, side, side)) / 255
     return parameters, (images > 0.5).float() if binary else images
@@ -41,7 +41,7 @@ def name(request):
 
 def test_nll_is_per_image_and_a_sum_over_the_image(name):
     likelihood = make(name)
-    parameters, images = draw(likelihood, binary=name == "bernoulli")
+    parameters, images = sample_codes(likelihood, binary=name == "bernoulli")
     nll = likelihood.nll(parameters, images)
     assert nll.shape == (4,)
     halves = sum(likelihood.nll(parameters[..., part], images[..., part]) for part in (slice(0, 2), slice(2, 5)))
@@ -50,14 +50,14 @@ def test_nll_is_per_image_and_a_sum_over_the_image(name):
 
 def test_repeating_the_batch_changes_nothing(name):
     likelihood = make(name)
-    parameters, images = draw(likelihood, binary=name == "bernoulli")
+    parameters, images = sample_codes(likelihood, binary=name == "bernoulli")
     twice = likelihood.nll(parameters.repeat(2, 1, 1, 1), images.repeat(2, 1, 1, 1))
     torch.testing.assert_close(likelihood.nll(parameters, images).mean(), twice.mean())
 
 
 def test_mean_is_an_image(name):
     likelihood = make(name)
-    parameters, images = draw(likelihood)
+    parameters, images = sample_codes(likelihood)
     mean = likelihood.mean(parameters * 10)
     assert mean.shape == images.shape
     assert mean.min() >= 0 and mean.max() <= 1
@@ -74,7 +74,7 @@ def test_gradient_matches_finite_differences(name):
 
 def test_autocast_changes_nothing(name):
     likelihood = make(name)
-    parameters, images = draw(likelihood, binary=name == "bernoulli")
+    parameters, images = sample_codes(likelihood, binary=name == "bernoulli")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = likelihood.nll(parameters, images)
     assert torch.equal(cast, likelihood.nll(parameters, images))
@@ -152,7 +152,7 @@ def test_logit_laplace_mean_undoes_the_squeeze():
 
 def test_bernoulli_refuses_to_count_bits_of_grey():
     likelihood = make("bernoulli")
-    parameters, images = draw(likelihood)
+    parameters, images = sample_codes(likelihood)
     with pytest.raises(SmaltiError, match="binarize"):
         likelihood.bits(parameters, images)
 

@@ -9,7 +9,7 @@ import torch
 from conftest import own_members
 from smalti.errors import SmaltiError
 from smalti.priors.family import PRIORS
-from smalti.priors.sampling import Rules, draw, keep_top_k, keep_top_p
+from smalti.priors.sampling import Rules, keep_top_k, keep_top_p, sample_codes
 
 K, GRID = 7, (4, 5)
 MEMBERS = {
@@ -128,7 +128,7 @@ def test_cached_sampling_draws_the_codes_of_naive_sampling(prior):
         generator, naive = torch.Generator().manual_seed(5), torch.zeros(4, *GRID, dtype=torch.int64)
         for row, column in itertools.product(*map(range, GRID)):  # the whole network for each position
             logits = prior.logits(naive, given)[:, row, column]
-            naive[:, row, column] = draw(Rules(**rules)(logits), generator)
+            naive[:, row, column] = sample_codes(Rules(**rules)(logits), generator)
         assert torch.equal(cached, naive)
 
 
@@ -171,7 +171,7 @@ def test_cached_guidance_is_guidance_of_whole_passes(name):
     for row, column in itertools.product(*map(range, GRID)):
         with_it = prior.logits(naive, given)[:, row, column].log_softmax(-1)
         without = prior.logits(naive, torch.full_like(given, -1))[:, row, column].log_softmax(-1)
-        naive[:, row, column] = draw(without + guidance * (with_it - without), generator)
+        naive[:, row, column] = sample_codes(without + guidance * (with_it - without), generator)
     assert torch.equal(cached, naive)
     none = prior.sample(4, given, guidance=0.0, generator=torch.Generator().manual_seed(6))
     empty = prior.sample(4, torch.full_like(given, -1), generator=torch.Generator().manual_seed(6))
@@ -369,7 +369,7 @@ def test_top_p_keeps_the_smallest_sufficient_set():
 
 def test_draws_follow_the_probabilities():
     logits = torch.tensor([[0.2, 0.3, 0.5]]).log().expand(50_000, -1)
-    share = torch.bincount(draw(logits, torch.Generator().manual_seed(0)), minlength=3) / 50_000
+    share = torch.bincount(sample_codes(logits, torch.Generator().manual_seed(0)), minlength=3) / 50_000
     assert (share - torch.tensor([0.2, 0.3, 0.5])).abs().max() < 0.01
 
 
