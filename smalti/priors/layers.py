@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
-from smalti.priors.plan import Above, Attend, ByImage, ByPosition, Left, Previous, Value, heads_of, merged
+from smalti.priors.plan import Attend, ByImage, ByPosition, Look, Previous, Value, heads_of, merged
 
 Features = Any  # a Tensor or, while a network is recorded, a Value
 
@@ -42,52 +42,34 @@ class Pointwise(nn.Conv2d):
         return F.linear(input, self.weight.flatten(1), self.bias)
 
 
-class ConvAbove(nn.Conv2d):
-    """A convolution over the rows above a position, all columns, and its own row unless `strict`.
+class StackConv2d(nn.Conv2d):
+    """A convolution of one of the two stacks of a gated PixelCNN: upwards over rows, or over the columns to the left.
 
-    Its own row is complete when all that it is made of lies in the rows above.
+    Upwards it sees all columns of the rows above a position and, unless `strict`, of its own row, which must then be made
+    of what lies above. To the left it sees its own row before the position and, unless `strict`, the position.
 
     Args:
-        in_channels: of the features.
+        in_channels: of the features (B, h, w, in_channels).
         out_channels: of the result.
-        kernel: size of the whole window, odd; only its upper half is kept.
-        strict: leave the own row out.
+        kernel: size of the whole window, odd; the upper or left half of it is kept.
+        upwards: over rows.
+        strict: leave the own row, or the position itself, out.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, strict: bool):
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, upwards: bool, strict: bool):
         check_kernel(kernel)
-        self.reach, self.strict = kernel // 2, strict
-        super().__init__(in_channels, out_channels, (self.reach + (0 if strict else 1), kernel))
+        self.reach, self.upwards, self.own = kernel // 2, upwards, not (upwards and strict)
+        self.taps = self.reach + (0 if strict else 1)
+        super().__init__(in_channels, out_channels, (self.taps, kernel) if upwards else (1, self.taps))
 
     def forward(self, input: Features) -> Features:
         """(B, h, w, in_channels) to (B, h, w, out_channels)."""
         if isinstance(input, Value):
-            return input.plan.note(Above(self.weight, self.bias, not self.strict), (input,), {}, by_row=True)
-        rows = F.pad(input, (0, 0, self.reach, self.reach, self.reach, 0))
-        return convolve(rows[:, : input.shape[1] + self.kernel_size[0] - 1], self.weight, self.bias)
-
-
-class ConvLeft(nn.Conv2d):
-    """A convolution over the columns left of a position in its row, and the position itself unless `strict`.
-
-    Args:
-        in_channels: of the features.
-        out_channels: of the result.
-        kernel: size of the whole window, odd; only its left half is kept.
-        strict: leave the position itself out.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, strict: bool):
-        check_kernel(kernel)
-        self.reach = kernel // 2
-        super().__init__(in_channels, out_channels, (1, self.reach + (0 if strict else 1)))
-
-    def forward(self, input: Features) -> Features:
-        """(B, h, w, in_channels) to (B, h, w, out_channels)."""
-        if isinstance(input, Value):
-            return input.plan.note(Left(self.weight[:, :, 0], self.bias, self.reach), (input,), {})
-        columns = F.pad(input, (0, 0, self.reach, 0))[:, :, : input.shape[2] + self.kernel_size[1] - 1]
-        return convolve(columns, self.weight, self.bias)
+            return input.plan.note(Look(self.weight, self.bias, self.reach, self.own), (input,), {}, self.upwards)
+        beside = self.reach if self.upwards else 0
+        padded = F.pad(input, (0, 0, self.reach, beside, beside, 0))
+        height, width = (size + self.taps - 1 for size in input.shape[1:3])
+        return convolve(padded[:, :height] if self.upwards else padded[:, :, :width], self.weight, self.bias)
 
 
 class CausalConv2d(nn.Module):
@@ -126,9 +108,10 @@ class CausalConv2d(nn.Module):
         """All positions at once, or recorded as what lies above and what lies to the left."""
         weight, bias = self.conv.weight, self.conv.bias
         if isinstance(features, Value):
-            above = features.plan.note(Above(weight[:, :, :-1], bias, False), (features,), {}, by_row=True)
-            left = Left(weight[:, :, -1, : self.left_taps], None, self.reach)
-            return features.plan.note(left, (features,), {}) + above
+            above = Look(weight[:, :, :-1], bias, self.reach, False)
+            left = Look(weight[:, :, -1:, : self.left_taps], None, self.reach, True)
+            note = features.plan.note
+            return note(left, (features,), {}) + note(above, (features,), {}, by_row=True)
         return convolve(F.pad(features, (0, 0, self.reach, self.reach, self.reach, 0)), weight * self.mask, bias)
 
 

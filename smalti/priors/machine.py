@@ -16,7 +16,7 @@ from tqdm import tqdm
 from smalti.errors import SmaltiError
 from smalti.ops.native import Kernels
 from smalti.priors.layers import gate
-from smalti.priors.plan import Above, Attend, ByImage, ByPosition, Embed, Left, Plan, Previous, Value, Window, values_in
+from smalti.priors.plan import Attend, ByImage, ByPosition, Embed, Look, Plan, Previous, Value, Window, values_in
 from smalti.priors.sampling import SamplePlan, gumbel_noise
 
 PRODUCT, ACTIVATE, NORM, ATTEND, SHIFT = range(5)  # as in raster.h, all of this
@@ -145,12 +145,12 @@ class Machine:
         return (channels // 2, channels // 2) if value in self.halved else (channels,)
 
     def _pack(self, weight: Tensor, source: tuple[int, ...], parts: tuple[int, ...], halves: bool) -> Tensor:
-        """A weight (out, in[, ...taps]) in panels; as it was packed before, unless it changed since."""
+        """A weight (out, in, rows, columns) in panels; as it was packed before, unless it changed since."""
         name = (weight.data_ptr(), weight.shape, weight.stride(), source, parts, halves, self.native.variant)
         _, version, panels = self.packed.get(name, (None, None, None))
         if panels is None or version != weight._version:
-            matrix = weight.detach().permute(0, *range(2, weight.ndim), 1)
-            matrix = _fill(_fill(matrix, matrix.ndim - 1, source).flatten(1), 0, parts)
+            matrix = weight.detach().permute(0, 2, 3, 1)
+            matrix = _fill(_fill(matrix, 3, source).flatten(1), 0, parts)
             if halves:  # a gate wants a vector of each half side by side
                 matrix = matrix.view(2, -1, self.native.panel // 2, matrix.shape[1]).transpose(0, 1).flatten(0, 2)
             panels = torch.empty(-(-len(matrix) // self.native.panel), matrix.shape[1], self.native.panel)
@@ -199,29 +199,25 @@ class Machine:
         return Place(memory, parts, size) if by_image else Place(memory, parts, 0, self.plan.grid[1] * size, size)
 
     def _linear(self, value: Value, source: Value, weight: Tensor, bias: Tensor | None = None) -> Place:
-        return self._multiply(value, self.at[source], weight, bias, 1)
+        return self._multiply(value, self.at[source], weight[:, :, None, None], bias, 0)
 
-    def _left(self, value: Value, source: Value) -> Place:
-        weight, bias, reach = value.function
-        return self._multiply(value, self._in_window(source, -1, reach), weight, bias, weight.shape[2])
+    def _look(self, value: Value, source: Value) -> Place:
+        weight, bias, reach, own = value.function
+        place = self._in_window(source, -weight.shape[2] - (not own), reach)
+        return self._multiply(value, place, weight, bias, place.image // self.plan.windows[source].rows)
 
-    def _above(self, value: Value, source: Value) -> Place:
-        (weight, bias, own), rows = value.function, self.plan.windows[source].rows
-        place = self._in_window(source, -weight.shape[2] - (not own), weight.shape[3] // 2)
-        row = {"segments": weight.shape[2], "step": place.image // rows}
-        return self._multiply(value, place, weight, bias, weight.shape[3], **row)
-
-    def _multiply(
-        self, value: Value, source: Place, weight: Tensor, bias: Tensor | None, taps: int, **fields: Any
-    ) -> Place:
+    def _multiply(self, value: Value, source: Place, weight: Tensor, bias: Tensor | None, step: int) -> Place:
+        """A product with a weight (out, in, rows, columns), the rows `step` floats apart."""
         parts = self._parts(value, len(weight))
-        fields = {"segments": 1, **fields, "bias": None if bias is None else _fill(bias.detach(), 0, parts)}
-        weights = weight, source.parts, parts
-        return self._add(PRODUCT, value, parts, **fields, **{"in": source}, depth=taps * _size(source), weight=weights)
+        return self._add(
+            PRODUCT, value, parts, **{"in": source}, weight=(weight, source.parts, parts), step=step,
+            bias=None if bias is None else _fill(bias, 0, parts),
+            segments=weight.shape[2], depth=weight.shape[3] * _size(source),
+        )  # fmt: skip
 
     def _norm(self, value: Value, source: Value, shape: Any) -> Place:
         place, options = self.at[source], value.options
-        weight, bias = (_fill(options[name].detach(), 0, place.parts) for name in ("weight", "bias"))
+        weight, bias = (_fill(options[name], 0, place.parts) for name in ("weight", "bias"))
         more = {"in": place, "table": weight, "bias": bias, "depth": sum(place.parts), "epsilon": options["eps"]}
         return self._add(NORM, value, place.parts, **more)
 
@@ -286,7 +282,7 @@ class Machine:
 
 MAKERS: dict[Any, Callable[..., Place]] = {
     Embed: Machine._embed, Previous: Machine._previous, ByPosition: Machine._constant, ByImage: Machine._constant,
-    F.linear: Machine._linear, Left: Machine._left, Above: Machine._above, Attend: Machine._attend,
+    F.linear: Machine._linear, Look: Machine._look, Attend: Machine._attend,
     F.layer_norm: Machine._norm, torch.add: Machine._sum, torch.cat: Machine._join,
     **dict.fromkeys(FUNCTIONS, Machine._activate),
 }  # fmt: skip

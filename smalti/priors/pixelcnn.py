@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions
-from smalti.priors.layers import ChannelDropout, ConvAbove, ConvLeft, Features, Pointwise, by_image, gate
+from smalti.priors.layers import ChannelDropout, Features, Pointwise, StackConv2d, by_image, gate
 
 
 class PixelCNN(CausalPrior):
@@ -67,8 +67,8 @@ class _GatedLayer(nn.Module):
     def __init__(self, channels: int, kernel: int, *, strict: bool, dropout: float, num_conditions: int):
         super().__init__()
         self.strict = strict
-        self.vertical = ConvAbove(channels, 2 * channels, kernel, strict=strict)
-        self.horizontal = ConvLeft(channels, 2 * channels, kernel, strict=strict)
+        self.vertical = StackConv2d(channels, 2 * channels, kernel, upwards=True, strict=strict)
+        self.horizontal = StackConv2d(channels, 2 * channels, kernel, upwards=False, strict=strict)
         self.link, self.mix = Pointwise(2 * channels, 2 * channels), Pointwise(channels, channels)
         self.condition = ClassEmbedding(num_conditions, 2 * channels) if num_conditions else None
         self.drop = ChannelDropout(dropout)

@@ -94,20 +94,16 @@ class ByImage(NamedTuple):
     table: Tensor
 
 
-class Above(NamedTuple):
-    """A convolution over the last rows, the current one among them if `own`: weight (out, in, rows, columns)."""
+class Look(NamedTuple):
+    """A convolution over a value's last rows, the current one the last of them if `own`.
 
-    weight: Tensor
-    bias: Tensor | None
-    own: bool
-
-
-class Left(NamedTuple):
-    """A product with the columns from `reach` to the left on: weight (out, in, taps)."""
+    Its weight is (out, in, rows, columns); the columns begin `reach` to the left.
+    """
 
     weight: Tensor
     bias: Tensor | None
     reach: int
+    own: bool
 
 
 class Attend(NamedTuple):
@@ -155,7 +151,7 @@ class Plan:
                 for argument in values_in(value.arguments):
                     argument.uses -= 1
         for value in self.values:
-            if isinstance(value.function, Above | Left):
+            if isinstance(value.function, Look):
                 self._look_back(value.arguments[0], value.function)
 
     def note(self, function: Any, arguments: tuple, options: Mapping[str, Any], by_row: bool = False) -> Value:
@@ -165,12 +161,11 @@ class Plan:
         self.values.append(Value(self, function, arguments, options, by_row))
         return self.values[-1]
 
-    def _look_back(self, source: Value, looking: Above | Left) -> None:
+    def _look_back(self, source: Value, look: Look) -> None:
         """Widen the window of a value to what looks at it."""
-        rows = looking.weight.shape[2] + (not looking.own) if isinstance(looking, Above) else 1
-        reach = looking.weight.shape[3] // 2 if isinstance(looking, Above) else looking.reach
         old = self.windows.get(source, Window(0, 0, 0))
-        self.windows[source] = Window(max(rows, old.rows), max(reach, old.reach), looking.weight.shape[1])
+        rows, channels = look.weight.shape[2] + (not look.own), look.weight.shape[1]
+        self.windows[source] = Window(max(rows, old.rows), max(look.reach, old.reach), channels)
 
     def prefill(self) -> dict[Value, tuple[Tensor, Tensor]]:
         """The keys and values (B, heads, P, width) of the prefix, for each attention."""
@@ -261,17 +256,14 @@ class CachedStepper:
                 return table.view(*grid, -1)[self.place // grid[1]].expand(self.plan.batch, -1, -1)
             case ByImage(table):
                 return table[:, None].expand(-1, grid[1], -1)
-            case Above(weight, bias, own):
+            case Look(weight, bias, reach, own):
                 (source,) = value.arguments
-                window, spare = self._window(source, weight), self.plan.windows[source].reach - weight.shape[3] // 2
-                rows = window[:, window.shape[1] - weight.shape[2] - (not own) :][:, : weight.shape[2]]
-                rows = rows[:, :, spare : rows.shape[2] - spare]
-                return F.conv2d(rows.permute(0, 3, 1, 2), weight, bias)[:, :, 0].transpose(1, 2)
-            case Left(weight, bias, reach):
-                (source,) = value.arguments
-                start = column + self.plan.windows[source].reach - reach
-                taps = self._window(source, weight)[:, -1, start : start + weight.shape[2]]
-                return F.linear(taps.flatten(1), weight.transpose(1, 2).flatten(1), bias)
+                window, (height, width) = self._window(source, weight), weight.shape[2:]
+                first, start = window.shape[1] - height - (not own), self.plan.windows[source].reach - reach
+                start, count = (start, grid[1] + 2 * reach) if value.by_row else (start + column, width)
+                rows = window[:, first : first + height, start : start + count]
+                found = F.conv2d(rows.permute(0, 3, 1, 2), weight, bias)[:, :, 0].transpose(1, 2)
+                return found if value.by_row else found[:, 0]
             case _:
                 known = {one: self._at(one, value, column) for one in values_in(value.arguments)}
                 arguments = with_values(value.arguments, known)
