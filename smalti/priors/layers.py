@@ -39,14 +39,16 @@ class Pointwise(nn.Conv2d):
 
     def forward(self, input: Features) -> Features:
         """(..., in_channels) to (..., out_channels)."""
-        return F.linear(input, self.weight.flatten(1), self.bias)
+        if isinstance(input, Value):
+            return F.linear(input, self.weight.flatten(1), self.bias)
+        return convolve(input, self.weight, self.bias)
 
 
 class StackConv2d(nn.Conv2d):
     """A convolution of one of the two stacks of a gated PixelCNN: upwards over rows, or over the columns to the left.
 
-    Upwards it sees all columns of the rows above a position and, unless `strict`, of its own row, which must then be made
-    of what lies above. To the left it sees its own row before the position and, unless `strict`, the position.
+    Upwards it sees all columns of the rows above a position and, unless `strict`, of its own row, which must then be
+    made of what lies above. To the left it sees its own row before the position and, unless `strict`, the position.
 
     Args:
         in_channels: of the features (B, h, w, in_channels).
