@@ -303,7 +303,10 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "codec": codec,
     "process": process,
     "imports": imports,
-    **{name: benchmark(name) for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "data_loading")},
+    **{
+        name: benchmark(name)
+        for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading")
+    },
 }
 
 
