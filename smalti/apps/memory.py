@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def reset_peak() -> bool:
-    """Start measuring the peak anew; False where that cannot be done."""
+    """Start measuring the peak again; False where that cannot be done."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

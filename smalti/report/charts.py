@@ -15,16 +15,16 @@ Curve = Sequence[tuple[float, float]]
 
 
 def figure(draw: Callable[[Any], None], width: float = 7.2, height: float = 2.6) -> str:
-    """An SVG drawn by `draw(axes)`, sizes in inches.
+    """One of `panels`."""
+    return panels([draw], width, height)
+
+
+def panels(draws: Sequence[Callable[[Any], None]], width: float, height: float) -> str:
+    """An SVG of charts side by side, each drawn by a `draw(axes)`; sizes in inches.
 
     Raises:
         SmaltiError: matplotlib is not installed.
     """
-    return panels([draw], width, height)
-
-
-def panels(draws: Sequence[Callable[[Any], None]], width: float = 7.2, height: float = 2.6) -> str:
-    """Several figures side by side."""
     try:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -74,13 +74,8 @@ def curves(
     def draw(axes: Any) -> None:
         for colour, (name, curve) in zip(COLOURS * 9, named.items(), strict=False):
             if curve:
-                style = {
-                    "color": colour,
-                    "linewidth": 1.5,
-                    "marker": "o" if len(curve) < FEW else None,
-                    "markersize": 4,
-                }
-                axes.plot(*zip(*curve, strict=True), label=name, **style)
+                marker = "o" if len(curve) < FEW else None
+                axes.plot(*zip(*curve, strict=True), label=name, color=colour, marker=marker, markersize=4)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_xscale("log" if log_x else "linear")
