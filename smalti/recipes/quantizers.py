@@ -41,7 +41,6 @@ def fsq(common: Common, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
     """Finite scalar quantization: every channel is rounded to a few levels; there is no codebook to collapse.
 
     Args:
-        common: networks, data, learning.
         levels: of each channel; their product is K.
     """
     return common.experiment({"kind": "fsq", "levels": tuple(levels)})
@@ -85,8 +84,6 @@ def rvq(common: Common, codes: Codebooks = Codebooks(num_codebooks=4), *, drop: 
     """Residual VQ: several codes at each position, each for what the ones before it left over; a quality dial.
 
     Args:
-        common: networks, data, learning.
-        codes: the codebooks.
         drop: the share of training images that get only the first few codes; 0.5 by default.
     """
     several = effective(codes.num_codebooks > 1, "with one codebook", drop=(drop, 0.5))
