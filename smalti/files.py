@@ -38,9 +38,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        raise SmaltiError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
-        ) from error
+        what = f"cannot write {path}: {error.strerror or error}"
+        raise SmaltiError(f"{what}; free some space or choose another place") from error
     finally:
         temporary.unlink(missing_ok=True)
 
