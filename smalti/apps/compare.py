@@ -10,7 +10,7 @@ from typing import Any
 
 from smalti.apps.code import find_recipe
 from smalti.apps.evaluate import evaluate
-from smalti.apps.memory import peak_bytes, reset_peak
+from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.apps.output import say
 from smalti.apps.train import train
 from smalti.configs import effective
@@ -141,12 +141,12 @@ def _experiment(name: str, recipe: Callable[..., Any], bits: int, options: dict[
 
 
 def _train(experiment: Experiment, run: Path) -> int | None:
-    """Train or go on; returns the peak of memory of the whole training, kept beside it, if it can be measured."""
+    """Train or go on; returns the peak of memory of the whole training, kept in its folder, if it can be measured."""
     kept = run / "cost.json"
     measurable = not (run / "metrics.jsonl").exists() and reset_peak()
     train(experiment, run)
     if measurable:
-        write_json(kept, {"peak_bytes": peak_bytes()})
+        write_json(kept, {"peak_bytes": memory_bytes("VmHWM")})
     return read_json(kept)["peak_bytes"] if kept.exists() else None
 
 

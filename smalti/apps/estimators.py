@@ -60,17 +60,17 @@ def estimators(
     images = some_images(data, "test", model.config.preprocessing, num_images)
     results = study(model, images, draws=draws, seed=seed, progress=True)
 
-    draw = []
+    plots = []
     for field, log in (("bias", True), ("deviation", True), ("cosine", False)):
         lines: dict[str, list[tuple[float, float]]] = {}
         for one in results:
             lines.setdefault(one.estimator, []).append((one.temperature, getattr(one, field)))
-        draw.append(curves(lines, "temperature", field, log_x=True, log_y=log, legend=field == "bias"))
+        plots.append(curves(lines, "temperature", field, log_x=True, log_y=log, legend=field == "bias"))
     header = ["estimator", "temperature", "bias", "deviation", "cosine of the mean", "cosine of one sample"]
     rows = [[one.estimator, f"{one.temperature:g}", *(f"{value:.3f}" for value in one[2:])] for one in results]
     body = (
         f"<h1>Gradient estimators</h1><p>{html.escape(EXPLANATION)}</p><p>{html.escape(run)}, {num_images} images, "
-        f"{draws} samples each.</p>{panels(draw, 12.0, 3.6)}<h2>All numbers</h2>{html.table(header, rows)}"
+        f"{draws} samples each.</p>{panels(plots, 12.0, 3.6)}<h2>All numbers</h2>{html.table(header, rows)}"
     )
     page, values = Path(out) / "estimators.html", Path(out) / "estimators.json"
     write_json(values, {"run": run, "data": data, "num_images": num_images, "draws": draws,

@@ -19,7 +19,7 @@ IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
 class ImageFiles:
     """The images among files and folders, a few at a time.
 
-    A file that is named must be readable; in a folder bad files are skipped and counted in `bad`.
+    A file that is named must be readable; bad ones in a folder are skipped, and `bad` says why.
 
     Args:
         names: files and folders.

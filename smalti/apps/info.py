@@ -12,7 +12,7 @@ from smalti.files import CONFIG, read_json
 
 
 def info(target: str) -> dict[str, Any]:
-    """Say what a run, a compressed file, a file of codes or a data set is.
+    """Describe a run, a compressed file, a file of codes or a data set.
 
     Args:
         target: the folder of a model, a .smalti file, an npz file of codes, or what --data takes.

@@ -148,10 +148,10 @@ def _reconstructions(systems: Sequence[System], images: Tensor) -> str:
 
 def _charts(systems: Sequence[System]) -> str:
     points = {system.name: system.points for system in systems}  # all of them: a system has one colour everywhere
-    draws = [curves(points, "bits per pixel", "PSNR, dB")]
+    plots = [curves(points, "bits per pixel", "PSNR, dB")]
     for name, label in (("distortion_nats", "distortion in training, nats"), ("usage", "usage in training")):
-        draws.append(curves({system.name: curve_of(system.records, name) for system in systems}, "step", label))
-    return panels(draws, 12.0, 3.4)
+        plots.append(curves({system.name: curve_of(system.records, name) for system in systems}, "step", label))
+    return panels(plots, 12.0, 3.4)
 
 
 def _usage(systems: Sequence[System]) -> str:

@@ -70,7 +70,7 @@ def write_page(
 def _body(shown: Mapping[str, str], counts: Tensor, evaluation: Mapping[str, Any], samples: str) -> str:
     metrics, used = evaluation["metrics"], int((counts > 0).sum())
     numbers = html.table([], [(name, format_number(value)) for name, value in metrics.items()])
-    return f"""<h1>What the tokenizer learnt</h1>
+    return f"""<h1>What the tokenizer learned</h1>
 <p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none
 of them seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>
 <h2>Reconstructions</h2>
@@ -100,8 +100,8 @@ def _samples(samples: Sequence[CaptionSamples], prior: Mapping[str, Any]) -> str
         figures = [html.captioned_picture(grid(images, len(images), 2), caption) for images, caption in shown]
         parts.append(f"<p>{group.title}:</p>\n{html.row(figures)}")
     return f"""<h2>Text to image</h2>
-<p>A transformer has learnt which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out images,
-against {metrics["histogram_bits_per_code"]:.2f} for a histogram at each position and a fixed length of
+<p>A transformer has learned which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out
+images, against {metrics["histogram_bits_per_code"]:.2f} for a histogram at each position and a fixed length of
 {metrics["uniform_bits_per_code"]:.2f}. {samples[0].images.shape[1]} samples of each caption.</p>
 {"".join(parts)}
 """
