@@ -16,7 +16,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a 
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when the block ends well, delete it otherwise.
+    """Give a temporary name next to `path`; rename it to `path` when the block ends well, delete it otherwise.
 
     Raises:
         SmaltiError: the folder cannot be written to, or the disk is full; `path` is then as it was.

@@ -28,7 +28,8 @@ set_parsing_settings(parse_optionals_as_positionals=False)
 
 def entry() -> None:
     """The console script."""
-    process.prepare()
+    process.wait_less()
+    process.keep_freed_memory()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -107,7 +108,7 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     recipe = arguments["recipe"] if name == "train" else ""
     arguments = arguments[recipe] if recipe else arguments
     as_json, code, _ = arguments.pop("json"), arguments.pop("code"), arguments.pop("config", None)
-    for path in (path for paths in code for path in paths.split(",")):
+    for path in filter(None, ",".join(code).split(",")):
         run_code(path)
     if recipe:
         function, out = recipes[recipe], arguments.pop("out")

@@ -42,7 +42,7 @@ def compare(
     Args:
         data: emoji, a folder of images or of idx files, or *.parquet.
         out: the folder for report.html, comparison.json and the runs.
-        systems: recipes of autoencoders, separated by commas; also path/to/file.py:function.
+        systems: recipes of autoencoders (see `smalti train --help`) or path/to/file.py:function, with commas.
         codebook_size: K of the discrete ones, a power of two, 512 by default; each gets the form that spends its bits
             at a position.
         image_size: height and width, pixels.

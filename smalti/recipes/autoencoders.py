@@ -24,7 +24,7 @@ Choice = tuple[float | None, float]  # what was given, or None; and the default
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """Residual networks; those of DALL-E are width 256, stride 8, depth 2 and what is said below.
+    """Residual networks; those of DALL-E are width 256, stride 8, depth 2 and the values named below.
 
     Attributes:
         stride: pixels per code in both directions, a power of two.

@@ -26,7 +26,7 @@ class Captions:
 
     Attributes:
         text: languages of the captions to condition on, with commas between ("en" or "en,de,fr"); empty is no text.
-        text_vocabulary: most text tokens, a byte-level BPE trained on the captions; 1024 by default.
+        text_vocabulary: size of the byte-level BPE that is trained on the captions, at most; 1024 by default.
         text_length: tokens of a caption at most; 24 by default.
     """
 
@@ -112,7 +112,7 @@ def pixelcnn(codes: Codes, *, channels: int = 96, layers: int = 8, dropout: floa
     Args:
         channels: of the features.
         layers: gated layers after the first.
-        dropout: of whole channels behind the gates.
+        dropout: of whole channels after the gates.
     """
     return codes.experiment({"kind": "pixelcnn", "channels": channels, "layers": layers, "dropout": dropout})
 

@@ -21,7 +21,7 @@ class Signs:
         bits: of a code.
         softness: temperature of the soft assignment in the entropies.
         commitment_weight: of the term that keeps features near their code.
-        entropy_weight: of the entropies: sure codes, all of them used.
+        entropy_weight: of the entropies: low for each feature, high for the batch, so that all codes are used.
     """
 
     bits: int = 9
@@ -81,7 +81,7 @@ class Codebooks:
 
 @recipe()
 def rvq(common: Common, codes: Codebooks = Codebooks(num_codebooks=4), *, drop: float | None = None) -> Experiment:
-    """Residual VQ: several codes at each position, each for what the ones before it left over; a quality dial.
+    """Residual VQ: several codes at each position, each of the residual of those before it; a prefix decodes too.
 
     Args:
         drop: the share of training images that get only the first few codes; 0.5 by default.
