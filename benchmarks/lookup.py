@@ -17,7 +17,7 @@ import torch
 from common import compare, save
 from torch import Tensor
 
-from smalti.apps.memory import peak_bytes, reset_peak, resident_bytes
+from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.models.bottlenecks import VectorQuantizer
 from smalti.ops.nearest import nearest_code, nearest_code_reference
 
@@ -167,10 +167,10 @@ def steps(codebook: Tensor) -> dict[str, Callable[[Tensor], None]]:
 
 def extra_bytes(work: Callable[[], object]) -> int:
     """By how much a call raises the process's peak of memory."""
-    before = resident_bytes()
+    before = memory_bytes("VmRSS")
     reset_peak()
     work()
-    return max(0, peak_bytes() - before)
+    return max(0, memory_bytes("VmHWM") - before)
 
 
 def one_step(count: int, dim: int, size: int, rounds: int) -> dict:

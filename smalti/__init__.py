@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_VERBS = ("compare", "compress", "decode", "decompress", "demo", "encode", "estimators", "evaluate", "info",
-          "reconstruct", "sample", "train")  # fmt: skip
+VERBS = ("demo", "train", "evaluate", "compare", "estimators", "reconstruct", "encode", "decode", "sample",
+         "compress", "decompress", "info")  # fmt: skip
 _BOTTLENECKS = ("FSQ", "BinaryQuantizer", "Categorical", "Gaussian", "Identity", "ProductQuantizer",
                 "ResidualQuantizer", "VectorQuantizer")  # fmt: skip
 _HOMES = {
-    **{name: f"smalti.apps.{name}" for name in _VERBS},
+    **{name: f"smalti.apps.{name}" for name in VERBS},
     **dict.fromkeys(_BOTTLENECKS, "smalti.models.bottlenecks"),
     "Autoencoder": "smalti.models.autoencoder",
     "AutoencoderConfig": "smalti.models.config",

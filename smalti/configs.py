@@ -67,19 +67,11 @@ def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
     Raises:
         SmaltiError: not a mapping, an unknown key, or a required key that is missing; the message begins with `where`.
     """
-    name_of_kind = getattr(kind, "__name__", str(kind))
     if not isinstance(values, Mapping):
-        raise SmaltiError(f"{where}: expected an object with the keys of {name_of_kind}, got {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+        raise SmaltiError(f"{where}: expected an object with the keys of {kind.__name__}, got {values!r}")
     hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in fields:
-            raise SmaltiError(f"{where}: unknown key {key!r}; {nearest(key, fields)}")
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise SmaltiError(f"{where}: the key {name!r} is missing")
-    return kind(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    known = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items() if key in hints}
+    return construct(kind, {**values, **known}, where)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -124,10 +116,8 @@ class Family(UserDict[str, type[T]]):
         super().__setitem__(name, member)
 
     def __missing__(self, name: str) -> type[T]:
-        raise SmaltiError(
-            f"{self.what}: unknown kind {name!r}; {nearest(name, self)}; "
-            "if it is your own, name the file that defines it: --code FILE"
-        )
+        own = "if it is your own, name the file that defines it: --code FILE"
+        raise SmaltiError(f"{self.what}: unknown kind {name!r}; {nearest(name, self)}; {own}")
 
     def build(self, spec: Spec, **more: Any) -> T:
         """Construct the member that `spec["kind"]` names, with the rest of `spec` and `more` as keywords.

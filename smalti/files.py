@@ -16,7 +16,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a 
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when the block ends well, delete it otherwise.
+    """Give a temporary name next to `path`; rename it to `path` when the block ends well, delete it otherwise.
 
     Raises:
         SmaltiError: the folder cannot be written to, or the disk is full; `path` is then as it was.
@@ -38,9 +38,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        raise SmaltiError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
-        ) from error
+        what = f"cannot write {path}: {error.strerror or error}"
+        raise SmaltiError(f"{what}; free some space or choose another place") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Numbers that change while a model is trained: pure functions of the step, as frozen values that fit into a config."""
+"""Numbers that change during training: pure functions of the step, as frozen values that fit into a config."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Schedule:
             logarithm; both ends positive).
         start: the value at the first step.
         end: the value when the portion is over.
-        portion: the part of the run's steps that the way takes, in (0, 1].
+        portion: the part of the run's steps over which it changes, in (0, 1].
         warmup: steps over which the whole is multiplied by a line from 0 to 1.
 
     Example:

@@ -100,6 +100,6 @@ def test_every_command_of_the_pages_is_understood(line, monkeypatch):
     name, function, arguments, _ = cli._parse(argv)
     assert name == argv[0]
     if name == "train" and "--tokenizer" not in argv:  # a prior's recipe looks at its tokenizer
-        monkeypatch.setattr(cli, "train", lambda experiment, *_, **__: built.append(experiment))
+        monkeypatch.setitem(cli.VERBS, "train", lambda experiment, *_, **__: built.append(experiment))
         function(**arguments)
         assert built[0].recipe == argv[1]

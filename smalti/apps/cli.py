@@ -13,38 +13,14 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 import smalti
 from smalti.apps import process
 from smalti.apps.code import find_recipe, run_code
-from smalti.apps.compare import compare
-from smalti.apps.compress import compress
-from smalti.apps.decode import decode
-from smalti.apps.decompress import decompress
-from smalti.apps.demo import demo
-from smalti.apps.encode import encode
-from smalti.apps.estimators import estimators
-from smalti.apps.evaluate import evaluate
-from smalti.apps.info import info
 from smalti.apps.output import as_text
-from smalti.apps.reconstruct import reconstruct
-from smalti.apps.sample import sample
-from smalti.apps.train import train
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
 from smalti.recipes.flat import help_texts
 from smalti.training.settings import RunSettings
 
-VERBS: dict[str, Callable[..., Any]] = {
-    "demo": demo,
-    "evaluate": evaluate,
-    "compare": compare,
-    "estimators": estimators,
-    "reconstruct": reconstruct,
-    "encode": encode,
-    "decode": decode,
-    "sample": sample,
-    "compress": compress,
-    "decompress": decompress,
-    "info": info,
-}
+VERBS: dict[str, Callable[..., Any]] = {name: getattr(smalti, name) for name in smalti.VERBS}
 INTERRUPTED = 130
 
 set_parsing_settings(parse_optionals_as_positionals=False)
@@ -52,7 +28,8 @@ set_parsing_settings(parse_optionals_as_positionals=False)
 
 def entry() -> None:
     """The console script."""
-    process.prepare()
+    process.wait_less()
+    process.keep_freed_memory()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -87,9 +64,8 @@ def _run(argv: list[str]) -> int:
         _complain(str(error))
         return 1
     except OSError as error:
-        _complain(
-            f"{error.filename or 'file'}: {error.strerror or error}; check the path, its permissions and the free space"
-        )
+        what = f"{error.filename or 'file'}: {error.strerror or error}"
+        _complain(f"{what}; check the path, its permissions and the free space")
         return 1
 
 
@@ -107,21 +83,19 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     parser = ArgumentParser(prog="smalti", description="Images to discrete codes and back.", version=smalti.__version__)
     commands = parser.add_subcommands(dest="verb", metavar="VERB")
     verb = next((word for word in argv if not word.startswith("-")), None)
-    for name, function in VERBS.items():
-        child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
-        if name == verb:
-            _add_verb(child, function)
-            _add_common(child)
-        commands.add_subcommand(name, child, help=_first_line(function))
-    training = ArgumentParser(prog="smalti train", description=_first_line(train))
-    commands.add_subcommand("train", training, help=_first_line(train))
-    chosen = argv[1] if argv[:1] == ["train"] and len(argv) > 1 else ""
-    recipes = RECIPES
+    recipes, chosen = RECIPES, argv[1] if argv[:1] == ["train"] and len(argv) > 1 else ""
     if ".py:" in chosen:  # known by the function's name from here on: a dot would mean something to the parser
         chosen, function = find_recipe(chosen)
         recipes = {**RECIPES, chosen: function}
         argv = ["train", chosen, *argv[2:]]
-    _add_recipes(training, recipes, chosen)
+    for name, function in VERBS.items():
+        child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
+        commands.add_subcommand(name, child, help=_first_line(function))
+        if name == verb == "train":
+            _add_recipes(child, recipes, chosen)
+        elif name == verb:
+            _add_verb(child, function)
+            _add_common(child)
     if verb is not None and verb not in commands.choices:
         parser.error(f"unknown verb {verb!r}; {nearest(verb, commands.choices)}")
 
@@ -134,12 +108,12 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     recipe = arguments["recipe"] if name == "train" else ""
     arguments = arguments[recipe] if recipe else arguments
     as_json, code, _ = arguments.pop("json"), arguments.pop("code"), arguments.pop("config", None)
-    for path in (path for paths in code for path in paths.split(",")):
+    for path in filter(None, ",".join(code).split(",")):
         run_code(path)
     if recipe:
         function, out = recipes[recipe], arguments.pop("out")
         settings = {key: arguments.pop(key) for key in _settings_of(function)}
-        return name, lambda: train(function(**arguments), out, **settings), {}, as_json
+        return name, lambda: VERBS[name](function(**arguments), out, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
 
 
@@ -178,7 +152,7 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
 
 
 def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The settings of a run that a recipe or a verb has no parameter for, with what they are unless they are given."""
+    """The settings of a run that a recipe or a verb has no parameter for, with their defaults."""
     own, run = inspect.signature(function).parameters, getattr(function, "run", None)
     return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in own}
 

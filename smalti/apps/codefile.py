@@ -51,29 +51,29 @@ def read_codes(path: Path, model_hash: str) -> list[tuple[str, Encoded]]:
     members = _load(path)
     own = str(members["model_hash"])
     if own != model_hash:
-        raise SmaltiError(
-            f"{path} holds codes of the model {own[:12]}, not of this one, {model_hash[:12]}; give that model"
-        )
+        whose = f"of the model {own[:12]}, not of this one, {model_hash[:12]}"
+        raise SmaltiError(f"{path} holds codes {whose}; give that model")
     result = []
-    for name in (member.removeprefix("codes/") for member in members if member.startswith("codes/")):
-        height, width = (int(value) for value in members[f"size/{name}"])
-        codes = torch.from_numpy(members[f"codes/{name}"].astype(np.int64))
-        result.append((name, Encoded(codes=codes, size=(height, width))))
+    for name, codes in _codes(members).items():
+        height, width = members[f"size/{name}"].tolist()
+        result.append((name, Encoded(codes=torch.from_numpy(codes.astype(np.int64)), size=(height, width))))
     return result
+
+
+def _codes(members: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix("codes/"): codes for name, codes in members.items() if name.startswith("codes/")}
 
 
 def describe_codes(path: Path) -> dict[str, Any]:
     """What a file of codes holds."""
     members = _load(path)
-    grids = {
-        name.removeprefix("codes/"): list(codes.shape) for name, codes in members.items() if name.startswith("codes/")
-    }
+    codes = _codes(members)
     return {
         "file": str(path),
-        "num_images": len(grids),
-        "num_codes": int(sum(np.prod(grid) for grid in grids.values())),
+        "num_images": len(codes),
+        "num_codes": sum(grid.size for grid in codes.values()),
         "codebook_size": int(members["codebook_size"]),
         "model_hash": str(members["model_hash"]),
         "num_bytes": path.stat().st_size,
-        "grids": grids,
+        "grids": {name: list(grid.shape) for name, grid in codes.items()},
     }

@@ -10,13 +10,13 @@ from typing import Any
 
 from smalti.apps.code import find_recipe
 from smalti.apps.evaluate import evaluate
-from smalti.apps.memory import peak_bytes, reset_peak
+from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.apps.output import say
 from smalti.apps.train import train
 from smalti.configs import effective
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
-from smalti.files import read_json, write_json, write_text
+from smalti.files import WEIGHTS, file_hash, read_json, write_json, write_text
 from smalti.training.experiment import Experiment
 
 SHOWN = 16
@@ -42,8 +42,7 @@ def compare(
     Args:
         data: emoji, a folder of images or of idx files, or *.parquet.
         out: the folder for report.html, comparison.json and the runs.
-        systems: recipes of autoencoders, separated by commas: ae, vae, vqvae, dvae, fsq, lfq, bsq, rvq, pq, or
-            path/to/file.py:function.
+        systems: recipes of autoencoders (see `smalti train --help`) or path/to/file.py:function, with commas.
         codebook_size: K of the discrete ones, a power of two, 512 by default; each gets the form that spends its bits
             at a position.
         image_size: height and width, pixels.
@@ -79,36 +78,36 @@ def compare(
     effective(discrete, "on systems without codes", codebook_size=(codebook_size, 512))
     measured: list[System] = []
     for name, training in trainings.items():
-        models, evaluations, costs, records = [], [], [], []
-        for number in range(seed, seed + seeds):
-            run = Path(out) / "runs" / f"{name}-{number}"
+        evaluations, costs = [], []
+        runs = {number: Path(out) / "runs" / f"{name}-{number}" for number in range(seed, seed + seeds)}
+        for number, run in runs.items():
             say(f"{name}, seed {number}: {steps} steps into {run}")
             costs.append(_train(training.with_settings(seed=number), run))
             evaluations.append(_evaluate(run, data, split))
-            models.append(Autoencoder.from_pretrained(run))
-            records.append(read_metrics(run / "metrics.jsonl"))
-        model, bottleneck = models[0], models[0].bottleneck
-        images = some_images(data, split, model.config.preprocessing, 64)
-        discrete = isinstance(bottleneck, DiscreteBottleneck)
-        grid = bottleneck.grid_shape(image_size // stride, image_size // stride) if discrete else ()
+        model, records = Autoencoder.from_pretrained(runs[seed]), read_metrics(runs[seed] / "metrics.jsonl")
+        images, bottleneck = some_images(data, split, model.config.preprocessing, 64), model.bottleneck
+        bits = None
+        if isinstance(bottleneck, DiscreteBottleneck):
+            grid = bottleneck.grid_shape(image_size // stride, image_size // stride)
+            bits = math.prod(grid) * math.log2(bottleneck.codebook_size)
         measured.append(
             System(
                 name=name,
-                models=models,
+                model=model,
                 evaluations=evaluations,
-                records=records[0],
+                records=records,
                 noise=gradient_noise(model, images[:32], training.loss),
                 points=rate_distortion(model, evaluations[0]["metrics"], images),
                 pictures=list(latent_pictures(model, images)),
-                images_per_second=statistics.median(record["images_per_second"] for record in records[0]),
+                images_per_second=statistics.median(record["images_per_second"] for record in records),
                 peak_bytes=costs[0],
-                bits_per_image=math.prod(grid) * math.log2(bottleneck.codebook_size) if discrete else None,
+                bits_per_image=bits,
             )
         )
     batch_size = next(iter(trainings.values())).run.batch_size
     shared = {**common, "steps": steps, "batch_size": batch_size, "seeds": seeds, "codebook_size": size}
     report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
-    shown = some_images(data, split, measured[0].models[0].config.preprocessing, SHOWN)
+    shown = some_images(data, split, measured[0].model.config.preprocessing, SHOWN)
     write_json(numbers, as_json(measured, {"data": data, "split": split, "seed": seed, **shared}))
     write_text(report, as_html(measured, shared, shown))
     psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
@@ -131,9 +130,8 @@ def _experiment(name: str, recipe: Callable[..., Any], bits: int, options: dict[
     try:
         inspect.signature(recipe).bind(**options)
     except TypeError as error:
-        raise SmaltiError(
-            f"{name} cannot be compared: {error}; systems are trained alike, so their recipes take {', '.join(options)}"
-        ) from error
+        alike = f"systems are trained alike, so their recipes take {', '.join(options)}"
+        raise SmaltiError(f"{name} cannot be compared: {error}; {alike}") from error
     experiment = recipe(**options)
     if not isinstance(experiment, Experiment):
         raise SmaltiError(f"{name} cannot be compared: it is no recipe of an autoencoder")
@@ -143,24 +141,20 @@ def _experiment(name: str, recipe: Callable[..., Any], bits: int, options: dict[
 
 
 def _train(experiment: Experiment, run: Path) -> int | None:
-    """Train or go on; returns the peak of memory of the whole training, kept beside it, if it can be measured."""
+    """Train or go on; returns the peak of memory of the whole training, kept in its folder, if it can be measured."""
     kept = run / "cost.json"
-    fresh = not (run / "metrics.jsonl").exists()
-    resettable = fresh and reset_peak()
+    measurable = not (run / "metrics.jsonl").exists() and reset_peak()
     train(experiment, run)
-    if resettable:
-        write_json(kept, {"peak_bytes": peak_bytes()})
+    if measurable:
+        write_json(kept, {"peak_bytes": memory_bytes("VmHWM")})
     return read_json(kept)["peak_bytes"] if kept.exists() else None
 
 
 def _evaluate(run: Path, data: str, split: Split) -> dict[str, Any]:
     """The evaluation kept in the run, if it is of this model, data and split; else a new one."""
-    from smalti.models.autoencoder import Autoencoder
-
     kept = run / "evaluation.json"
     if kept.exists():
-        found = read_json(kept)
-        wanted = (Autoencoder.from_pretrained(run).source_hash, data, split)
+        found, wanted = read_json(kept), (file_hash(run / WEIGHTS), data, split)
         if (found["model_hash"], found["data"], found["split"]) == wanted:
             return found
     return evaluate(str(run), data, split=split)

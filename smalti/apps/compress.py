@@ -32,7 +32,7 @@ def compress(
     """Compress images of any size into one small file.
 
     Args:
-        run: the folder of a model with a codebook, or of a prior, which compresses better and slower.
+        run: the folder of a model with a codebook, or of a prior, which is slower and makes smaller files.
         images: files, or folders of images.
         out: the file, NAME.smalti.
         coder: of the codes: fixed length, histogram, adaptive (learns as it goes), prior, or auto: the prior if RUN is
@@ -53,23 +53,14 @@ def compress(
     if not out.endswith(SUFFIX):
         raise SmaltiError(f"--out must end in {SUFFIX}, not {out!r}")
     model, prior = open_models(run, None, device)
-    chosen = None if coder == "auto" else coder
-    codec = Codec(
-        model,
-        prior,
-        coder=chosen,
-        lossless=lossless,
-        alpha=alpha,
-        depth=depth,
-        images_per_chunk=images_per_chunk,
-        progress=True,
-    )
+    options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
+    codec = Codec(model, prior, coder=None if coder == "auto" else coder, lossless=lossless, progress=True, **options)
     files = ImageFiles(images, model.config.preprocessing.channels)
-    several = len(files.files) > 1
+    named = names and len(files.files) > 1
 
     def pictures(what: str) -> Iterator["Picture"]:
-        found = files.each(what, lambda path: codec.picture(path, path.name))
-        return (picture if names and several else picture._replace(name="") for _, picture in found)
+        found = files.each(what, lambda path: codec.picture(path, path.name if named else ""))
+        return (picture for _, picture in found)
 
     codec.compress_to(out, pictures("compressing"))
     with Archive.open(out) as archive:
@@ -80,7 +71,7 @@ def compress(
 
 
 def sizes_of(archive: "Archive") -> dict[str, Any]:
-    """How large a file is, and where its bytes went."""
+    """How large a file is, and which part takes how much of it."""
     parts = archive.parts()
     pixels = sum(entry.height * entry.width for entry in archive.header.images)
     return {

@@ -7,7 +7,7 @@ from smalti.files import atomic_path
 
 
 def decode(run: str, codes: str, *, out: str, device: str = "cpu") -> dict[str, Any]:
-    """Turn the codes of `smalti encode` back into PNG pictures of the original sizes.
+    """Decode the codes of `smalti encode` to PNG pictures of the original sizes.
 
     Args:
         run: the folder of the model that made the codes.

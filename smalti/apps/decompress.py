@@ -19,13 +19,13 @@ def decompress(
     force: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Turn a file of `smalti compress` back into PNG pictures of the original sizes.
+    """Decode a file of `smalti compress` to PNG pictures of the original sizes.
 
     Args:
         file: NAME.smalti.
         out: a folder for the pictures, or NAME.png for a file with one image.
-        model: the folder of the model that made the file; by default looked for beside the file and among those that
-            were used on this machine.
+        model: the folder of the model that made the file; by default looked for next to the file and among those
+            that were used on this machine.
         prior: the folder of its prior, if it has one; looked for likewise.
         only: numbers of images, from 0, with commas; by default all.
         force: overwrite pictures.
@@ -49,11 +49,7 @@ def decompress(
         for index, image in codec.images(archive, targets):
             with atomic_path(targets[index]) as temporary:
                 image.save(temporary)
-        return {
-            "written": [str(target) for target in targets.values()],
-            "model": where or str(model or ""),
-            "coder": header.coder,
-        }
+        return {"written": [*map(str, targets.values())], "model": where or model or "", "coder": header.coder}
 
 
 def _numbers(only: str, count: int) -> list[int]:

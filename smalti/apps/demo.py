@@ -14,7 +14,7 @@ GUIDANCE = 2.0  # of the pictures that the demo ends with
 def demo(
     *, out: str = "runs/demo", steps: int = 2400, prior_steps: int = 2200, seed: int = 0, **settings: Any
 ) -> dict[str, Any]:
-    """Train a dVAE on the bundled emoji, then a transformer that draws new ones from text; evaluate both, show both.
+    """Train a dVAE on the bundled emoji, then a transformer that samples new ones from text; evaluate and show both.
 
     Args:
         out: the dVAE's folder; the transformer's is OUT/text_to_image. An interrupted demo goes on.

@@ -7,7 +7,7 @@ from smalti.errors import SmaltiError
 
 
 def encode(run: str, images: list[str], *, out: str = "codes.npz", device: str = "cpu") -> dict[str, Any]:
-    """Turn images of any size into codes, in one npz file.
+    """Encode images of any size to codes, in one npz file.
 
     Args:
         run: the folder of a trained model with a codebook, or owner/name on the hub.

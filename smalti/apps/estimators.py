@@ -1,4 +1,4 @@
-"""The verb `estimators`: the lab in which gradient estimators are held against the exact gradient."""
+"""The verb `estimators`: bias and variance of gradient estimators, measured against the exact gradient."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from smalti.errors import SmaltiError
 from smalti.files import write_json, write_text
 
 EXPLANATION = """Each curve is one estimator of the gradient of the expected distortion in the logits of a
-categorical model, held against the exact gradient, which is a sum over all latent states. Bias is the distance of
-the mean of many draws from the exact gradient, deviation the spread of one draw, both in units of the exact
+categorical model, compared with the exact gradient, which is a sum over all latent states. Bias is the distance of
+the mean of many samples from the exact gradient, deviation the spread of one sample, both in units of the exact
 gradient's length. A high temperature makes the gradient of Gumbel-Softmax smooth and wrong, a low one right and
 noisy. Gumbel-Rao has the bias of straight-through Gumbel-Softmax and less noise. ReinMax is right to second order
 at temperature 1. REINFORCE has no bias: what is seen is the error of a finite mean. Its baseline here is the mean
-over other draws for the same image; in training it is the mean over other images, which leaves more noise."""
+over other samples for the same image; in training it is the mean over other images, which leaves more noise."""
 
 
 def estimators(
@@ -36,7 +36,7 @@ def estimators(
             `mnist_categorical`; by default a small one is trained on emoji first, into OUT/model.
         data: what the images are taken from.
         num_images: images over which to average.
-        draws: of each estimator, for each image.
+        draws: samples of each estimator, for each image.
         seed: of everything random.
         **settings: of the training of the small model, see `RunSettings`; by default those of `emoji_categorical`.
     """
@@ -60,22 +60,19 @@ def estimators(
     images = some_images(data, "test", model.config.preprocessing, num_images)
     results = study(model, images, draws=draws, seed=seed, progress=True)
 
-    names = list(dict.fromkeys(result.estimator for result in results))
-    draw = []
+    plots = []
     for field, log in (("bias", True), ("deviation", True), ("cosine", False)):
-        lines = {
-            name: [(one.temperature, getattr(one, field)) for one in results if one.estimator == name] for name in names
-        }
-        draw.append(curves(lines, "temperature", field, log_x=True, log_y=log, legend=field == "bias"))
-    header = ["estimator", "temperature", "bias", "deviation", "cosine of the mean", "cosine of one draw"]
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for one in results:
+            lines.setdefault(one.estimator, []).append((one.temperature, getattr(one, field)))
+        plots.append(curves(lines, "temperature", field, log_x=True, log_y=log, legend=field == "bias"))
+    header = ["estimator", "temperature", "bias", "deviation", "cosine of the mean", "cosine of one sample"]
     rows = [[one.estimator, f"{one.temperature:g}", *(f"{value:.3f}" for value in one[2:])] for one in results]
     body = (
         f"<h1>Gradient estimators</h1><p>{html.escape(EXPLANATION)}</p><p>{html.escape(run)}, {num_images} images, "
-        f"{draws} draws each.</p>{panels(draw, 12.0, 3.6)}<h2>All numbers</h2>{html.table(header, rows)}"
+        f"{draws} samples each.</p>{panels(plots, 12.0, 3.6)}<h2>All numbers</h2>{html.table(header, rows)}"
     )
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    page, values = folder / "estimators.html", folder / "estimators.json"
+    page, values = Path(out) / "estimators.html", Path(out) / "estimators.json"
     write_json(values, {"run": run, "data": data, "num_images": num_images, "draws": draws,
                         "results": [one._asdict() for one in results]})  # fmt: skip
     write_text(page, html.document("smalti: gradient estimators", body))

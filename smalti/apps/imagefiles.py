@@ -19,7 +19,7 @@ IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
 class ImageFiles:
     """The images among files and folders, a few at a time.
 
-    A file that is named must be readable; in a folder bad files are skipped and counted in `bad`.
+    A file that is named must be readable; bad ones in a folder are skipped, and `bad` says why.
 
     Args:
         names: files and folders.
@@ -42,7 +42,7 @@ class ImageFiles:
         Raises:
             SmaltiError: a bad file that was named, or no good one at all.
         """
-        count = 0
+        self.bad = []
         for file, in_folder in progress_bar(self.files, what):
             try:
                 found = read(file)
@@ -50,10 +50,9 @@ class ImageFiles:
                 if not in_folder:
                     raise
                 self.bad.append(str(error))
-                continue
-            count += 1
-            yield file, found
-        if not count:
+            else:
+                yield file, found
+        if len(self.bad) == len(self.files):
             raise SmaltiError(f"none of the {len(self.files)} images can be read; the first: {self.bad[0]}")
         if self.bad:
             warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=2)

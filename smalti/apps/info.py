@@ -1,5 +1,6 @@
 """The verb `info`: what a run, a compressed file, a file of codes or a data set is."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,11 @@ from smalti.apps.compress import SUFFIX, sizes_of
 from smalti.apps.runs import experiment_of, what_is
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
-from smalti.files import read_json
-from smalti.training.experiment import Experiment
+from smalti.files import CONFIG, read_json
 
 
 def info(target: str) -> dict[str, Any]:
-    """Say what a run, a compressed file, a file of codes or a data set is.
+    """Describe a run, a compressed file, a file of codes or a data set.
 
     Args:
         target: the folder of a model, a .smalti file, an npz file of codes, or what --data takes.
@@ -24,17 +24,14 @@ def info(target: str) -> dict[str, Any]:
         from smalti.apps.codefile import describe_codes
 
         return describe_codes(path)
-    if (path / "config.json").exists():
+    if (path / CONFIG).exists():
         return _describe_run(path)
     from smalti.data.sources import open_data
 
-    source = open_data(target)
-    counts = {}
-    for split in SPLITS[:-1]:
-        try:
+    source, counts = open_data(target), dict.fromkeys(SPLITS[:-1], 0)
+    for split in counts:
+        with contextlib.suppress(SmaltiError):  # an empty split is one
             counts[split] = len(open_data(target, split))
-        except SmaltiError:
-            counts[split] = 0
     height, width, _ = source.read(0).shape
     return {
         "data": target,
@@ -52,8 +49,7 @@ def _describe_archive(path: Path) -> dict[str, Any]:
     from smalti.codec import Archive
 
     with Archive.open(path) as archive:
-        header = archive.header
-        sizes = {(entry.width, entry.height) for entry in header.images}
+        header, sizes = archive.header, {(entry.width, entry.height) for entry in archive.header.images}
         return {
             "file": str(path),
             **sizes_of(archive),
@@ -70,49 +66,33 @@ def _describe_archive(path: Path) -> dict[str, Any]:
         }
 
 
-def _describe_prior(run: Path) -> dict[str, Any]:
-    from smalti.priors.code_model import CodeModel
-
-    model = CodeModel.from_pretrained(run)
-    config = model.config
-    result: dict[str, Any] = {
-        "run": str(run),
-        "num_parameters": model.num_parameters,
-        "prior": dict(config.prior),
-        "codebook_size": config.codebook_size,
-        "grid": list(config.grid),
-        "tokenizer": config.tokenizer,
-        "tokenizer_hash": config.tokenizer_hash,
-        "labels": list(config.labels),
-        "text": list(config.text.languages) if config.text else [],
-        "causal": model.prior.causal,
-        "model_hash": model.source_hash,
-    }
-    if (run / "evaluation.json").exists():
-        result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
-    return result
-
-
 def _describe_run(run: Path) -> dict[str, Any]:
     if what_is(str(run)) == "prior":
-        return _describe_prior(run)
-    from smalti.models.autoencoder import Autoencoder
+        from smalti.priors.code_model import CodeModel
 
-    model = Autoencoder.from_pretrained(run)
-    result: dict[str, Any] = {
-        "run": str(run),
-        "num_parameters": model.num_parameters,
-        "bottleneck": dict(model.config.bottleneck),
-        "networks": dict(model.config.networks),
-        "likelihood": dict(model.config.likelihood),
-        "image_size": model.config.preprocessing.image_size,
-        "stride": model.stride,
-        "model_hash": model.source_hash,
-    }
-    checkpoints = sorted((run / "checkpoints").glob("step-*.safetensors"))
-    if checkpoints and (run / "experiment.json").exists():
+        model = CodeModel.from_pretrained(run)
+        config = model.config
+        own = {
+            "prior": dict(config.prior),
+            "codebook_size": config.codebook_size,
+            "grid": list(config.grid),
+            "tokenizer": config.tokenizer,
+            "tokenizer_hash": config.tokenizer_hash,
+            "labels": list(config.labels),
+            "text": list(config.text.languages) if config.text else [],
+            "causal": model.prior.causal,
+        }
+    else:
+        from smalti.models.autoencoder import Autoencoder
+
+        model = Autoencoder.from_pretrained(run)
+        own = {name: dict(getattr(model.config, name)) for name in ("bottleneck", "networks", "likelihood")}
+        own |= {"image_size": model.config.preprocessing.image_size, "stride": model.stride}
+    result = {"run": str(run), "num_parameters": model.num_parameters, **own, "model_hash": model.source_hash}
+    checkpoints, experiment = sorted((run / "checkpoints").glob("step-*.safetensors")), experiment_of(run)
+    if checkpoints and experiment:
         done = int(checkpoints[-1].stem.removeprefix("step-"))
-        result["trained"] = f"{done} of {experiment_of(run, Experiment).run.steps} steps"
+        result["trained"] = f"{done} of {experiment.run.steps} steps"
     if (run / "evaluation.json").exists():
         result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
     return result

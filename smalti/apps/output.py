@@ -5,7 +5,7 @@ from typing import Any
 
 
 def say(text: str) -> None:
-    """Tell a person, on stderr."""
+    """Print to stderr."""
     print(text, file=sys.stderr)
 
 
@@ -16,10 +16,10 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
     lines = []
     if verb == "evaluate":
         lines.append(f"{result['num_images']} images of the {result['split']} split of {result['data']}")
-    shown = result.get("metrics", result)
-    width = max((len(name) for name in shown if name != "written"), default=0)
+    shown = {name: value for name, value in result.get("metrics", result).items() if name != "written"}
+    width = max(map(len, shown), default=0)
     for name, value in shown.items():
-        if name == "written" or value in ({}, []):
+        if value in ({}, []):
             continue
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_short(item)}" for key, item in value.items())
@@ -34,7 +34,5 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return (
-            " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else ", ".join(map(str, value))
-        )
+        return (" x " if all(isinstance(item, int) for item in value) else ", ").join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

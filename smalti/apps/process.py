@@ -1,16 +1,10 @@
-"""Process-wide settings of the command line: OpenMP's spin-wait and malloc's thresholds."""
+"""Process-wide settings of the command line, made before torch is imported: OpenMP's spin-wait, malloc's thresholds."""
 
 import ctypes
 import os
 
 SPINS = "10000"  # iterations of OpenMP's spin-wait before a thread sleeps
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-
-
-def prepare() -> None:
-    """Apply both; call before torch is imported."""
-    wait_less()
-    keep_freed_memory()
 
 
 def wait_less() -> None:

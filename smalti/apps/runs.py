@@ -1,13 +1,12 @@
 """What a run's folder holds."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from smalti.configs import from_dict
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG, read_json
-
-T = TypeVar("T")
+from smalti.training.experiment import Experiment, PriorExperiment
 
 
 def what_is(run: str) -> str:
@@ -17,10 +16,10 @@ def what_is(run: str) -> str:
     return str(values.get("smalti")) if isinstance(values, dict) else ""
 
 
-def experiment_of(run: Path, kind: type[T]) -> T:
-    """The settings that a run was trained with."""
-    path = run / "experiment.json"
-    return from_dict(kind, read_json(path), str(path))
+def experiment_of(run: Path) -> Experiment | PriorExperiment | None:
+    """The settings that a run was trained with; None where its folder does not say."""
+    path, kind = run / "experiment.json", PriorExperiment if what_is(str(run)) == "prior" else Experiment
+    return from_dict(kind, read_json(path), str(path)) if path.exists() else None
 
 
 def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:
@@ -34,9 +33,7 @@ def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:
         place = prior or run
         code_model = CodeModel.from_pretrained(place, device=device)
         if code_model.config.pixels:
-            raise SmaltiError(
-                f"{place} models pixels, not the codes of a tokenizer; give a prior of a tokenizer's codes"
-            )
+            raise SmaltiError(f"{place} is a prior of pixels; give a prior of a tokenizer's codes")
         run = run if prior is not None else code_model.config.tokenizer
         remember(code_model.source_hash, place)
     model = Autoencoder.from_pretrained(run, device=device)

@@ -25,22 +25,22 @@ def sample(
     rounds: int = 0,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Draw new images from a prior, or complete one: a grid, and the codes beside it.
+    """Sample new images from a prior, or complete one (inpainting): a grid, and a file of the codes.
 
     Args:
         run: the folder of a trained prior.
         num: how many images.
-        text: what to draw, for a prior with text; without it, whatever there is.
-        label: the class to draw, for a prior with classes; without it, from all of them in turn.
-        known: an image to complete; its centre square is resized to what the prior draws.
+        text: the caption, for a prior with text; without it, the samples are unconditional.
+        label: the class, for a prior with classes; without it, all of them in turn.
+        known: an image to complete; its centre square is resized to the prior's image size.
         mask: what is kept of it: left-half, right-half, top-half, bottom-half, box, frame, or a PNG (white is kept).
         out: the PNG; the codes go into an npz file of the same name.
         tokenizer: where the prior's tokenizer is now; by default where it was.
         seed: of the random numbers.
         temperature: 0 is greedy.
-        top_k: draw from so many most likely codes only; 0 is all.
-        top_p: draw from the smallest set of codes with this probability only.
-        guidance: how much the text or label is followed; 1 is as learnt, 2 to 4 is more typical and less varied.
+        top_k: sample from this number of the most likely codes only; 0 is all.
+        top_p: sample from the smallest set of codes with this probability only.
+        guidance: classifier-free; 1 is none, 2 to 4 follows the text or label more and varies less.
         rounds: of a masked prior (maskgit); 0 is its default.
         device: cpu, cuda, ...
     """
@@ -49,6 +49,7 @@ def sample(
     from smalti.apps.codefile import write_codes
     from smalti.generate.generator import Generator
     from smalti.images.contact_sheets import grid
+    from smalti.images.masks import grey_out
     from smalti.models.autoencoder import Encoded
 
     if num < 1:
@@ -58,24 +59,12 @@ def sample(
     generator = Generator.from_pretrained(run, tokenizer=tokenizer or None, device=device)
     prompts = _prompts(generator, num, text, label)
     image, kept = _completion(generator, known, mask)
-    codes = generator.sample(
-        prompts,
-        1 if isinstance(prompts, list) else num,
-        seed=seed,
-        temperature=temperature,
-        top_k=top_k or None,
-        top_p=top_p,
-        guidance=guidance,
-        known=image,
-        mask=kept,
-        steps=rounds or None,
-        progress=True,
-    )
-    images = generator.tokenizer.decode(codes).cpu()
-    shown = images
-    if image is not None and kept is not None:
-        from smalti.images.masks import grey_out
-
+    count = 1 if isinstance(prompts, list) else num
+    rules: dict[str, Any] = {"temperature": temperature, "top_k": top_k or None, "top_p": top_p, "guidance": guidance}
+    rules |= {"known": image, "mask": kept, "steps": rounds or None}
+    codes = generator.sample(prompts, count, seed=seed, progress=True, **rules)
+    shown = images = generator.tokenizer.decode(codes).cpu()
+    if image is not None:
         shown = torch.cat([image[None], grey_out(image, kept)[None], images])
     with atomic_path(out) as temporary:
         grid(shown, columns=min(len(shown), 8), zoom=2).save(temporary, "PNG")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.training.experiment import PriorExperiment, Training
+from smalti.training.experiment import Training
 
 
 def train(experiment: Training, out: Path | str, **settings: Any) -> dict[str, Any]:
@@ -14,10 +14,9 @@ def train(experiment: Training, out: Path | str, **settings: Any) -> dict[str, A
         out: the run's folder.
         **settings: of the run, see `RunSettings`; the others stay the experiment's own.
     """
-    from smalti.report.model_card import model_card, prior_card
+    from smalti.report.model_card import model_card
     from smalti.training.log import read_metrics
     from smalti.training.loop import train as run_training
 
-    card = prior_card if isinstance(experiment, PriorExperiment) else model_card
-    run = run_training(experiment.with_settings(**settings), out, card=card, progress=True)
+    run = run_training(experiment.with_settings(**settings), out, card=model_card, progress=True)
     return {"run": str(out), **read_metrics(run / "metrics.jsonl")[-1]}

@@ -57,7 +57,7 @@ class Pixels:
         source: where the images come from.
         preprocessing: S and C, and whether every value becomes 0 or 255, sampled once as a Bernoulli: always the same
             for the same image.
-        memory_bytes: hold them in memory when they take at most so much.
+        memory_bytes: hold them in memory when they take at most this.
         progress: show a bar while loading.
 
     Raises:
@@ -65,12 +65,7 @@ class Pixels:
     """
 
     def __init__(
-        self,
-        source: Source,
-        preprocessing: Preprocessing,
-        *,
-        memory_bytes: int = MEMORY_BYTES,
-        progress: bool = False,
+        self, source: Source, preprocessing: Preprocessing, *, memory_bytes: int = MEMORY_BYTES, progress: bool = False
     ):
         self.source, self.size, self.channels = source, preprocessing.image_size, preprocessing.channels
         self.fixed_binary = preprocessing.binarize == "fixed"
@@ -119,13 +114,12 @@ class Pixels:
         return np.stack([self._read_good(int(index)) for index in indices])
 
     def _read_good(self, index: int) -> np.ndarray:
-        error: BadImage | None = None
+        found = None
         for offset in range(min(32, len(self))):
-            try:
-                return self._read((index + offset) % len(self))
-            except BadImage as bad:
-                error = bad
-        raise SmaltiError(f"{self.source.name}: 32 bad images in a row; the last: {error}")
+            found = self._read_or_error((index + offset) % len(self))
+            if not isinstance(found, BadImage):
+                return found
+        raise SmaltiError(f"{self.source.name}: 32 bad images in a row; the last: {found}")
 
     def evenly(self, count: int) -> Tensor:
         """At most `count` evenly spaced images of the source: uint8 (B, S, S, C)."""
@@ -175,8 +169,7 @@ class Batches:
             raise SmaltiError(f"augment must be 'none', 'flip' or 'flip_shift', not {augment!r}")
         if batch_size < 1:
             raise SmaltiError(f"batch_size must be at least 1, not {batch_size}")
-        self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
-        self.rank, self.world = rank, world
+        self.pixels, self.batch_size, self.seed, self.rank, self.world = pixels, batch_size, seed, rank, world
         self.workers = reading_threads() if workers is None else workers
         self.augment: Augment = augment
         self.order = Epochs(len(pixels), seed=seed)
@@ -190,20 +183,15 @@ class Batches:
 
     def iterate(self, start: int = 0) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, and so on without end."""
-        if self.pixels.memory is not None or not self.workers:
-            for step in itertools.count(start):
-                yield self.batch(step)
-        yield from read_ahead(self.batch, itertools.count(start), self.workers)
+        ahead = self.workers and self.pixels.memory is None
+        steps = itertools.count(start)
+        yield from read_ahead(self.batch, steps, self.workers) if ahead else map(self.batch, steps)
 
 
 class Epochs:
     """An endless sequence of permutations of 0 to `count`, with random access.
 
-    Every number occurs once before any occurs again; the result depends on positions and seed alone.
-
-    Args:
-        count: how many numbers.
-        seed: of the permutations.
+    Every number occurs once before any occurs again; the result depends on positions and `seed` alone.
     """
 
     def __init__(self, count: int, *, seed: int):

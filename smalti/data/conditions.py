@@ -27,17 +27,13 @@ def captions_of(source: Source, languages: Iterable[str]) -> list[list[str]]:
         SmaltiError: an image without a caption in any of them.
     """
     if not source.captions:
-        raise SmaltiError(
-            f"{source.name} has no captions; a folder's stand in metadata.csv (file_name, text); or train with --label"
-        )
-    rows = [
-        [source.captions[index][language] for language in languages if source.captions[index].get(language, "").strip()]
-        for index in source.indices
-    ]
-    for position, row in enumerate(rows):
-        if not row:
-            known = ", ".join(source.captions[source.indices[position]]) or "none"
-            raise SmaltiError(
-                f"{source.name}: {source.name_of(position)} has no caption in {', '.join(languages)}; it has: {known}"
-            )
+        where = "a folder has them in metadata.csv (file_name, text)"
+        raise SmaltiError(f"{source.name} has no captions; {where}; or train with --label")
+    rows = []
+    for position, index in enumerate(source.indices):
+        captions = source.captions[index]
+        rows.append([captions[language] for language in languages if captions.get(language, "").strip()])
+        if not rows[-1]:
+            name, known = source.name_of(position), ", ".join(captions) or "none"
+            raise SmaltiError(f"{source.name}: {name} has no caption in {', '.join(languages)}; it has: {known}")
     return rows

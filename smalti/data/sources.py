@@ -12,9 +12,8 @@ import hashlib
 import json
 import struct
 import threading
-from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,25 +27,7 @@ from smalti.images.reading import SUFFIXES, BadImage, find_images, read_image
 
 HELD_OUT_PERCENT = 5  # of images without a split of their own, for validation and for test each
 IDX_VALIDATION = 12  # one in 12 training images of idx files is validation: 5,000 of MNIST's 60,000
-FOLDER_NAMES = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
-
-
-class Reader(ABC):
-    """Reads image `index` of the whole data set as uint8 (H, W, C); thread-safe."""
-
-    @abstractmethod
-    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        """Read one image, perhaps at a reduced size with at least `at_least` pixels on each side (see `read_image`).
-
-        Raises:
-            BadImage: it cannot be read.
-        """
+FOLDER_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val"), "validation")
 
 
 @dataclass(frozen=True)
@@ -54,21 +35,22 @@ class Source:
     """Images with their names, labels and captions.
 
     Attributes:
-        name: as the user gave it.
-        split: which part of the data this is.
-        reader: reads an image of the whole data set.
-        indices: of this part's images in the whole data set.
+        reader: gives uint8 (H, W, C) for the index of an image of the whole data set, the channels C, and the pixels
+            that a reduced image has at least on each side (see `read_image`); thread-safe; raises `BadImage`.
         names: of the images of the whole data set.
+        name: of the data, as the user gave it.
+        split: which part of the data this is.
+        indices: of this part's images in the whole data set.
         channels: of the stored images, 1 (grey) or 3.
         labels: label kind ("group", "subgroup", "class") to one label for each image of the whole data set.
         captions: for each image of the whole data set, language to caption.
     """
 
-    name: str
-    split: Split
-    reader: Reader
-    indices: Sequence[int]
+    reader: Callable[[int, int, int | None], np.ndarray]
     names: Sequence[str]
+    name: str = ""
+    split: Split = "all"
+    indices: Sequence[int] = ()
     channels: int = 3
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     captions: Sequence[Mapping[str, str]] = ()
@@ -113,7 +95,7 @@ def open_data(data: str | Path, split: Split = "all") -> Source:
     if not indices:
         counts = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS[:-1])
         raise SmaltiError(f"{text}: no images in the {split} split ({counts}); choose another with --split")
-    return replace(source, split=split, indices=indices)
+    return replace(source, name=text, split=split, indices=indices)
 
 
 def _split_by_name(name: str) -> str:
@@ -126,8 +108,7 @@ def assign_splits(names: Sequence[str], given: Sequence[str | None]) -> list[str
 
     Where the data has training and test images but no validation images, some training images become validation.
     """
-    known = set(given)
-    splits = []
+    known, splits = set(given), []
     for name, own in zip(names, given, strict=True):
         by_name = _split_by_name(name)
         if own is None:
@@ -139,31 +120,14 @@ def assign_splits(names: Sequence[str], given: Sequence[str | None]) -> list[str
 
 
 def _open_emoji() -> tuple[Source, list[str]]:
-    table = read_table()
-    rows = table["rows"]
+    rows = read_table()["rows"]
     source = Source(
-        name="emoji",
-        split="all",
-        reader=_Emoji(),
-        indices=(),
+        reader=lambda index, channels, _: recolour_pixels(read_tile(index), channels),
         names=[row["emoji"] for row in rows],
         labels={kind: [row[kind] for row in rows] for kind in ("group", "subgroup")},
         captions=[row["captions"] for row in rows],
     )
     return source, [row["split"] for row in rows]
-
-
-class _Emoji(Reader):
-    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        return recolour_pixels(read_tile(index), channels)
-
-
-class _Files(Reader):
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-
-    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        return read_image(self.paths[index], channels, at_least=at_least)
 
 
 def _open_folder(folder: Path) -> tuple[Source, list[str]]:
@@ -176,10 +140,7 @@ def _open_folder(folder: Path) -> tuple[Source, list[str]]:
     classes = [part[-2] if len(part) - (own is not None) > 1 else "" for part, own in zip(parts, given, strict=True)]
     captions = _read_captions(folder, names)
     source = Source(
-        name=str(folder),
-        split="all",
-        reader=_Files(paths),
-        indices=(),
+        reader=lambda index, channels, at_least: read_image(paths[index], channels, at_least=at_least),
         names=names,
         labels={"class": classes} if any(classes) else {},
         captions=[{"en": captions[name]} if name in captions else {} for name in names] if captions else (),
@@ -193,24 +154,13 @@ def _read_captions(folder: Path, names: Sequence[str]) -> dict[str, str]:
     for path in [*folder.rglob("metadata.csv"), *folder.rglob("metadata.jsonl")]:
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                rows = (
-                    list(csv.DictReader(file))
-                    if path.suffix == ".csv"
-                    else [json.loads(row) for row in file if row.strip()]
-                )
+                lines = (json.loads(line) for line in file if line.strip())
+                rows = list(csv.DictReader(file) if path.suffix == ".csv" else lines)
             prefix = path.parent.relative_to(folder)
             captions.update({(prefix / row["file_name"]).as_posix(): str(row["text"]) for row in rows if "text" in row})
         except (KeyError, ValueError, TypeError, csv.Error) as error:
             raise SmaltiError(f"{path}: needs the columns file_name and text ({error})") from error
     return captions
-
-
-class _Array(Reader):
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels
-
-    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
-        return recolour_pixels(self.pixels[index][:, :, None], channels)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -229,15 +179,14 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) < 4 + 4 * axes:
         raise SmaltiError(f"{path}: cut off in its header; copy it again")
     shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
-    if len(data) - 4 - 4 * axes != int(np.prod(shape, dtype=np.int64)):
-        raise SmaltiError(
-            f"{path}: holds {len(data) - 4 - 4 * axes:,} bytes where {shape} are announced; copy it again"
-        )
+    found = len(data) - 4 - 4 * axes
+    if found != int(np.prod(shape, dtype=np.int64)):
+        raise SmaltiError(f"{path}: holds {found:,} bytes where {shape} are announced; copy it again")
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def _open_idx(folder: Path) -> tuple[Source, list[str]]:
-    pixels, labels, names, splits = [], [], [], []
+    parts, labels, names, splits = [], [], [], []
     for path in sorted(folder.glob("*images*idx3-ubyte*")):
         images = read_idx(path)
         stem = path.name.split("-")[0]
@@ -251,25 +200,22 @@ def _open_idx(folder: Path) -> tuple[Source, list[str]]:
         held_out = ["train" if index < first_validation else "validation" for index in range(len(images))]
         splits.extend(["test"] * len(images) if stem in ("t10k", "test") else held_out)
         names.extend(f"{stem}-{index}" for index in range(len(images)))
-        pixels.append(images)
-    if not pixels:
+        parts.append(images)
+    if not parts:
         raise SmaltiError(f"{folder}: no idx image files (*images*idx3-ubyte[.gz])")
-    if len({images.shape[1:] for images in pixels}) > 1:
-        raise SmaltiError(f"{folder}: idx files of several image sizes, {[images.shape for images in pixels]}")
-    has_labels = len(labels) == len(names)
+    if len({images.shape[1:] for images in parts}) > 1:
+        raise SmaltiError(f"{folder}: idx files of several image sizes, {[images.shape for images in parts]}")
+    pixels = np.concatenate(parts)
     source = Source(
-        name=str(folder),
-        split="all",
-        reader=_Array(np.concatenate(pixels)),
-        indices=(),
+        reader=lambda index, channels, _: recolour_pixels(pixels[index][:, :, None], channels),
         names=names,
         channels=1,
-        labels={"class": labels} if has_labels else {},
+        labels={"class": labels} if len(labels) == len(names) else {},
     )
     return source, splits
 
 
-class _Parquet(Reader):
+class _Parquet:
     """Random access to the image column through an LRU cache of row groups: memory is bounded for any file size."""
 
     KEPT = 8
@@ -280,7 +226,7 @@ class _Parquet(Reader):
         self.groups: OrderedDict[int, list] = OrderedDict()
         self.lock = threading.Lock()
 
-    def __call__(self, index: int, channels: int, at_least: int | None = None) -> np.ndarray:
+    def __call__(self, index: int, channels: int, at_least: int | None) -> np.ndarray:
         at = int(np.searchsorted(self.first, index, side="right")) - 1
         with self.lock:
             cell = self._group(at)[index - self.starts[at][0]]
@@ -332,10 +278,7 @@ def _open_parquet(pattern: str) -> tuple[Source, list[str]]:
         labels.extend(map(str, table["label"].to_pylist()) if "label" in columns else [])
         captions.extend([{"en": text} for text in table["text"].to_pylist()] if "text" in columns else [])
     source = Source(
-        name=pattern,
-        split="all",
         reader=_Parquet(paths, starts, names),
-        indices=(),
         names=names,
         labels={"class": labels} if len(labels) == len(names) else {},
         captions=captions if len(captions) == len(names) else (),

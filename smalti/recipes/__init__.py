@@ -11,24 +11,6 @@ from smalti.recipes.mnist_vae import mnist_vae
 from smalti.recipes.priors import maskgit, pixelcnn, pixelsnail, transformer
 from smalti.recipes.quantizers import bsq, fsq, lfq, pq, rvq
 
-RECIPES: dict[str, Callable[..., Any]] = {
-    "ae": ae,
-    "vae": vae,
-    "vqvae": vqvae,
-    "dvae": dvae,
-    "fsq": fsq,
-    "lfq": lfq,
-    "bsq": bsq,
-    "rvq": rvq,
-    "pq": pq,
-    "mnist_vae": mnist_vae,
-    "mnist_categorical": mnist_categorical,
-    "emoji_categorical": emoji_categorical,
-    "cifar_vqvae": cifar_vqvae,
-    "cifar_fsq": cifar_fsq,
-    "mnist_pixelcnn": mnist_pixelcnn,
-    "pixelcnn": pixelcnn,
-    "pixelsnail": pixelsnail,
-    "transformer": transformer,
-    "maskgit": maskgit,
-}
+_ALL = (ae, vae, vqvae, dvae, fsq, lfq, bsq, rvq, pq, mnist_vae, mnist_categorical, emoji_categorical, cifar_vqvae,
+        cifar_fsq, mnist_pixelcnn, pixelcnn, pixelsnail, transformer, maskgit)  # fmt: skip
+RECIPES: dict[str, Callable[..., Any]] = {recipe.__name__: recipe for recipe in _ALL}

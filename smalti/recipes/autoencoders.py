@@ -24,7 +24,7 @@ Choice = tuple[float | None, float]  # what was given, or None; and the default
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """Residual networks; those of DALL-E are width 256, stride 8, depth 2 and what is said below.
+    """Residual networks; those of DALL-E are width 256, stride 8, depth 2 and the values named below.
 
     Attributes:
         stride: pixels per code in both directions, a power of two.
@@ -125,7 +125,6 @@ def ae(common: Common, *, latent_channels: int = 16) -> Experiment:
     """Autoencoder: no bottleneck but the number of channels; reconstructs best, cannot be sampled from.
 
     Args:
-        common: networks, data, learning.
         latent_channels: channels of the latents at each grid position.
     """
     return common.experiment({"kind": "identity", "channels": latent_channels})
@@ -136,7 +135,6 @@ def vae(common: Common, *, latent_channels: int = 16, beta: float = 1.0, beta_wa
     """Variational autoencoder: Gaussian latents, reparameterised.
 
     Args:
-        common: networks, data, learning.
         latent_channels: channels of the latents at each grid position.
         beta: weight of the KL; 1 trains the ELBO.
         beta_warmup: the part of the run over which beta rises from 0.
@@ -170,11 +168,10 @@ def dvae(
     """dVAE, the first stage of DALL-E: categorical latents, relaxed by Gumbel-Softmax while training.
 
     Args:
-        common: networks, data, learning.
         codebook_size: K.
         code_dim: D, of a code vector.
         logits: "distance" to the code vectors, or DALL-E's 1x1 "convolution".
-        estimator: how the gradient passes the draw of a code.
+        estimator: how the gradient passes the sampling of a code.
         first_temperature: of the relaxation, at the first step; 1 by default.
         last_temperature: of the relaxation, where the cosine ends; 1/16 by default.
         temperature_portion: the part of the run that the cosine takes; 0.7 by default.
@@ -186,15 +183,9 @@ def dvae(
     """
     temperatures = (first_temperature, 1.0), (last_temperature, 1 / 16), (temperature_portion, 0.7)
     by_distance = {"sharpness": (sharpness, 2.0), "restart_below": (restart_below, 0.3)}
-    bottleneck = {
-        "kind": "categorical",
-        "codebook_size": codebook_size,
-        "code_dim": code_dim,
-        "logits": logits,
-        "estimator": estimator,
-        **relaxation(estimator, "cosine", *temperatures),
-        **effective(logits == "distance", "without logits distance", **by_distance),
-    }
+    bottleneck = {"kind": "categorical", "codebook_size": codebook_size, "code_dim": code_dim, "logits": logits}
+    bottleneck |= {"estimator": estimator, **relaxation(estimator, "cosine", *temperatures)}
+    bottleneck |= effective(logits == "distance", "without logits distance", **by_distance)
     if logits == "convolution":
         bottleneck["in_channels"] = 2 * code_dim
     return common.experiment(bottleneck, LossConfig(beta=ramp(beta, beta_warmup)))

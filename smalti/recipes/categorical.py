@@ -25,7 +25,7 @@ class Variables:
     Attributes:
         variables: categorical variables of the latents.
         classes: of each variable.
-        estimator: how the gradient passes the draw of a code.
+        estimator: how the gradient passes the sampling of a code.
         hidden: widths of the encoder's hidden layers; the decoder mirrors them; none is a linear encoder and decoder.
         decoder_hidden: widths of the decoder's hidden layers, where they are others.
         learned_prior: learn a distribution for each variable; otherwise the prior is uniform.
@@ -41,25 +41,11 @@ class Variables:
     def model(self, preprocessing: Preprocessing, temperature: dict[str, Any]) -> AutoencoderConfig:
         """The autoencoder of such images."""
         grid = (1, self.variables)
-        networks = {
-            "kind": "mlp",
-            "image_size": preprocessing.image_size,
-            "hidden": tuple(self.hidden),
-            "decoder_hidden": self.decoder_hidden,
-            "grid": grid,
-            "activation": "relu",
-            "start": "small",
-            "grey": 0.0,
-        }
-        bottleneck = {
-            "kind": "categorical",
-            "codebook_size": self.classes,
-            "code_dim": 0,
-            "logits": "features",
-            "estimator": self.estimator,
-            "prior_grid": grid if self.learned_prior else None,
-            **temperature,
-        }
+        layers = {"hidden": tuple(self.hidden), "decoder_hidden": self.decoder_hidden, "activation": "relu"}
+        first = {"start": "small", "grey": 0.0}
+        networks = {"kind": "mlp", "image_size": preprocessing.image_size, "grid": grid, **layers, **first}
+        codes = {"codebook_size": self.classes, "code_dim": 0, "prior_grid": grid if self.learned_prior else None}
+        bottleneck = {"kind": "categorical", "logits": "features", "estimator": self.estimator, **codes, **temperature}
         return AutoencoderConfig(
             networks=networks, bottleneck=bottleneck, likelihood={"kind": "bernoulli"}, preprocessing=preprocessing
         )
@@ -81,8 +67,6 @@ def mnist_categorical(
     88,000 steps are 160 epochs of 55,000 images at batch 100.
 
     Args:
-        variables: the latents and the networks.
-        optimizer: Adam.
         data: a folder with MNIST's idx files.
         first_temperature: of the relaxation, at the first step; 1.3 by default.
         last_temperature: of the relaxation, where its exponential decay ends; by default it stays at the first.
@@ -107,8 +91,6 @@ def emoji_categorical(
     """The same on grey emoji of 16x16 pixels: half a minute, for `smalti estimators`.
 
     Args:
-        variables: the latents and the networks.
-        optimizer: Adam.
         data: emoji, or any other images.
         temperature: of the relaxation; 0.5 by default.
     """

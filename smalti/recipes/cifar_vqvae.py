@@ -62,7 +62,6 @@ def cifar_fsq(example: Example, *, levels: tuple[int, ...] = (8, 8, 8)) -> Exper
     """The authors' example with finite scalar quantization instead of a codebook.
 
     Args:
-        example: networks, data, learning.
         levels: of each channel; their product is K.
     """
     return example.experiment({"kind": "fsq", "levels": tuple(levels)})

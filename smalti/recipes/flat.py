@@ -24,7 +24,7 @@ def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
     the settings.
 
     Args:
-        **settings: of a run that is told nothing else, see `RunSettings`.
+        **settings: the defaults of a run, see `RunSettings`.
 
     Raises:
         SmaltiError: on the call, for an unknown or missing keyword.

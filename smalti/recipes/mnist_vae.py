@@ -32,7 +32,7 @@ def mnist_vae(
         optimizer: Adam, averaged weights.
         data: a folder with MNIST's idx files.
         latent_channels: size of the latent vector.
-        activation: of the hidden layers; the paper's is tanh, which in 200 epochs gets less far.
+        activation: of the hidden layers; the paper's is tanh, which is worse after 200 epochs.
         beta_warmup: the part of the run over which the weight of the KL rises from 0 to 1.
     """
     model = AutoencoderConfig(

@@ -26,7 +26,7 @@ class Captions:
 
     Attributes:
         text: languages of the captions to condition on, with commas between ("en" or "en,de,fr"); empty is no text.
-        text_vocabulary: most text tokens, a byte-level BPE trained on the captions; 1024 by default.
+        text_vocabulary: size of the byte-level BPE that is trained on the captions, at most; 1024 by default.
         text_length: tokens of a caption at most; 24 by default.
     """
 
@@ -46,16 +46,15 @@ class Captions:
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """What is modelled, and how it is learnt.
+    """What is modelled, and how it is learned.
 
     Attributes:
         tokenizer: the run of a trained model with a codebook, or "pixels".
         data: emoji, a folder of images or of idx files, or *.parquet.
         image_size: with the tokenizer "pixels", the size of the images; 32 by default.
-        levels: with the tokenizer "pixels", K: 256, the default, is exact, 2 is binary (drawn anew each time, dynamic
-            binarisation).
+        levels: with the tokenizer "pixels", K: 256, the default, is exact, 2 is dynamic binarisation.
         label: the kind of label to condition on (emoji: group or subgroup; folders: class); empty is none.
-        condition_dropout: share of the images that are shown without their label or text, for guidance; 0.1 by default.
+        condition_dropout: share of the images that are given without their label or text, for guidance; 0.1 by default.
         optimizer: AdamW with warm-up and cosine, averaged weights.
     """
 
@@ -69,18 +68,22 @@ class Codes:
 
     def experiment(self, prior: Spec, captions: Captions = Captions()) -> PriorExperiment:
         """The training of a prior of these codes."""
+        from smalti.data.conditions import labels_of
+        from smalti.data.sources import open_data
+
         text, pixels = captions.config(), {"image_size": (self.image_size, 32), "levels": (self.levels, 256)}
         if self.label and text:
             raise SmaltiError("a prior takes --label or --text, not both")
-        shape = effective(self.tokenizer == "pixels", "without tokenizer pixels", **pixels)
+        size = effective(self.tokenizer == "pixels", "without tokenizer pixels", **pixels)
+        codes = PixelLevels(channels=open_data(self.data).channels, **size).codes if size else _codes_of(self.tokenizer)
         dropout = (self.condition_dropout, 0.1)
         model = PriorConfig(
             prior=prior,
             label_kind=self.label,
-            labels=_labels(self.data, self.label) if self.label else (),
+            labels=tuple(sorted(set(labels_of(self.data, "all", self.label)))) if self.label else (),
             text=text,
             **effective(bool(self.label or text), "without label or text", condition_dropout=dropout),
-            **(_pixels(self.data, **shape) if shape else _codes_of(self.tokenizer)),
+            **codes,
         )
         return PriorExperiment(data=self.data, model=model, optimizer=self.optimizer)
 
@@ -107,10 +110,9 @@ def pixelcnn(codes: Codes, *, channels: int = 96, layers: int = 8, dropout: floa
     """Gated PixelCNN over the codes of a tokenizer.
 
     Args:
-        codes: what is modelled.
         channels: of the features.
         layers: gated layers after the first.
-        dropout: of whole channels behind the gates.
+        dropout: of whole channels after the gates.
     """
     return codes.experiment({"kind": "pixelcnn", "channels": channels, "layers": layers, "dropout": dropout})
 
@@ -122,7 +124,6 @@ def pixelsnail(
     """PixelSNAIL over the codes of a tokenizer: causal convolutions and attention.
 
     Args:
-        codes: what is modelled.
         channels: of the residual stream.
         blocks: each is some gated residual layers and one attention.
         residuals: gated residual layers of a block.
@@ -141,21 +142,12 @@ def transformer(codes: Codes, network: Blocks, captions: Captions) -> PriorExper
 
 @recipe(**RUN)
 def maskgit(codes: Codes, network: Blocks, captions: Captions, *, order_temperature: float = 4.5) -> PriorExperiment:
-    """Bidirectional transformer that draws many codes at a time, in rounds.
+    """Bidirectional transformer that samples many codes at a time, in rounds.
 
     Args:
-        codes: what is modelled.
-        network: the blocks.
-        captions: the condition.
-        order_temperature: of the noise in the choice of which draws are kept in a round; inf is a random order.
+        order_temperature: of the noise in the choice of the codes that are kept in a round; inf is a random order.
     """
     return codes.experiment({"kind": "maskgit", **vars(network), "order_temperature": order_temperature}, captions)
-
-
-def _pixels(data: str, image_size: int, levels: int) -> dict[str, Any]:
-    from smalti.data.sources import open_data
-
-    return PixelLevels(image_size=image_size, channels=open_data(data).channels, levels=levels).codes
 
 
 def _codes_of(tokenizer: str) -> dict[str, Any]:
@@ -180,9 +172,3 @@ def _codes_of(tokenizer: str) -> dict[str, Any]:
         "tokenizer": str(folder.resolve()),
         "tokenizer_hash": file_hash(folder / WEIGHTS),
     }
-
-
-def _labels(data: str, kind: str) -> tuple[str, ...]:
-    from smalti.data.conditions import labels_of
-
-    return tuple(sorted(set(labels_of(data, "all", kind))))

@@ -21,7 +21,7 @@ class Signs:
         bits: of a code.
         softness: temperature of the soft assignment in the entropies.
         commitment_weight: of the term that keeps features near their code.
-        entropy_weight: of the entropies: sure codes, all of them used.
+        entropy_weight: of the entropies: low for each feature, high for the batch, so that all codes are used.
     """
 
     bits: int = 9
@@ -41,7 +41,6 @@ def fsq(common: Common, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
     """Finite scalar quantization: every channel is rounded to a few levels; there is no codebook to collapse.
 
     Args:
-        common: networks, data, learning.
         levels: of each channel; their product is K.
     """
     return common.experiment({"kind": "fsq", "levels": tuple(levels)})
@@ -82,11 +81,9 @@ class Codebooks:
 
 @recipe()
 def rvq(common: Common, codes: Codebooks = Codebooks(num_codebooks=4), *, drop: float | None = None) -> Experiment:
-    """Residual VQ: several codes at each position, each for what the ones before it left over; a quality dial.
+    """Residual VQ: several codes at each position, each of the residual of those before it; a prefix decodes too.
 
     Args:
-        common: networks, data, learning.
-        codes: the codebooks.
         drop: the share of training images that get only the first few codes; 0.5 by default.
     """
     several = effective(codes.num_codebooks > 1, "with one codebook", drop=(drop, 0.5))

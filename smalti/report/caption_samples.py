@@ -11,17 +11,8 @@ from smalti.generate.generator import Generator
 from smalti.images.contact_sheets import captioned
 
 NUM_CAPTIONS, NUM_SAMPLES = 9, 4  # captions of a split, evenly spaced; samples of each
-COMPOSITIONS = (
-    "red cat",
-    "blue apple",
-    "green heart with arrow",
-    "rabbit with sunglasses",
-    "orange whale",
-    "moon with crown",
-    "pizza with smiling face",
-    "purple car",
-    "flag with heart",
-)
+COMPOSITIONS = ("red cat", "blue apple", "green heart with arrow", "rabbit with sunglasses", "orange whale",
+                "moon with crown", "pizza with smiling face", "purple car", "flag with heart")  # fmt: skip
 
 
 class CaptionSamples(NamedTuple):

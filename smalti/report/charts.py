@@ -14,17 +14,17 @@ FEW = 12
 Curve = Sequence[tuple[float, float]]
 
 
-def figure(draw: Callable[[Any], None], width: float = 7.2, height: float = 2.6) -> str:
-    """An SVG drawn by `draw(axes)`, sizes in inches.
+def figure(plot: Callable[[Any], None], width: float = 7.2, height: float = 2.6) -> str:
+    """One of `panels`."""
+    return panels([plot], width, height)
+
+
+def panels(plots: Sequence[Callable[[Any], None]], width: float, height: float) -> str:
+    """An SVG of charts side by side, each made by a `plot(axes)`; sizes in inches.
 
     Raises:
         SmaltiError: matplotlib is not installed.
     """
-    return panels([draw], width, height)
-
-
-def panels(draws: Sequence[Callable[[Any], None]], width: float = 7.2, height: float = 2.6) -> str:
-    """Several figures side by side."""
     try:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -32,9 +32,9 @@ def panels(draws: Sequence[Callable[[Any], None]], width: float = 7.2, height: f
         raise SmaltiError("the charts need matplotlib: pip install 'smalti[metrics]'") from error
     sheet = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(sheet)
-    for axes, draw in zip(sheet.subplots(1, len(draws), squeeze=False)[0], draws, strict=True):
+    for axes, plot in zip(sheet.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
+        plot(axes)
     file = io.StringIO()
     sheet.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
@@ -45,7 +45,7 @@ def usage_chart(counts: Tensor) -> str:
     """How often each code of counts (K,) is used, most frequent first, relative to the uniform share."""
     share = (counts.double() / counts.sum()).sort(descending=True).values * len(counts)
 
-    def draw(axes: Any) -> None:
+    def plot(axes: Any) -> None:
         axes.bar(range(len(share)), share.tolist(), width=1.0, color=ACCENT)
         axes.axhline(1.0, color=INK, linewidth=0.8)
         axes.set_xlim(-0.5, len(share) - 0.5)
@@ -53,7 +53,7 @@ def usage_chart(counts: Tensor) -> str:
         axes.set_ylabel("times uniform")
         axes.set_yscale("symlog", linthresh=1.0)
 
-    return figure(draw)
+    return figure(plot)
 
 
 def learning_chart(records: Sequence[Mapping[str, float]], name: str, label: str) -> str:
@@ -71,16 +71,11 @@ def curves(
 ) -> Callable[[Any], None]:
     """For `figure` and `panels`: named lines, with markers where points are few; empty ones are left out."""
 
-    def draw(axes: Any) -> None:
+    def plot(axes: Any) -> None:
         for colour, (name, curve) in zip(COLOURS * 9, named.items(), strict=False):
             if curve:
-                style = {
-                    "color": colour,
-                    "linewidth": 1.5,
-                    "marker": "o" if len(curve) < FEW else None,
-                    "markersize": 4,
-                }
-                axes.plot(*zip(*curve, strict=True), label=name, **style)
+                marker = "o" if len(curve) < FEW else None
+                axes.plot(*zip(*curve, strict=True), label=name, color=colour, marker=marker, markersize=4)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_xscale("log" if log_x else "linear")
@@ -88,4 +83,4 @@ def curves(
         if legend and any(name and curve for name, curve in named.items()):
             axes.legend(frameon=False, fontsize=7)
 
-    return draw
+    return plot

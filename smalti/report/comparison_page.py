@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ class System:
 
     Attributes:
         name: of the recipe.
-        models: one for each seed.
-        evaluations: what `evaluate` gave for each.
+        model: of the first seed.
+        evaluations: what `evaluate` gave, for each seed.
         records: the first seed's metrics.jsonl.
         noise: of the encoder's gradient, first seed.
         points: (bits per pixel, PSNR) of the first seed.
@@ -35,7 +35,7 @@ class System:
     """
 
     name: str
-    models: list[Autoencoder]
+    model: Autoencoder
     evaluations: list[dict[str, Any]]
     records: list[dict[str, float]]
     noise: GradientNoise
@@ -44,7 +44,6 @@ class System:
     images_per_second: float
     peak_bytes: int | None
     bits_per_image: float | None
-    flags: list[str] = field(default_factory=list)
 
     def values(self, name: str) -> list[float]:
         """One metric of every seed."""
@@ -61,17 +60,13 @@ class System:
 
 def flag_rates(systems: Sequence[System]) -> list[str]:
     """Warnings about discrete systems whose rate differs from that of the first."""
-    discrete = [system for system in systems if system.bits_per_image is not None]
-    warnings = []
-    for system in discrete[1:]:
-        first, own = discrete[0].bits_per_image, system.bits_per_image
-        assert first is not None and own is not None
-        if abs(own - first) > 0.5:
-            warnings.append(
-                f"{system.name} spends {own:.0f} bits an image, {discrete[0].name} {first:.0f}: their distortions are "
-                "not comparable"
-            )
-    return warnings
+    rates = [(system.name, system.bits_per_image) for system in systems if system.bits_per_image is not None]
+    first, rate = rates[0] if rates else ("", 0.0)
+    return [
+        f"{name} spends {own:.0f} bits an image, {first} {rate:.0f}: their distortions are not comparable"
+        for name, own in rates
+        if abs(own - rate) > 0.5
+    ]
 
 
 def as_json(systems: Sequence[System], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +77,7 @@ def as_json(systems: Sequence[System], settings: Mapping[str, Any]) -> dict[str,
         "systems": {
             system.name: {
                 "bits_per_image": system.bits_per_image,
-                "num_parameters": system.models[0].num_parameters,
+                "num_parameters": system.model.num_parameters,
                 "images_per_second": system.images_per_second,
                 "peak_bytes": system.peak_bytes,
                 "gradient_noise": system.noise._asdict(),
@@ -134,53 +129,35 @@ def as_html(systems: Sequence[System], settings: Mapping[str, Any], images: Tens
 
 
 def _distortion(systems: Sequence[System]) -> str:
-    header = ["system", "PSNR, dB", "SSIM", "bits an image, fixed length", "distortion, nats", "rate, nats"]
+    header = ["system", "bits an image, fixed length", "PSNR, dB", "SSIM", "distortion, nats", "rate, nats"]
     header += ["ELBO, nats", "bits per dim"]
-    rows = [
-        [
-            system.name,
-            system.text("psnr_db", 2),
-            system.text("ssim", 3),
-            "-" if system.bits_per_image is None else f"{system.bits_per_image:.0f}",
-            system.text("distortion_nats", 0),
-            system.text("rate_nats", 0),
-            system.text("elbo_nats", 0),
-            system.text("bits_per_dim", 3),
-        ]
-        for system in systems
-    ]
+    metrics = {"psnr_db": 2, "ssim": 3, "distortion_nats": 0, "rate_nats": 0, "elbo_nats": 0, "bits_per_dim": 3}
+    rows = []
+    for system in systems:
+        bits = "-" if system.bits_per_image is None else f"{system.bits_per_image:.0f}"
+        rows.append([system.name, bits, *(system.text(name, digits) for name, digits in metrics.items())])
     return f"<h2>Distortion</h2>{html.table(header, rows)}"
 
 
 def _reconstructions(systems: Sequence[System], images: Tensor) -> str:
-    rows = [images, *(system.models[0].reconstruct(images).cpu() for system in systems)]
-    figures = [html.captioned_picture(grid(rows[0], len(images), 2), "originals")]
-    figures += [
-        html.captioned_picture(grid(row, len(images), 2), f"{system.name}, {system.text('psnr_db', 2)} dB")
-        for row, system in zip(rows[1:], systems, strict=True)
-    ]
-    return "".join(figures)
+    rows = {"originals": images}
+    for system in systems:
+        rows[f"{system.name}, {system.text('psnr_db', 2)} dB"] = system.model.reconstruct(images).cpu()
+    return "".join(html.captioned_picture(grid(row, len(images), 2), caption) for caption, row in rows.items())
 
 
 def _charts(systems: Sequence[System]) -> str:
     points = {system.name: system.points for system in systems}  # all of them: a system has one colour everywhere
-    learning = {system.name: curve_of(system.records, "distortion_nats") for system in systems}
-    usage = {system.name: curve_of(system.records, "usage") for system in systems}
-    return panels(
-        [
-            curves(points, "bits per pixel", "PSNR, dB"),
-            curves(learning, "step", "distortion in training, nats"),
-            curves(usage, "step", "usage in training"),
-        ],
-        12.0,
-        3.4,
-    )
+    plots = [curves(points, "bits per pixel", "PSNR, dB")]
+    for name, label in (("distortion_nats", "distortion in training, nats"), ("usage", "usage in training")):
+        plots.append(curves({system.name: curve_of(system.records, name) for system in systems}, "step", label))
+    return panels(plots, 12.0, 3.4)
 
 
 def _usage(systems: Sequence[System]) -> str:
     rows = []
     for system in systems:
-        bottleneck = system.models[0].bottleneck
+        bottleneck = system.model.bottleneck
         if isinstance(bottleneck, DiscreteBottleneck):
             size = f"{bottleneck.num_codebooks} x {bottleneck.codebook_size}"
             rows.append([system.name, size, system.text("usage", 3), system.text("perplexity", 1)])
@@ -190,7 +167,7 @@ def _usage(systems: Sequence[System]) -> str:
 def _gradients(systems: Sequence[System]) -> str:
     rows = []
     for system in systems:
-        bottleneck, noise = system.models[0].bottleneck, system.noise
+        bottleneck, noise = system.model.bottleneck, system.noise
         estimator = f" ({bottleneck.estimator})" if bottleneck.estimator else ""
         how = bottleneck.how_gradients_pass + estimator
         rows.append([system.name, how, f"{noise.relative_deviation:.2f}", f"{noise.cosine:.3f}"])
@@ -203,16 +180,10 @@ def _latents(system: System) -> str:
 
 
 def _cost(systems: Sequence[System]) -> str:
-    rows = [
-        [
-            system.name,
-            f"{system.models[0].num_parameters:,}",
-            f"{system.images_per_second:.0f}",
-            "-" if system.peak_bytes is None else f"{system.peak_bytes / 2**20:.0f}",
-        ]
-        for system in systems
-    ]
-    threads = torch.get_num_threads()
+    rows, threads = [], torch.get_num_threads()
+    for system in systems:
+        memory = "-" if system.peak_bytes is None else f"{system.peak_bytes / 2**20:.0f}"
+        rows.append([system.name, f"{system.model.num_parameters:,}", f"{system.images_per_second:.0f}", memory])
     note = f"<p>Training on {threads} thread{'s' if threads > 1 else ''}; memory of the whole process at its peak.</p>"
     return note + html.table(["system", "parameters", "images per second", "memory, MB"], rows)
 

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from smalti.data.batches import some_images
 from smalti.data.sources import open_data
-from smalti.data.splits import Split
 from smalti.evaluation.autoencoders import count_codes
 from smalti.files import atomic_path, write_text
 from smalti.images.contact_sheets import before_after, grid
@@ -22,12 +20,6 @@ from smalti.report.model_card import format_number
 from smalti.training.log import read_metrics
 
 SHOWN_IMAGES, COLUMNS = 64, 16
-
-
-def reconstructions(model: Autoencoder, data: str, split: Split = "test") -> Image.Image:
-    """Images of a split, evenly chosen, above their reconstructions."""
-    images = some_images(data, split, model.config.preprocessing, SHOWN_IMAGES)
-    return before_after(images, model.reconstruct(images).cpu(), COLUMNS)
 
 
 def write_page(
@@ -52,12 +44,12 @@ def write_page(
     Returns:
         What was written, the page first.
     """
-    counts = count_codes(model, open_data(data, evaluation["split"]))[0]  # a demo's model has one codebook
-    order = counts.argsort(descending=True).tolist()
-    records = read_metrics(run / "metrics.jsonl")
+    split, records = evaluation["split"], read_metrics(run / "metrics.jsonl")
+    counts = count_codes(model, open_data(data, split))[0]  # a demo's model has one codebook
+    images = some_images(data, split, model.config.preprocessing, SHOWN_IMAGES)
     pictures = {
-        "reconstructions.png": reconstructions(model, data, evaluation["split"]),
-        "codebook.png": codebook_tiles(model, order),
+        "reconstructions.png": before_after(images, model.reconstruct(images).cpu(), COLUMNS),
+        "codebook.png": codebook_tiles(model, counts.argsort(descending=True).tolist()),
     }
     charts = {
         "usage.svg": usage_chart(counts),
@@ -69,58 +61,47 @@ def write_page(
             picture.save(path)
     for name, chart in charts.items():
         write_text(run / name, chart)
-    page = run / "demo.html"
-    write_text(page, _page(run, pictures, charts, counts, evaluation, _samples(samples, prior) if prior else ""))
-    return [page, *(run / name for name in [*pictures, *charts])]
+    shown = {**{name: html.picture(picture, name) for name, picture in pictures.items()}, **charts}
+    body = _body(shown, counts, evaluation, _samples(samples, prior) if prior else "")
+    write_text(run / "demo.html", html.document(f"smalti: {run}", body))
+    return [run / name for name in ("demo.html", *shown)]
 
 
-def _page(
-    run: Path,
-    pictures: Mapping[str, Image.Image],
-    charts: Mapping[str, str],
-    counts: Tensor,
-    evaluation: Mapping[str, Any],
-    samples: str,
-) -> str:
-    metrics = evaluation["metrics"]
-    used = int((counts > 0).sum())
-    image = {name: html.picture(shown, name) for name, shown in pictures.items()}
+def _body(shown: Mapping[str, str], counts: Tensor, evaluation: Mapping[str, Any], samples: str) -> str:
+    metrics, used = evaluation["metrics"], int((counts > 0).sum())
     numbers = html.table([], [(name, format_number(value)) for name, value in metrics.items()])
-    body = f"""<h1>What the tokenizer learnt</h1>
+    return f"""<h1>What the tokenizer learned</h1>
 <p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none
 of them seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>
 <h2>Reconstructions</h2>
 <p>Each pair of rows: originals above, reconstructions from their codes below
 ({metrics["psnr_db"]:.2f} dB, {metrics["nominal_bits_per_pixel"]:.3f} bits per pixel).</p>
-{image["reconstructions.png"]}
+{shown["reconstructions.png"]}
 <h2>The codebook</h2>
 <p>What each of the {len(counts)} codes decodes to, surrounded by itself; most frequent first.</p>
-{image["codebook.png"]}
+{shown["codebook.png"]}
 <h2>Use of the codes</h2>
 <p>{used} of {len(counts)} codes occur in this split; perplexity {metrics["perplexity"]:.0f}.
 The line is the uniform share.</p>
-{charts["usage.svg"]}
+{shown["usage.svg"]}
 <h2>Learning</h2>
-{charts["distortion.svg"]}
-{charts["learning_usage.svg"]}
+{shown["distortion.svg"]}
+{shown["learning_usage.svg"]}
 {samples}
 <h2>All numbers</h2>
 {numbers}"""
-    return html.document(f"smalti: {run}", body)
 
 
 def _samples(samples: Sequence[CaptionSamples], prior: Mapping[str, Any]) -> str:
     """The part of the page about text to image."""
     metrics, parts = prior["metrics"], []
     for group in samples:
-        figures = [
-            html.captioned_picture(grid(images, len(images), 2), caption)
-            for caption, images in zip(group.captions, group.images, strict=True)
-        ]
+        shown = zip(group.images, group.captions, strict=True)
+        figures = [html.captioned_picture(grid(images, len(images), 2), caption) for images, caption in shown]
         parts.append(f"<p>{group.title}:</p>\n{html.row(figures)}")
     return f"""<h2>Text to image</h2>
-<p>A transformer has learnt which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out images,
-against {metrics["histogram_bits_per_code"]:.2f} for a histogram at each position and a fixed length of
+<p>A transformer has learned which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out
+images, against {metrics["histogram_bits_per_code"]:.2f} for a histogram at each position and a fixed length of
 {metrics["uniform_bits_per_code"]:.2f}. {samples[0].images.shape[1]} samples of each caption.</p>
 {"".join(parts)}
 """

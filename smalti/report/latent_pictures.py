@@ -17,9 +17,10 @@ EDITS, EDITED_AMONG = 7, 64  # codes to substitute, taken from the most frequent
 ZOOM = 2
 TILE_GRID = 3  # a code is shown as the centre of a 3x3 grid of itself
 MOST_TILES = 2048
+Captioned = tuple[Image.Image, str]
 
 
-def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.Image, str]]:
+def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[Captioned]:
     """Pictures of the latents, each with its caption.
 
     Args:
@@ -42,10 +43,8 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[tuple[Image.
             yield from _code_pictures(model, model.bottleneck, images)
         else:
             ways = torch.linspace(0, 1, STEPS).view(-1, 1, 1, 1)
-            rows = [
-                (1 - ways) * latents[index] + ways * latents[index + 1]
-                for index in range(0, min(8, len(latents) - 1), 2)
-            ]
+            pairs = [latents[index : index + 2] for index in range(0, min(8, len(latents) - 1), 2)]
+            rows = [torch.lerp(start, end, ways) for start, end in pairs]
             yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "Linear interpolation between two images' latents"
 
 
@@ -53,18 +52,16 @@ def _images(model: Autoencoder, latents: Tensor) -> Tensor:
     return model.likelihood.mean(model.decoder(latents)).cpu()
 
 
-def _code_pictures(
-    model: Autoencoder, bottleneck: DiscreteBottleneck, images: Tensor
-) -> Iterator[tuple[Image.Image, str]]:
+def _code_pictures(model: Autoencoder, bottleneck: DiscreteBottleneck, images: Tensor) -> Iterator[Captioned]:
     codes = model.encode(images[:8])
+    order = bottleneck.histogram(model.encode(images))[0].argsort(descending=True)
     first = codes if codes.ndim == 3 else codes[:, 0]
     colours = torch.rand(bottleneck.codebook_size, 3, generator=torch.Generator().manual_seed(1))
     maps = F.interpolate(colours[first].permute(0, 3, 1, 2), size=images.shape[-2:], mode="nearest")
     which = "The codes" if codes.ndim == 3 else "The first codebook's codes"
     shown = torch.cat([recolour_images(images[:8], 3), maps])
     yield grid(shown, 8, ZOOM), f"{which} of images, each code in a colour of its own"
-    used = bottleneck.histogram(model.encode(images))[0].argsort(descending=True)
-    chosen = used[torch.linspace(0, min(len(used), EDITED_AMONG) - 1, EDITS).long().unique()]
+    chosen = order[torch.linspace(0, min(len(order), EDITED_AMONG) - 1, EDITS).long().unique()]
     rows = []
     for row in codes[:4]:
         edited = row.repeat(len(chosen) + 1, *[1] * row.ndim)
@@ -74,8 +71,8 @@ def _code_pictures(
     caption = "The reconstruction, then the same with its central code replaced by frequent ones"
     yield grid(torch.cat(rows), len(chosen) + 1, ZOOM), caption
     if codes.ndim == 3 and bottleneck.codebook_size <= MOST_TILES:
-        order = bottleneck.histogram(model.encode(images))[0].argsort(descending=True).tolist()
-        yield codebook_tiles(model, order, zoom=4), "The image of each code, surrounded by itself; most frequent first"
+        caption = "The image of each code, surrounded by itself; most frequent first"
+        yield codebook_tiles(model, order.tolist(), zoom=4), caption
 
 
 def codebook_tiles(model: Autoencoder, order: Sequence[int], columns: int = 32, zoom: int = 6) -> Image.Image:

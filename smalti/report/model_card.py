@@ -1,7 +1,7 @@
 """Model cards: the README.md of a run, for readers and for the Hugging Face hub."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import smalti
 from smalti.models.autoencoder import Autoencoder
@@ -9,8 +9,62 @@ from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.priors.code_model import CodeModel
 from smalti.training.experiment import Experiment, PriorExperiment
 
-SHORT = ("psnr_db", "ssim", "usage", "perplexity", "distortion_nats", "rate_nats", "elbo_nats", "bits_per_dim",
-         "nll_nats", "nominal_bits_per_pixel", "bf16_equal_codes")  # fmt: skip
+SHORT = ("psnr_db", "ssim", "usage", "perplexity", "distortion_nats", "rate_nats", "elbo_nats", "nll_nats", "bits",
+         "bits_per_code", "bits_per_dim", "histogram_bits_per_code", "uniform_bits_per_code", "share_of_histogram",
+         "nominal_bits_per_pixel", "bf16_equal_codes")  # fmt: skip
+
+
+class About(NamedTuple):
+    """What a card says of one kind of model."""
+
+    task: str  # the hub's word
+    tag: str
+    title: str
+    text: str
+    example: str
+    parts: tuple[object, ...]  # of the model, which a user may have written
+
+
+def model_card(model: Any, experiment: Any, evaluation: Mapping[str, Any] | None = None) -> str:
+    """The text of the card of an autoencoder or a prior.
+
+    Args:
+        model: for its size and its parts.
+        experiment: how it was trained.
+        evaluation: what `evaluate` gave, once there is one.
+    """
+    about = _of_prior(model, experiment) if isinstance(model, CodeModel) else _of_autoencoder(model, experiment)
+    card = f"""---
+library_name: smalti
+pipeline_tag: {about.task}
+tags: [smalti, {about.tag}, {experiment.recipe}]
+---
+# {experiment.recipe} on {about.title}
+
+{about.text}
+
+```python
+{about.example}
+```
+"""
+    modules = {type(part).__module__ for part in about.parts}
+    if own := " and ".join(sorted(f"`{module}`" for module in modules if not module.startswith("smalti."))):
+        need = "by its author defines parts of it: name its file by `--code`, or import it before the model is loaded."
+        card += f"\nThe module {own} {need}\n"
+    if evaluation:
+        metrics = evaluation["metrics"]
+        rows = "\n".join(f"| {name} | {format_number(metrics[name])} |" for name in SHORT if name in metrics)
+        card += f"""
+## Evaluation
+
+{evaluation["num_images"]:,} images of the {evaluation["split"]} split of `{evaluation["data"]}`; \
+weights {evaluation["model_hash"][:12]}; smalti {evaluation["smalti"]}.
+
+| metric | value |
+|---|---|
+{rows}
+"""
+    return card
 
 
 def format_number(value: float) -> str:
@@ -18,94 +72,34 @@ def format_number(value: float) -> str:
     return f"{value:.2f}" if 10 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
-def table(metrics: Mapping[str, float]) -> str:
-    """A Markdown table of metrics."""
-    rows = "\n".join(f"| {name} | {format_number(value)} |" for name, value in metrics.items())
-    return f"| metric | value |\n|---|---|\n{rows}\n"
-
-
-def _own_code(*parts: object) -> list[str]:
-    """What a card says where parts of the model are not smalti's."""
-    modules = {type(part).__module__ for part in parts}
-    own = " and ".join(sorted(f"`{module}`" for module in modules if not module.startswith("smalti.")))
-    need = "by its author defines parts of it: name its file by `--code`, or import it before the model is loaded."
-    return [f"The module {own} {need}", ""] if own else []
-
-
-def prior_card(model: CodeModel, experiment: PriorExperiment, evaluation: Mapping[str, Any] | None = None) -> str:
-    """The text of a prior's card; see `model_card`."""
-    config = experiment.model
-    given, prompt = "", ""
+def _of_prior(model: CodeModel, experiment: PriorExperiment) -> About:
+    config, given, prompt, task = experiment.model, "", "", "unconditional-image-generation"
     if config.labels:
         given, prompt = f", given its {config.label_kind} (one of {len(config.labels)})", f"{config.labels[0]!r}, "
     elif config.text:
         given, prompt = f", given its caption ({', '.join(config.text.languages)})", '"red heart", '
-    lines = [
-        "---",
-        "library_name: smalti",
-        f"pipeline_tag: {'text-to-image' if config.text else 'unconditional-image-generation'}",
-        f"tags: [smalti, image-tokenizer-prior, {experiment.recipe}]",
-        "---",
-        f"# {experiment.recipe} on the codes of {experiment.data}",
-        "",
-        f"A prior over {config.grid[0]}x{config.grid[1]} codes of {config.codebook_size}{given}: "
-        f"{model.num_parameters:,} parameters, for the tokenizer {config.tokenizer_hash[:12]}.",
-        "",
-        "```python",
-        "from smalti import Generator",
-        "",
-        'generator = Generator.from_pretrained("this folder")',
-        f"images = generator({prompt}num=4)",
-        "```",
-        "",
-        *_own_code(model.prior),
-    ]
-    if evaluation:
-        lines += [f"## Evaluation\n\n{evaluation['num_images']:,} images.\n", table(evaluation["metrics"])]
-    return "\n".join(lines)
+        task = "text-to-image"
+    text = f"""A prior over {config.grid[0]}x{config.grid[1]} codes of {config.codebook_size}{given}: \
+{model.num_parameters:,} parameters, for the tokenizer {config.tokenizer_hash[:12]}."""
+    example = f"""from smalti import Generator
+
+generator = Generator.from_pretrained("this folder")
+images = generator({prompt}num=4)"""
+    return About(task, "image-tokenizer-prior", f"the codes of {experiment.data}", text, example, (model.prior,))
 
 
-def model_card(model: Autoencoder, experiment: Experiment, evaluation: Mapping[str, Any] | None = None) -> str:
-    """The text of the card.
-
-    Args:
-        model: for its size and its parts.
-        experiment: how it was trained.
-        evaluation: what `smalti.evaluation.autoencoders.evaluate` gave, once there is one.
-    """
-    preprocessing, bottleneck = experiment.model.preprocessing, model.bottleneck
-    colour = "colour" if preprocessing.channels == 3 else "grey"
-    codes, axes = "", ""
+def _of_autoencoder(model: Autoencoder, experiment: Experiment) -> About:
+    run, images, bottleneck = experiment.run, experiment.model.preprocessing, model.bottleneck
+    codes, example = "", "images = model.reconstruct(images)"
     if isinstance(bottleneck, DiscreteBottleneck):
         several = f"{bottleneck.num_codebooks} x " if bottleneck.num_codebooks > 1 else ""
-        codes, axes = f", {several}{bottleneck.codebook_size} codes", ", ".join(bottleneck.code_axes.split())
-    lines = [
-        "---",
-        "library_name: smalti",
-        "pipeline_tag: image-to-image",
-        f"tags: [smalti, image-tokenizer, {experiment.recipe}]",
-        "---",
-        f"# {experiment.recipe} on {experiment.data}",
-        "",
-        f"An autoencoder with the bottleneck `{experiment.model.bottleneck['kind']}`{codes}: "
-        f"{model.num_parameters:,} parameters, trained on "
-        f"{preprocessing.image_size}x{preprocessing.image_size} {colour} images for {experiment.run.steps:,} steps of "
-        f"{experiment.run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}.",
-        "",
-        "```python",
-        "from smalti import Autoencoder",
-        "",
-        'model = Autoencoder.from_pretrained("this folder")',
-        f"codes = model.encode(images)     # ({axes}) integers" if codes else "images = model.reconstruct(images)",
-        *(["images = model.decode(codes)     # (B, C, H, W) in [0, 1]"] if codes else []),
-        "```",
-        "",
-        *_own_code(model.networks, bottleneck, model.likelihood),
-    ]
-    if evaluation:
-        lines += [
-            f"## Evaluation\n\n{evaluation['num_images']:,} images of the {evaluation['split']} split of "
-            f"`{evaluation['data']}`; weights {evaluation['model_hash'][:12]}; smalti {evaluation['smalti']}.\n",
-            table({name: evaluation["metrics"][name] for name in SHORT if name in evaluation["metrics"]}),
-        ]
-    return "\n".join(lines)
+        codes = f", {several}{bottleneck.codebook_size} codes"
+        example = f"""codes = model.encode(images)     # ({", ".join(bottleneck.code_axes.split())}) integers
+images = model.decode(codes)     # (B, C, H, W) in [0, 1]"""
+    text = f"""An autoencoder with the bottleneck `{experiment.model.bottleneck["kind"]}`{codes}: \
+{model.num_parameters:,} parameters, trained on {images.image_size}x{images.image_size} \
+{"colour" if images.channels == 3 else "grey"} images for {run.steps:,} steps of \
+{run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}."""
+    load = 'from smalti import Autoencoder\n\nmodel = Autoencoder.from_pretrained("this folder")\n'
+    parts = (model.networks, bottleneck, model.likelihood)
+    return About("image-to-image", "image-tokenizer", experiment.data, text, load + example, parts)

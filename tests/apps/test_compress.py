@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import smalti
 from smalti.apps.cli import main
 
 from ..conftest import draw_image
@@ -51,6 +52,14 @@ def error(capsys, *words):
     assert main([*map(str, words)]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     return lines[-1]
+
+
+def test_a_bad_image_of_a_folder_is_named_once(runs, image_folder, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "good.png").write_bytes(next(image_folder.rglob("*.png")).read_bytes())
+    with pytest.warns(UserWarning, match="skipped 1 bad images"):
+        made = smalti.compress(str(runs / "vqvae"), [str(tmp_path)], out=str(tmp_path / "one.smalti"), report=True)
+    assert made["num_images"] == len(made["bad_images"]) == 1 and set(made["bytes_of_codes"]) > {"fixed"}
 
 
 @pytest.mark.parametrize("run", ["vqvae", "prior"])
