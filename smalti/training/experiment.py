@@ -33,9 +33,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoConfig:
-    """Perceptual and adversarial terms for photographs (VQGAN).
-
-    What a term that is not there would need is None.
+    """Perceptual and adversarial terms for photographs (VQGAN); what a term that is not there would need is None.
 
     Attributes:
         perceptual: a feature network whose distance is added to the loss; for photographs.
@@ -56,9 +54,8 @@ class PhotoConfig:
     discriminator_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        options = effective(
-            self.perceptual != "none", "without perceptual", perceptual_weight=(self.perceptual_weight, 1.0)
-        )
+        weight = (self.perceptual_weight, 1.0)
+        options = effective(self.perceptual != "none", "without perceptual", perceptual_weight=weight)
         options |= effective(
             self.adversarial_weight != 0,
             "without adversarial_weight",
@@ -132,9 +129,8 @@ class Training:
             SmaltiError: an unknown setting, or a value that makes no sense.
         """
         known = [field.name for field in fields(RunSettings)]
-        for name in settings:
-            if name not in known:
-                raise SmaltiError(f"a run has no setting {name!r}; {nearest(name, known)}")
+        if unknown := [name for name in settings if name not in known]:
+            raise SmaltiError(f"a run has no setting {unknown[0]!r}; {nearest(unknown[0], known)}")
         given = {name: value for name, value in settings.items() if value is not None}
         return replace(self, run=replace(self.run, **given))
 

@@ -56,10 +56,8 @@ class Log:
         for step, values in self._pending:
             for name, value in zip(self.names, values.tolist(), strict=True):
                 if not math.isfinite(value):
-                    raise SmaltiError(
-                        f"step {step}: {name} is {value}; the last good checkpoint is kept. "
-                        "Lower --learning_rate, or start again with another --seed"
-                    )
+                    remedy = "Lower --learning_rate, or start again with another --seed"
+                    raise SmaltiError(f"step {step}: {name} is {value}; the last good checkpoint is kept. {remedy}")
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.count += 1
         self._pending.clear()
@@ -70,8 +68,9 @@ class Log:
         means = {name: total / max(1, self.count) for name, total in self.sums.items()}
         self.sums, self.count = {}, 0
         record = {"step": step, **means, **extra}
+        rounded = {name: float(f"{value:.8g}") if isinstance(value, float) else value for name, value in record.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: round_for_people(value) for name, value in record.items()}) + "\n")
+            file.write(json.dumps(rounded) + "\n")
         shown = ("loss", "distortion_nats", "kl_nats", "usage", "temperature")
         rate = {"img/s": f"{extra['images_per_second']:.0f}"} if "images_per_second" in extra else {}
         self.bar.set_postfix({**{name: f"{record[name]:.4g}" for name in shown if name in record}, **rate})
@@ -80,15 +79,6 @@ class Log:
     def say(self, text: str) -> None:
         """Print a line to stderr above the bar."""
         tqdm.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        """Close the bar."""
-        self.bar.close()
-
-
-def round_for_people(value: float) -> float:
-    """Eight significant digits."""
-    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 def _lines(path: Path) -> list[str]:

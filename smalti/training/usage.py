@@ -16,12 +16,7 @@ ADVICE = (
 
 
 class CodeUsage:
-    """Counts codes over windows of 32 K and raises an alarm once when usage has collapsed.
-
-    Args:
-        codebook_size: K.
-        num_codebooks: q.
-    """
+    """Counts codes (K of them in each of q codebooks) over windows, and raises an alarm once usage has collapsed."""
 
     def __init__(self, codebook_size: int, num_codebooks: int = 1):
         self.window = WINDOW_CODES_PER_ENTRY * codebook_size * num_codebooks
