@@ -22,21 +22,13 @@ from smalti.priors.text import TextTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class CodeSet:
-    """The codes of a split's images, and what the prior is conditioned on.
+    """The codes of a split's images, and what the prior is conditioned on."""
 
-    Attributes:
-        codes: (N, h, w) integers; of binary pixels the grey levels 0 to 255, the probabilities of a Bernoulli.
-        binary: whether `codes` are grey levels.
-        classes: (N,) int64, of a class-conditional prior.
-        tokens: (N, M, length) int64, of a text-conditional prior: the captions of each image.
-        num_captions: (N,) how many of the M there are.
-    """
-
-    codes: Tensor
-    binary: bool = False
-    classes: Tensor | None = None
-    tokens: Tensor | None = None
-    num_captions: Tensor | None = None
+    codes: Tensor  # (N, h, w) integers; of binary pixels the grey levels 0 to 255, the probabilities of a Bernoulli
+    binary: bool = False  # whether `codes` are grey levels
+    classes: Tensor | None = None  # (N,) int64, of a class-conditional prior
+    tokens: Tensor | None = None  # (N, M, length) int64, of a text-conditional prior: the captions of each image
+    num_captions: Tensor | None = None  # (N,) how many of the M there are
 
     def __len__(self) -> int:
         return len(self.codes)

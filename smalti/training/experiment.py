@@ -14,21 +14,13 @@ from smalti.training.settings import RunSettings
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the loss, see `smalti.training.losses`.
+    """Weights of the loss, see `smalti.training.losses`."""
 
-    Attributes:
-        beta: weight of the KL, a schedule; 6.6 is DALL-E's as printed.
-        commitment_weight: of the term whose gradient reaches the encoder.
-        codebook_weight: of the term whose gradient reaches the codebook (unless it learns by moving averages).
-        entropy_weight: of the entropies of LFQ and BSQ.
-        penalty_weights: of other penalties, by the names that a bottleneck gives them.
-    """
-
-    beta: Schedule = Schedule(end=1.0)
-    commitment_weight: float = 0.25
-    codebook_weight: float = 1.0
-    entropy_weight: float = 0.1
-    penalty_weights: Mapping[str, float] = field(default_factory=dict)
+    beta: Schedule = Schedule(end=1.0)  # of the KL; 6.6 is DALL-E's as printed
+    commitment_weight: float = 0.25  # of the term whose gradient reaches the encoder
+    codebook_weight: float = 1.0  # of the term whose gradient reaches the codebook; there is none with moving averages
+    entropy_weight: float = 0.1  # of the entropies of LFQ and BSQ
+    penalty_weights: Mapping[str, float] = field(default_factory=dict)  # of other penalties, by the bottleneck's names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +129,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Training):
-    """The training of an autoencoder, complete.
-
-    Attributes:
-        model: of the autoencoder.
-        loss: the weights of its terms.
-        photo: what photographs need beside it.
-        augment: "none", "flip" or "flip_shift".
-    """
+    """The training of an autoencoder, complete."""
 
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
@@ -154,10 +139,6 @@ class Experiment(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorExperiment(Training):
-    """The training of a prior on the codes of a trained tokenizer, complete.
+    """The training of a prior on the codes of a trained tokenizer, complete."""
 
-    Attributes:
-        model: of the prior, with its tokenizer.
-    """
-
-    model: PriorConfig
+    model: PriorConfig  # with its tokenizer
