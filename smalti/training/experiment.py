@@ -100,17 +100,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Settings of every training; deterministic on the same machine.
+    """Settings of every training; deterministic on the same machine."""
 
-    Attributes:
-        recipe: the name that made it.
-        data: what `--data` said.
-        optimizer: how it learns.
-        run: its settings.
-    """
-
-    recipe: str = ""
-    data: str
+    recipe: str = ""  # the name of what made it
+    data: str  # what `--data` said
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunSettings = RunSettings()
 
