@@ -20,10 +20,6 @@ Prompt = str | Sequence[str] | None
 class Generator:
     """Samples codes from a prior and decodes them with its tokenizer.
 
-    Args:
-        model: the prior.
-        tokenizer: what makes and reads its codes.
-
     Raises:
         SmaltiError: the prior was trained with another tokenizer.
     """
@@ -34,13 +30,7 @@ class Generator:
 
     @classmethod
     def from_pretrained(cls, prior: str, *, tokenizer: str | None = None, device: str = "cpu") -> Self:
-        """Load a prior and its tokenizer.
-
-        Args:
-            prior: the prior's folder, or owner/name on the hub.
-            tokenizer: where its tokenizer is now; by default where it was.
-            device: where to put both.
-        """
+        """Load a prior (a folder, or owner/name on the hub) and its tokenizer, by default from where it was."""
         model = CodeModel.from_pretrained(prior, device=device)
         return cls(model, open_tokenizer(model.config, where=tokenizer, device=device))
 
@@ -87,23 +77,17 @@ class Generator:
                 image or a mask of another size.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
-        if guidance != 1 and self.model.prior.conditions.count and not prompts:
-            raise SmaltiError(f"guidance {guidance} has no effect without a prompt; give one, or leave it out")
-        if self.model.prior.conditions.count and not self.model.config.condition_dropout:
-            if not prompts:
-                raise SmaltiError(
-                    "this prior was trained with condition_dropout 0 and cannot do without a prompt; give one"
-                )
-            if guidance != 1:
-                raise SmaltiError(
-                    f"guidance {guidance} needs a prior trained with condition_dropout; this one had none"
-                )
+        if self.model.prior.conditions.count:
+            if guidance != 1 and not prompts:
+                raise SmaltiError(f"guidance {guidance} has no effect without a prompt; give one, or leave it out")
+            if not prompts and not self.model.config.condition_dropout:
+                raise SmaltiError("this prior was trained with condition_dropout 0 and needs a prompt; give one")
+            if guidance != 1 and not self.model.config.condition_dropout:
+                raise SmaltiError(f"guidance {guidance} needs a prior trained with condition_dropout; this had none")
         condition = self.condition(prompts)
-        if condition is not None:
-            condition = condition.repeat_interleave(num, dim=0)
         return self.model.prior.sample(
             num * max(1, len(prompts)),
-            condition,
+            None if condition is None else condition.repeat_interleave(num, dim=0),
             generator=torch.Generator(device=self.model.device).manual_seed(seed),
             temperature=temperature,
             top_k=top_k,
