@@ -1,4 +1,4 @@
-"""A prior with its tokenizer: generates images."""
+"""A prior with its tokenizer: samples codes and decodes them to images."""
 
 from collections.abc import Sequence
 from typing import Self

@@ -32,7 +32,7 @@ def before_after(originals: Tensor, reconstructions: Tensor, columns: int = 16, 
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two pictures beside each other: before | after."""
+    """Two pictures in one: before | after."""
     sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
     sheet.paste(left.convert("RGB"), (0, 0))
     sheet.paste(right.convert("RGB"), (left.width + GAP, 0))
@@ -42,7 +42,7 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 def captioned(
     groups: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], columns: int = 3, zoom: int = 2
 ) -> Image.Image:
-    """Groups (title, [(caption, images (B, C, H, W)), ...]): each caption under its row of images, all of one size."""
+    """Groups (title, [(caption, images (B, C, H, W)), ...]), each caption under its row; all of one shape."""
     margin, line = 14, 20
     small, large = ImageFont.load_default(13), ImageFont.load_default(16)
     first = groups[0][1][0][1]

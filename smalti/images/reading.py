@@ -61,7 +61,7 @@ def read_image(
 
 @contextmanager
 def bad_images(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong with an image of this name into a `BadImage`."""
+    """Turn any error in reading an image of this name into a `BadImage`."""
     try:
         yield
     except SmaltiError:

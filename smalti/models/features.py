@@ -1,8 +1,4 @@
-"""Frozen feature networks for perceptual distances, behind one small interface.
-
-A feature network is a function from images (B, 3, H, W) in [0, 1] to a list of feature maps (B, C_i, H_i, W_i).
-FEATURES names those that can be had; `PerceptualDistance` makes a distance of any of them.
-"""
+"""Frozen feature networks for perceptual distances: from images (B, 3, H, W) in [0, 1] to a list of feature maps."""
 
 from collections.abc import Callable
 

@@ -38,7 +38,7 @@ class Convolution(nn.Conv2d):
 
 
 class Head(Convolution):
-    """The 1x1 convolution next to the bottleneck or the likelihood: float32 whatever surrounds it, as in DALL-E."""
+    """The 1x1 convolution next to the bottleneck or the likelihood: float32 also under autocast, as in DALL-E."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)

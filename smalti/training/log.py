@@ -17,22 +17,16 @@ from smalti.errors import SmaltiError
 class Log:
     """Accumulates the terms of every step without synchronising with the device; `write` adds a line.
 
-    Args:
-        path: metrics.jsonl.
-        steps: of the whole run, for the bar.
-        start: the step to resume from; lines of later steps are removed from the file.
-        progress: show the bar, on stderr.
-        notes: what `notes` gave when the run was stopped: means that were begun.
+    A run that goes on at step `start`, of `steps`, removes later lines from the file and begins with the `notes` of its
+    checkpoint.
     """
 
     def __init__(self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any]):
-        self.path, self.names, self.progress = path, [], progress
+        self.path, self.names = path, []
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = notes.get("sums", {})
         self.count: int = notes.get("count", 0)
-        self.bar = tqdm(
-            total=steps, initial=start, disable=not progress, file=sys.stderr, unit="step", dynamic_ncols=True
-        )
+        self.bar = tqdm(total=steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 

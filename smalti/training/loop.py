@@ -35,16 +35,13 @@ def train(
     """Train `experiment` into the folder `run`; resume if an earlier call was interrupted.
 
     The run is exactly resumable: stopped at any step and called again, it ends with the same bits as an uninterrupted
-    one (same machine, same number of threads).
+    one (same machine, same number of threads). Returns the folder.
 
     Args:
         experiment: the recipe's result.
         run: the folder; created if missing.
         card: writes the model card.
         progress: show a bar on stderr.
-
-    Returns:
-        The folder.
 
     Raises:
         SmaltiError: `run` holds a run with other settings, the data cannot be read, or a term is not finite.
@@ -147,10 +144,9 @@ def _check_folder(run: Path, experiment: Training) -> None:
     path = run / "experiment.json"
     changed = differences(read_json(path), to_dict(experiment)) if path.exists() else []
     if changed:
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise SmaltiError(
-            f"{run} holds a run with other settings: {changed[0]}{more}; choose another --out or repeat its command"
-        )
+        what = changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
+        remedy = "choose another --out or repeat its command"
+        raise SmaltiError(f"{run} holds a run with other settings: {what}; {remedy}")
 
 
 def _describe(run: Path, experiment: Training, device: str) -> None:

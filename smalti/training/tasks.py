@@ -77,9 +77,9 @@ class AutoencoderTask(Task[Autoencoder]):
         except SmaltiError:
             self.shown = some_images(experiment.data, "train", self.preprocessing, NUM_SAMPLES)
         self.model = Autoencoder(experiment.model).to(device).train()
-        codes = self.model.bottleneck
-        discrete = isinstance(codes, DiscreteBottleneck)
-        self.usage = CodeUsage(codes.codebook_size, codes.num_codebooks) if discrete else None
+        bottleneck = self.model.bottleneck
+        discrete = isinstance(bottleneck, DiscreteBottleneck)
+        self.usage = CodeUsage(bottleneck.codebook_size, bottleneck.num_codebooks) if discrete else None
         self.alarm: str | None = None
         photo = experiment.photo
         self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)

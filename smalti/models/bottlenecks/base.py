@@ -44,7 +44,7 @@ def unflatten_grid(vectors: Tensor, like: Tensor) -> Tensor:
 
 
 def fp32_island(tensor: Tensor) -> torch.autocast:
-    """A context without autocast: distances, logits and likelihoods are float32 whatever surrounds them."""
+    """A context without autocast: distances, logits and likelihoods are float32 also under autocast."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 

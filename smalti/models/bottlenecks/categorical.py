@@ -177,13 +177,8 @@ class Categorical(CategoricalPosterior):
                 latents = F.embedding(codes, self.vectors)
         if self.training and self.codebook is not None:
             self.codebook.observe(flatten_grid(features.detach()), codes)
-        return BottleneckOutput(
-            latents=unflatten_grid(latents, features),
-            codes=codes.view(batch, height, width),
-            kl=kl.view(batch, -1).sum(1),
-            penalties={},
-            log_prob=log_prob,
-        )
+        latents, codes = unflatten_grid(latents, features), codes.view(batch, height, width)
+        return BottleneckOutput(latents, codes, kl.view(batch, -1).sum(1), penalties={}, log_prob=log_prob)
 
     def _sample_posterior(self, features: Tensor) -> PosteriorSample:
         batch, _, height, width = features.shape

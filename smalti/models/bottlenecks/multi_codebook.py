@@ -1,6 +1,6 @@
 """Multi-codebook quantizers, several codes at each grid position: what residual and product quantizers share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -45,13 +45,14 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
 
     def update(self) -> dict[str, Tensor]:
         """Move all codebooks; see `Codebook.update`."""
-        reports = [quantizer.update() for quantizer in self.members]
-        return {name: torch.stack([report[name] for report in reports]).sum() for name in reports[0]}
+        return _together([quantizer.update() for quantizer in self.members], torch.sum)
 
     def _output(self, features: Tensor, latents: Tensor, outputs: list[BottleneckOutput]) -> BottleneckOutput:
         """The output of all codebooks from that of each: codes side by side, penalties averaged."""
-        codes = torch.stack([output.codes for output in outputs], dim=1)  # pyright: ignore[reportArgumentType]
-        means = {
-            name: torch.stack([output.penalties[name] for output in outputs]).mean() for name in outputs[0].penalties
-        }
-        return BottleneckOutput(latents, codes, self.uniform_kl(features), means)
+        codes = torch.stack([output.codes for output in outputs if output.codes is not None], dim=1)
+        penalties = _together([output.penalties for output in outputs], torch.mean)
+        return BottleneckOutput(latents, codes, self.uniform_kl(features), penalties)
+
+
+def _together(numbers: list[dict[str, Tensor]], function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    return {name: function(torch.stack([each[name] for each in numbers])) for name in numbers[0]}
