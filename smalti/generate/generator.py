@@ -56,21 +56,11 @@ class Generator:
         steps: int | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Sample codes, (prompts * num, h, w) int64; see `Prior.sample`.
+        """Sample codes, (prompts * num, h, w) int64; what is not said here is said by `Prior.sample`.
 
-        Args:
-            prompt: a text, for a prior with text, or a label, for a prior with labels; or several of them, each sampled
-                `num` times; None samples without a condition.
-            num: how many of each.
-            seed: of the random numbers.
-            temperature: 0 is greedy.
-            top_k: sample from the k most likely codes only.
-            top_p: sample from the smallest set of codes with this total probability (nucleus).
-            guidance: scale of classifier-free guidance; 1 is none, 2 to 4 is more typical and less varied.
-            known: an image to inpaint, of the size that the prior was trained on.
-            mask: (H, W) bool, the inpainting mask: True where the image is kept.
-            steps: of a masked prior, rounds of decoding.
-            progress: show a bar.
+        A prompt is a text, for a prior with text, or a label, for a prior with labels; several are sampled `num` times
+        each; None samples without a condition. To inpaint, `known` is an image of the size that the prior was trained
+        on, and `mask`, (H, W) bool, is True where it is kept.
 
         Raises:
             SmaltiError: an unknown label, an empty or too long text, a prompt for a prior without a condition, or an

@@ -31,7 +31,7 @@ class Adversary:
             made: reconstructions, with gradient.
             distortion: the rest of the decoder's loss, a scalar.
             last: the decoder's last weights, where the two gradients are compared.
-            progress: the part of the run that is over; nothing happens before `adversarial_start`.
+            progress: the part of the run that is over.
 
         Returns:
             "adversarial": the term to add, scaled so that the norm of its gradient at `last` is `adversarial_weight`
