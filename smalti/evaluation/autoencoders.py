@@ -70,7 +70,7 @@ def evaluate(
     preprocessing = model.config.preprocessing
     pixels = Pixels(source, preprocessing, progress=progress)
     if importance_samples and not model.bottleneck.has_prior:
-        raise SmaltiError("an identity bottleneck has no p(z), so no likelihood; leave --importance_samples out")
+        raise SmaltiError("this model has no p(z), so no likelihood; leave --importance_samples out")
     totals = _Totals(model, len(pixels))
     with torch.random.fork_rng(), using(model):
         torch.manual_seed(SEED)
