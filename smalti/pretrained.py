@@ -32,6 +32,7 @@ class Pretrained(nn.Module):
     what: ClassVar[str]  # "autoencoder", "prior": stored in config.json, so that a folder says what it holds
     more_files: ClassVar[tuple[str, ...]] = ()  # what else may lie in the folder, see `save_more`
     config: Any
+    source_hash: str = ""  # SHA-256 of the weights file that the model was loaded from
 
     def save_pretrained(self, folder: Path | str, card: str | None = None) -> None:
         """Write config.json, model.safetensors and, if given, the model card; each file atomically."""
@@ -61,22 +62,19 @@ class Pretrained(nn.Module):
         found = {key: tuple(value.shape) for key, value in tensors.items()}
         if wanted != found:
             key = next(key for key in [*wanted, *found] if wanted.get(key) != found.get(key))
-            raise SmaltiError(
-                f"{folder / WEIGHTS} does not belong to {folder / CONFIG}: {key!r} has shape {found.get(key, 'none')} "
-                f"instead of {wanted.get(key, 'none')}; take both files from one training"
-            )
+            shapes = f"{key!r} has shape {found.get(key, 'none')} instead of {wanted.get(key, 'none')}"
+            files = f"{folder / WEIGHTS} does not belong to {folder / CONFIG}"
+            raise SmaltiError(f"{files}: {shapes}; take both files from one training")
         model.load_state_dict(tensors)
         model.load_more(folder)
         model.source_hash = file_hash(folder / WEIGHTS)
         return model.to(device).eval()
 
     def save_more(self, folder: Path) -> None:
-        """Write what belongs to the model beside its config and weights: nothing, unless a member says otherwise."""
+        """Write what belongs to the model besides its config and weights: nothing, unless a member says otherwise."""
 
     def load_more(self, folder: Path) -> None:
         """Read what `save_more` wrote."""
-
-    source_hash: str = ""  # SHA-256 of the weights file that the model was loaded from
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the model's folder to the Hugging Face hub; returns the commit's address."""
@@ -86,10 +84,9 @@ class Pretrained(nn.Module):
 
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
+        card = f"---\nlibrary_name: smalti\ntags: [smalti, {self.what}]\n---\n# {repo_id}\n"
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(
-                folder, card=f"---\nlibrary_name: smalti\ntags: [smalti, {self.what}]\n---\n# {repo_id}\n"
-            )
+            self.save_pretrained(folder, card)
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
     @property
@@ -112,10 +109,9 @@ def find_folder(name: Path | str, revision: str | None = None, more_files: Seque
         raise SmaltiError(f"{name}: no such folder; give a folder that `smalti train` made, or owner/name on the hub")
     from huggingface_hub import snapshot_download
 
+    patterns = [CONFIG, WEIGHTS, CARD, *more_files]
     try:
-        return Path(
-            snapshot_download(str(name), revision=revision, allow_patterns=[CONFIG, WEIGHTS, CARD, *more_files])
-        )
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's errors share no base class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SmaltiError(f"{name}: no such folder here, and the hub says: {reason}") from error

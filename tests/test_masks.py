@@ -38,7 +38,7 @@ def test_a_mask_file_keeps_what_is_white(tmp_path):
     mask[:2] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     assert torch.equal(read_mask(str(tmp_path / "mask.png"), 6), torch.from_numpy(mask > 0))
-    with pytest.raises(SmaltiError, match=r"mask is 6x6; this prior draws 8x8"):
+    with pytest.raises(SmaltiError, match=r"mask is 6x6; this prior makes 8x8"):
         read_mask(str(tmp_path / "mask.png"), 8)
     with pytest.raises(SmaltiError, match="no such file"):
         read_mask(str(tmp_path / "none.png"), 6)

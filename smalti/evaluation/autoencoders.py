@@ -1,8 +1,8 @@
 """The evaluation protocol of all autoencoders: every number is over a whole split, summed first and divided once."""
 
+import contextlib
 import copy
 import math
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,7 +53,7 @@ def evaluate(
     - nll_nats: -log p(x) estimated with `importance_samples` samples (a bound that tightens with their number).
 
     Args:
-        model: in any mode; used in eval mode.
+        model: in any mode.
         data: as for `smalti.open_data`.
         split: "train", "validation", "test" or "all".
         batch_size: images at a time; does not change the result.
@@ -70,9 +70,7 @@ def evaluate(
     preprocessing = model.config.preprocessing
     pixels = Pixels(source, preprocessing, progress=progress)
     if importance_samples and not model.bottleneck.has_prior:
-        raise SmaltiError(
-            "an autoencoder (identity bottleneck) has no p(z), so no likelihood; leave --importance_samples out"
-        )
+        raise SmaltiError("this model has no p(z), so no likelihood; leave --importance_samples out")
     totals = _Totals(model, len(pixels))
     with torch.random.fork_rng(), using(model):
         torch.manual_seed(SEED)
@@ -83,11 +81,7 @@ def evaluate(
         "split": split,
         "num_images": len(pixels),
         "num_bad_images": len(pixels.bad),
-        "preprocessing": {
-            **to_dict(preprocessing),
-            "resize": "centre square, antialiased bicubic",
-            "range": "[0, 1]",
-        },
+        "preprocessing": {**to_dict(preprocessing), "resize": "centre square, antialiased bicubic", "range": "[0, 1]"},
         "importance_samples": importance_samples,
         "model_hash": model.source_hash,
         "smalti": smalti.__version__,
@@ -98,8 +92,7 @@ def evaluate(
 def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool) -> Iterator[Tensor]:
     """Batches of the split in order, on the model's device."""
     generator = torch.Generator().manual_seed(SEED)
-    bar = tqdm(total=len(pixels), desc="evaluating", unit="image", file=sys.stderr, disable=not progress, leave=False)
-    with bar:
+    with tqdm(total=len(pixels), desc="evaluating", unit="image", disable=not progress, leave=False) as bar:
         for batch in pixels.in_order(batch_size):
             yield model_images(batch, model.config.preprocessing, generator).to(model.device)
             bar.update(len(batch))
@@ -124,54 +117,40 @@ class _Totals:
 
     def add(self, images: Tensor, importance_samples: int) -> None:
         """Count one batch (B, C, H, W)."""
-        model, likelihood = self.model, self.model.likelihood
+        model = self.model
         self.dims, (self.height, self.width) = images[0].numel(), images.shape[-2:]
         features = model.features(images)
         bottleneck = model.bottleneck(features)
         parameters = model.decoder(bottleneck.latents)
-        reconstructions = likelihood.mean(parameters)
+        reconstructions = model.likelihood.mean(parameters)
         errors = mse(images, reconstructions)
-        self._sum(
-            mse=errors,
-            psnr_db=psnr_db(errors.clamp(min=1e-10)),
-            ssim=ssim(images, reconstructions),
-            distortion_nats=likelihood.nll(parameters, images),
-            distortion_bits=self._bits(parameters, images),
-        )
+        self._sum(mse=errors, psnr_db=psnr_db(errors.clamp(min=1e-10)), ssim=ssim(images, reconstructions))
+        self._distortion("", parameters, images)
         as_trained = copy.deepcopy(model.bottleneck).train()  # a copy, since training mode collects statistics
-        relaxed = model.decoder(as_trained(features).latents)
-        self._sum(
-            relaxed_distortion_nats=likelihood.nll(relaxed, images), relaxed_distortion_bits=self._bits(relaxed, images)
-        )
+        self._distortion("relaxed_", model.decoder(as_trained(features).latents), images)
         if model.bottleneck.has_prior:
-            sampled = model.decoder(model.bottleneck.sample_posterior(features).latents)
-            self._sum(
-                rate_nats=bottleneck.kl,
-                sampled_distortion_nats=likelihood.nll(sampled, images),
-                sampled_bits=self._bits(sampled, images),
-            )
+            self._sum(rate_nats=bottleneck.kl)
+            latents = model.bottleneck.sample_posterior(features).latents
+            self._distortion("sampled_", model.decoder(latents), images)
         if importance_samples:
             self._sum(nll_nats=importance_sampled_nll(model, images, importance_samples))
         if self.discrete is not None and bottleneck.codes is not None:
             self.codes_per_image = bottleneck.codes[0].numel()
             counts = self.discrete.histogram(bottleneck.codes)
             self.counts = counts if self.counts is None else self.counts + counts
-            self._compare_bf16(self.discrete, images, bottleneck.codes)
+            if self.seen < BF16_IMAGES:
+                with torch.autocast(images.device.type, dtype=torch.bfloat16):
+                    rounded = self.discrete.encode(model.features(images))
+                self.bf16_equal += int((rounded == bottleneck.codes).sum())
+                self.bf16_codes += rounded.numel()
         self.seen += len(images)
 
-    def _bits(self, parameters: Tensor, images: Tensor) -> Tensor | None:
-        try:
-            return self.model.likelihood.bits(parameters, images)
-        except SmaltiError:  # a Bernoulli on grey images is no likelihood of pixels
-            return None
-
-    def _compare_bf16(self, bottleneck: DiscreteBottleneck, images: Tensor, codes: Tensor) -> None:
-        if self.seen >= BF16_IMAGES:
-            return
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            rounded = bottleneck.encode(self.model.features(images))
-        self.bf16_equal += int((rounded == codes).sum())
-        self.bf16_codes += codes.numel()
+    def _distortion(self, kind: str, parameters: Tensor, images: Tensor) -> None:
+        """Sum -log p(x|z) of images, in nats and in bits of their 8-bit pixels."""
+        values = {f"{kind}distortion_nats": self.model.likelihood.nll(parameters, images)}
+        with contextlib.suppress(SmaltiError):  # a Bernoulli on grey images is no likelihood of pixels
+            values[f"{kind}distortion_bits"] = self.model.likelihood.bits(parameters, images)
+        self._sum(**values)
 
     def metrics(self) -> dict[str, float]:
         """The means, in the order of the protocol."""
@@ -180,13 +159,14 @@ class _Totals:
         result["psnr_of_mean_mse_db"] = -10 * math.log10(max(mean["mse"], 1e-10))
         if self.counts is not None:
             result |= {"usage": usage(self.counts), "perplexity": perplexity(self.counts)}
-        names = ("distortion_nats", "distortion_bits", "relaxed_distortion_nats", "relaxed_distortion_bits",
-                 "sampled_distortion_nats", "rate_nats")  # fmt: skip
+        names = [f"{kind}distortion_{unit}" for kind in ("", "relaxed_") for unit in ("nats", "bits")]
+        names += ["sampled_distortion_nats", "rate_nats"]
         result |= {name: mean[name] for name in names if name in mean}
         if "rate_nats" in mean:
             result["elbo_nats"] = -(mean["sampled_distortion_nats"] + mean["rate_nats"])
-            if "sampled_bits" in mean:
-                result["bits_per_dim"] = (mean["sampled_bits"] + mean["rate_nats"] / math.log(2)) / self.dims
+            if "sampled_distortion_bits" in mean:
+                bits = mean["sampled_distortion_bits"] + mean["rate_nats"] / math.log(2)
+                result["bits_per_dim"] = bits / self.dims
         if "nll_nats" in mean:
             result["nll_nats"] = mean["nll_nats"]
         if self.counts is not None:
@@ -200,12 +180,8 @@ class _Totals:
 def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int) -> Tensor:
     """-ln( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) ), nats per image (B,), with S samples z_s ~ q(z|x).
 
-    An upper bound on -ln p(x) in expectation that tightens with S; Burda et al., arXiv:1509.00519, eq. 8.
-
-    Args:
-        model: with a prior.
-        images: (B, C, H, W) in [0, 1].
-        num_samples: S.
+    An upper bound on -ln p(x) in expectation that tightens with S; Burda et al., arXiv:1509.00519, eq. 8. The images
+    are (B, C, H, W) in [0, 1], the model has a prior.
     """
     features = model.features(images)
     total = torch.full((len(images),), -math.inf, device=images.device, dtype=torch.float64)
@@ -221,9 +197,8 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
 
 def count_codes(model: Autoencoder, source: Source, batch_size: int = 64) -> Tensor:
     """How often each code occurs in a source's images, (q, K)."""
-    pixels = Pixels(source, model.config.preprocessing)
     bottleneck = model.codes_bottleneck
     counts = torch.zeros(bottleneck.num_codebooks, bottleneck.codebook_size, dtype=torch.int64)
-    for images in _images(model, pixels, batch_size, progress=False):
+    for images in _images(model, Pixels(source, model.config.preprocessing), batch_size, progress=False):
         counts += bottleneck.histogram(model.encode(images)).cpu()
     return counts

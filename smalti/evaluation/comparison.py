@@ -1,6 +1,7 @@
 """What `smalti compare` measures besides the evaluation: gradient noise, rate and distortion."""
 
 import copy
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -33,15 +34,10 @@ def gradient_noise(model: Autoencoder, images: Tensor, loss: LossConfig) -> Grad
         torch.manual_seed(0)
         for _ in range(GRADIENT_REPEATS):
             total = autoencoder_loss(trained, images, loss, loss.beta.end).total
-            parts = torch.autograd.grad(total, parameters)
-            gradients.append(torch.cat([part.flatten() for part in parts]))
+            gradients.append(torch.cat([part.flatten() for part in torch.autograd.grad(total, parameters)]))
     stacked = torch.stack(gradients)
     mean = stacked.mean(0)
-    cosines = [
-        F.cosine_similarity(first, second, dim=0)
-        for index, first in enumerate(gradients)
-        for second in gradients[:index]
-    ]
+    cosines = [F.cosine_similarity(*pair, dim=0) for pair in itertools.combinations(gradients, 2)]
     deviation = stacked.var(0).sum().sqrt() / mean.norm().clamp(min=1e-12)
     return GradientNoise(deviation.item(), torch.stack(cosines).mean().item())
 

@@ -81,14 +81,11 @@ def exact_gradient(model: Autoencoder, image: Tensor, features: Tensor, logits: 
     """The gradient (T, K) of one image's expected distortion with respect to its logits: a sum over all K^T codes."""
     count, size = logits.shape
     if size**count > MAX_STATES:
-        raise SmaltiError(
-            f"{size}^{count} latent states are too many to enumerate (at most {MAX_STATES}); use fewer variables or "
-            "classes"
-        )
+        what = f"{size}^{count} latent states are too many to enumerate (at most {MAX_STATES})"
+        raise SmaltiError(f"{what}; use fewer variables or classes")
     states = torch.cartesian_prod(*[torch.arange(size)] * count).view(-1, count)  # (S, T)
-    distortions = torch.cat(
-        [_distortion(model, image, features, F.one_hot(part, size).float()) for part in states.split(STATES_AT_ONCE)]
-    )
+    parts = (F.one_hot(part, size).float() for part in states.split(STATES_AT_ONCE))
+    distortions = torch.cat([_distortion(model, image, features, part) for part in parts])
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         log_q = leaf.log_softmax(1).double()
@@ -125,12 +122,7 @@ def _one(model: Autoencoder, cases: list[Any], estimator: str, temperature: floa
         estimates = estimated_gradients(model, image, features, logits, estimator, temperature, draws).flatten(1)
         exact, mean = exact.flatten(), estimates.mean(0)
         length = exact.norm().clamp(min=1e-12)
-        rows.append(
-            [
-                (mean - exact).norm() / length,
-                estimates.var(0).sum().sqrt() / length,
-                F.cosine_similarity(mean, exact, dim=0),
-                F.cosine_similarity(estimates, exact[None], dim=1).mean(),
-            ]
-        )
+        errors = (mean - exact).norm() / length, estimates.var(0).sum().sqrt() / length
+        single = F.cosine_similarity(estimates, exact[None], dim=1).mean()
+        rows.append([*errors, F.cosine_similarity(mean, exact, dim=0), single])
     return GradientError(estimator, temperature, *torch.tensor(rows).mean(0).tolist())

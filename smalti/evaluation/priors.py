@@ -50,9 +50,8 @@ def evaluate_prior(
     codes, condition = load_codes(config, data, split, cache, text=model.text).fixed()
     histogram = Histogram(codebook_size=config.codebook_size, grid=config.grid)
     histogram.fit(load_codes(replace(config, labels=()), data, "train", cache).fixed()[0])
-    nats = _mean_nats(model.eval().prior, codes, condition, batch_size, progress)
-    floor = _mean_nats(histogram, codes, None, batch_size, False)
-    per_code = 1 / (codes[0].numel() * math.log(2))
+    bits = _mean_bits(model.eval().prior, codes, condition, batch_size, progress)
+    floor = _mean_bits(histogram, codes, None, batch_size, False)
     return {
         "data": data,
         "split": split,
@@ -61,22 +60,22 @@ def evaluate_prior(
         "tokenizer_hash": config.tokenizer_hash,
         "smalti": smalti.__version__,
         "metrics": {
-            "nll_nats": nats,
-            "bits": nats / math.log(2),
-            "bits_per_code": nats * per_code,
-            "bits_per_dim": nats / math.log(2) / open_tokenizer(config).preprocessing.num_dims,
-            "histogram_bits_per_code": floor * per_code,
+            "nll_nats": bits * math.log(2),
+            "bits": bits,
+            "bits_per_code": bits / codes[0].numel(),
+            "bits_per_dim": bits / open_tokenizer(config).preprocessing.num_dims,
+            "histogram_bits_per_code": floor / codes[0].numel(),
             "uniform_bits_per_code": math.log2(config.codebook_size),
-            "share_of_histogram": nats / floor,
+            "share_of_histogram": bits / floor,
         },
     }
 
 
 @torch.no_grad()
-def _mean_nats(prior: Prior, codes: Tensor, condition: Tensor | None, batch_size: int, progress: bool) -> float:
+def _mean_bits(prior: Prior, codes: Tensor, condition: Tensor | None, batch_size: int, progress: bool) -> float:
     total = 0.0
     for start in tqdm(range(0, len(codes), batch_size), desc="evaluating", disable=not progress, leave=False):
         part = slice(start, start + batch_size)
         given = None if condition is None else condition[part].to(prior.device)
         total += prior.nll(codes[part].to(prior.device), given).double().sum().item()
-    return total / len(codes)
+    return total / len(codes) / math.log(2)

@@ -1,1 +1,1 @@
-"""A prior with its tokenizer: generates images."""
+"""A prior with its tokenizer: samples codes and decodes them to images."""

@@ -1,4 +1,4 @@
-"""A prior with its tokenizer: generates images."""
+"""A prior with its tokenizer: samples codes and decodes them to images."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -20,10 +20,6 @@ Prompt = str | Sequence[str] | None
 class Generator:
     """Samples codes from a prior and decodes them with its tokenizer.
 
-    Args:
-        model: the prior.
-        tokenizer: what makes and reads its codes.
-
     Raises:
         SmaltiError: the prior was trained with another tokenizer.
     """
@@ -34,13 +30,7 @@ class Generator:
 
     @classmethod
     def from_pretrained(cls, prior: str, *, tokenizer: str | None = None, device: str = "cpu") -> Self:
-        """Load a prior and its tokenizer.
-
-        Args:
-            prior: the prior's folder, or owner/name on the hub.
-            tokenizer: where its tokenizer is now; by default where it was.
-            device: where to put both.
-        """
+        """Load a prior (a folder, or owner/name on the hub) and its tokenizer, by default from where it was."""
         model = CodeModel.from_pretrained(prior, device=device)
         return cls(model, open_tokenizer(model.config, where=tokenizer, device=device))
 
@@ -66,44 +56,28 @@ class Generator:
         steps: int | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Sample codes, (prompts * num, h, w) int64; see `Prior.sample`.
+        """Sample codes, (prompts * num, h, w) int64; what is not said here is said by `Prior.sample`.
 
-        Args:
-            prompt: a text, for a prior with text, or a label, for a prior with labels; or several of them, each sampled
-                `num` times; None samples without a condition.
-            num: how many of each.
-            seed: of the random numbers.
-            temperature: 0 is greedy.
-            top_k: sample from the k most likely codes only.
-            top_p: sample from the smallest set of codes with this total probability (nucleus).
-            guidance: scale of classifier-free guidance; 1 is none, 2 to 4 is more typical and less varied.
-            known: an image to inpaint, of the size that the prior was trained on.
-            mask: (H, W) bool, the inpainting mask: True where the image is kept.
-            steps: of a masked prior, rounds of decoding.
-            progress: show a bar.
+        A prompt is a text, for a prior with text, or a label, for a prior with labels; several are sampled `num` times
+        each; None samples without a condition. To inpaint, `known` is an image of the size that the prior was trained
+        on, and `mask`, (H, W) bool, is True where it is kept.
 
         Raises:
             SmaltiError: an unknown label, an empty or too long text, a prompt for a prior without a condition, or an
                 image or a mask of another size.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
-        if guidance != 1 and self.model.prior.conditions.count and not prompts:
-            raise SmaltiError(f"guidance {guidance} has no effect without a prompt; give one, or leave it out")
-        if self.model.prior.conditions.count and not self.model.config.condition_dropout:
-            if not prompts:
-                raise SmaltiError(
-                    "this prior was trained with condition_dropout 0 and cannot do without a prompt; give one"
-                )
-            if guidance != 1:
-                raise SmaltiError(
-                    f"guidance {guidance} needs a prior trained with condition_dropout; this one had none"
-                )
+        if self.model.prior.conditions.count:
+            if guidance != 1 and not prompts:
+                raise SmaltiError(f"guidance {guidance} has no effect without a prompt; give one, or leave it out")
+            if not prompts and not self.model.config.condition_dropout:
+                raise SmaltiError("this prior was trained with condition_dropout 0 and needs a prompt; give one")
+            if guidance != 1 and not self.model.config.condition_dropout:
+                raise SmaltiError(f"guidance {guidance} needs a prior trained with condition_dropout; this had none")
         condition = self.condition(prompts)
-        if condition is not None:
-            condition = condition.repeat_interleave(num, dim=0)
         return self.model.prior.sample(
             num * max(1, len(prompts)),
-            condition,
+            None if condition is None else condition.repeat_interleave(num, dim=0),
             generator=torch.Generator(device=self.model.device).manual_seed(seed),
             temperature=temperature,
             top_k=top_k,

@@ -18,9 +18,6 @@ class PixelTokenizer:
     Shapes:
         images  (B, C, H, W)    float in [0, 1]
         codes   (B, H, W * C)   int64 in [0, levels)
-
-    Args:
-        pixels: size, channels and levels.
     """
 
     def __init__(self, pixels: PixelLevels):
@@ -31,11 +28,9 @@ class PixelTokenizer:
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images; binary ones are thresholded at one half."""
-        stacked = torch.stack(to_images(images, self.pixels.channels))
-        size = self.pixels.image_size
+        stacked, size = torch.stack(to_images(images, self.pixels.channels)), self.pixels.image_size
         check_shape(stacked, "B C H W", "images", H=size, W=size)
-        levels = to_uint8(stacked).long() * self.pixels.levels // 256  # (B, H, W, C)
-        return levels.flatten(2)
+        return (to_uint8(stacked).long() * self.pixels.levels // 256).flatten(2)  # of (B, H, W, C)
 
     def decode(self, codes: Tensor) -> Tensor:
         """The images of codes."""
@@ -51,9 +46,6 @@ class TrainedTokenizer:
     Shapes:
         images  (B, C, H, W)    float in [0, 1]
         codes   (B, h, w * q)   int64 in [0, K)
-
-    Args:
-        model: an autoencoder with a codebook.
     """
 
     def __init__(self, model: Autoencoder):
@@ -76,12 +68,7 @@ Tokenizer = PixelTokenizer | TrainedTokenizer
 
 
 def open_tokenizer(config: PriorConfig, *, where: str | None = None, device: str = "cpu") -> Tokenizer:
-    """The tokenizer of a prior, checked to be its own.
-
-    Args:
-        config: of the prior.
-        where: where its tokenizer is now; by default where it was.
-        device: where to put it.
+    """The tokenizer of a prior, checked to be its own; `where` it is now, by default where it was.
 
     Raises:
         SmaltiError: no such tokenizer, or another than the prior's.

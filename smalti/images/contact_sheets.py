@@ -24,23 +24,15 @@ def grid(images: Tensor, columns: int, zoom: int = 1, background: str = "white")
 
 
 def before_after(originals: Tensor, reconstructions: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
-    """Pairs of rows: originals above their reconstructions, both (B, C, H, W)."""
+    """Pairs of rows: originals above their reconstructions, both (B, C, H, W); the last pair is filled up in white."""
     columns = min(columns, len(originals))
-    rows = [
-        torch.cat([_filled(part[start : start + columns], columns) for part in (originals, reconstructions)])
-        for start in range(0, len(originals), columns)
-    ]
-    return grid(torch.cat(rows), columns, zoom)
-
-
-def _filled(row: Tensor, columns: int) -> Tensor:
-    """A row of images, padded with white ones."""
-    missing = columns - len(row)
-    return torch.cat([row, row.new_ones(missing, *row.shape[1:])]) if missing else row
+    missing = originals.new_ones(-len(originals) % columns, *originals.shape[1:])
+    above, below = (torch.cat([images, missing]).split(columns) for images in (originals, reconstructions))
+    return grid(torch.cat([row for pair in zip(above, below, strict=True) for row in pair]), columns, zoom)
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two pictures beside each other: before | after."""
+    """Two pictures in one: before | after."""
     sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
     sheet.paste(left.convert("RGB"), (0, 0))
     sheet.paste(right.convert("RGB"), (left.width + GAP, 0))
@@ -50,13 +42,7 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 def captioned(
     groups: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], columns: int = 3, zoom: int = 2
 ) -> Image.Image:
-    """Groups of captions, each caption under its row of images.
-
-    Args:
-        groups: (title, [(caption, images (B, C, H, W)), ...]), all with the same number of images of one size.
-        columns: captions beside each other.
-        zoom: size of a pixel.
-    """
+    """Groups (title, [(caption, images (B, C, H, W)), ...]), each caption under its row; all of one shape."""
     margin, line = 14, 20
     small, large = ImageFont.load_default(13), ImageFont.load_default(16)
     first = groups[0][1][0][1]
@@ -70,17 +56,16 @@ def captioned(
         for index, (caption, images) in enumerate(items):
             left, upper = index % columns * across + margin, top + 2 * line + index // columns * down
             sheet.paste(grid(images, len(images), zoom), (left, upper))
-            pen.text(
-                (left, upper + cell.height + 2), _shortened(caption, cell.width, small), fill="#222222", font=small
-            )
+            shown = _shortened(caption, cell.width, small)
+            pen.text((left, upper + cell.height + 2), shown, fill="#222222", font=small)
         top += height
     return sheet
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The text, truncated with an ellipsis to `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
+    shown = text
+    while text and font.getlength(shown) > width:
         text = text[:-1]
-    return text.rstrip() + "..."
+        shown = text.rstrip() + "..."
+    return shown

@@ -21,13 +21,9 @@ PLAIN = {"YCbCr", "Gray", "RGB"}  # colour spaces that both decoders convert to 
 
 
 def decode(data: bytes, channels: int, at_least: int, most_pixels: int) -> np.ndarray | None:
-    """Decode a plain JPEG as uint8 (H, W, C); None for anything that `read_image` should decode with Pillow.
+    """Decode a plain JPEG as uint8 (H, W, C); None for anything that `read_image` should decode with Pillow or refuse.
 
-    Args:
-        data: of the file.
-        channels: 1 or 3.
-        at_least: minimum of the result's height and width, if the file has as many.
-        most_pixels: larger images are left to `read_image`, which refuses them.
+    Both sides keep `at_least` pixels, if the file has as many; an image with more than `most_pixels` is refused.
     """
     if simplejpeg is None or not data.startswith(START) or _turned(data):
         return None
@@ -37,9 +33,8 @@ def decode(data: bytes, channels: int, at_least: int, most_pixels: int) -> np.nd
         if space not in PLAIN or (space == "Gray") != (channels == 1) or height * width > most_pixels:
             return None
         scale = scale_for(height, width, at_least)
-        return simplejpeg.decode_jpeg(
-            data, SPACES[channels], min_height=-(-height // scale), min_width=-(-width // scale)
-        )
+        least_height, least_width = -(-height // scale), -(-width // scale)
+        return simplejpeg.decode_jpeg(data, SPACES[channels], min_height=least_height, min_width=least_width)
     except ValueError:  # damaged: Pillow gives the error
         return None
 

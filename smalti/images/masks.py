@@ -17,13 +17,8 @@ NAMES = (*HALVES, "box", "frame")
 def named_mask(name: str, size: int) -> Tensor:
     """A mask (size, size) bool, True where the image is kept.
 
-    Args:
-        name: "left-half", "right-half", "top-half", "bottom-half" keep that half; "box" keeps the middle, "frame" what
-            surrounds it.
-        size: H and W, pixels.
-
-    Raises:
-        SmaltiError: another name.
+    "left-half", "right-half", "top-half", "bottom-half" keep that half; "box" keeps the middle, "frame" what surrounds
+    it; another name is a SmaltiError.
     """
     mask, half, quarter = torch.zeros(size, size, dtype=torch.bool), size // 2, size // 4
     if name in HALVES:
@@ -47,7 +42,7 @@ def read_mask(name: str, size: int) -> Tensor:
     mask = torch.from_numpy(read_image(Path(name), 1)[:, :, 0].copy()) >= 128
     if tuple(mask.shape) != (size, size):
         height, width = mask.shape
-        raise SmaltiError(f"{name}: the mask is {width}x{height}; this prior draws {size}x{size}: make it that size")
+        raise SmaltiError(f"{name}: the mask is {width}x{height}; this prior makes {size}x{size}: make it that size")
     return mask
 
 
@@ -64,9 +59,8 @@ def to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
         return mask.repeat_interleave(columns // width, dim=1)
     kept = mask.view(rows, height // rows, columns, width // columns).all(dim=3).all(dim=1)
     if mask.any() and not kept.any():
-        raise SmaltiError(
-            f"the mask keeps no whole code: each is {width // columns}x{height // rows} pixels; keep more"
-        )
+        size = f"{width // columns}x{height // rows} pixels"
+        raise SmaltiError(f"the mask keeps no whole code: each is {size}; keep more")
     return kept
 
 

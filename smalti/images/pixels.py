@@ -50,12 +50,9 @@ def recolour_images(images: Tensor, channels: int) -> Tensor:
 
 
 def model_images(pixels: Tensor, preprocessing: Preprocessing, generator: torch.Generator | None = None) -> Tensor:
-    """Turn uint8 (B, H, W, C) of a data set into what a model sees: float32 (B, C, H, W), binarised anew if so trained.
+    """Turn uint8 (B, H, W, C) into what a model sees: float32 (B, C, H, W), binarised again each time if so trained.
 
-    Args:
-        pixels: as `smalti.data.batches.Pixels` gives them, where fixed binarisation has been done.
-        preprocessing: the model's.
-        generator: of the random numbers; by default torch's global one.
+    The pixels are those of `smalti.data.batches.Pixels`, where fixed binarisation has been done.
     """
     images = to_float(pixels)
     return torch.bernoulli(images, generator=generator) if preprocessing.binarize == "dynamic" else images
@@ -72,9 +69,8 @@ def crop_to(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Undo `pad_to_multiple`: the top left (H, W) = `size` of the images."""
     height, width = size
     if height > images.shape[-2] or width > images.shape[-1]:
-        raise SmaltiError(
-            f"cannot crop images of {tuple(images.shape[-2:])} to {size}: the codes are of a smaller image"
-        )
+        found = tuple(images.shape[-2:])
+        raise SmaltiError(f"cannot crop images of {found} to {size}: the codes are of a smaller image")
     return images[..., :height, :width]
 
 

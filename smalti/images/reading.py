@@ -61,7 +61,7 @@ def read_image(
 
 @contextmanager
 def bad_images(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong with an image of this name into a `BadImage`."""
+    """Turn any error in reading an image of this name into a `BadImage`."""
     try:
         yield
     except SmaltiError:
@@ -100,9 +100,8 @@ def _to_array(image: Image.Image, channels: int) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         values = np.asarray(image, dtype=np.float64)
-        top = (
-            65535.0 if values.max(initial=0) > 255 or image.mode != "F" else 255.0 if values.max(initial=0) > 1 else 1.0
-        )
+        largest = values.max(initial=0)
+        top = 65535.0 if largest > 255 or image.mode != "F" else 255.0 if largest > 1 else 1.0
         image = Image.fromarray(np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
@@ -146,13 +145,11 @@ def to_images(values: Images, channels: int) -> list[torch.Tensor]:
     elif isinstance(values, torch.Tensor):
         tensor = values
     else:
-        raise SmaltiError(
-            f"cannot read an image from {type(values).__name__}: give a path, Pillow image, array or tensor"
-        )
+        kinds = "give a path, Pillow image, array or tensor"
+        raise SmaltiError(f"cannot read an image from {type(values).__name__}: {kinds}")
     if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3):
-        raise SmaltiError(
-            f"images must be ([B, ]C, H, W) tensors or ([B, ]H, W, C) arrays with C 1 or 3, not {tuple(values.shape)}"
-        )
+        kinds = "([B, ]C, H, W) tensors or ([B, ]H, W, C) arrays with C 1 or 3"
+        raise SmaltiError(f"images must be {kinds}, not {tuple(values.shape)}")
     if tensor.dtype == torch.uint8:
         if tensor.shape[-3] != channels:
             tensor = torch.from_numpy(recolour_pixels(tensor.movedim(-3, -1).cpu().numpy(), channels)).movedim(-1, -3)
@@ -160,9 +157,8 @@ def to_images(values: Images, channels: int) -> list[torch.Tensor]:
     tensor = tensor.float()
     low, high = (tensor.min().item(), tensor.max().item()) if tensor.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
-        raise SmaltiError(
-            f"float images must lie in [0, 1]; these lie in [{low:.3g}, {high:.3g}]: divide by 255 or use uint8"
-        )
+        found = f"[{low:.3g}, {high:.3g}]"
+        raise SmaltiError(f"float images must lie in [0, 1]; these lie in {found}: divide by 255 or use uint8")
     tensor = recolour_images(tensor, channels)
     return list(tensor) if tensor.ndim == 4 else [tensor]
 

@@ -41,10 +41,7 @@ class Autoencoder(Pretrained):
     """Images to latents and back; which system it is depends on the bottleneck alone.
 
     `forward` is for training. `encode`, `decode`, `reconstruct` are for using the model: deterministic in every mode,
-    without gradients, for images of any size, and they take files, Pillow images, arrays or tensors.
-
-    Args:
-        config: the parts.
+    without gradients, for images of any size, and they take files, Pillow images, arrays or tensors: see `to_images`.
 
     Raises:
         SmaltiError: a part's kind or keyword is unknown.
@@ -77,10 +74,8 @@ class Autoencoder(Pretrained):
             SmaltiError: it is continuous.
         """
         if not isinstance(self.bottleneck, DiscreteBottleneck):
-            kind = self.config.bottleneck["kind"]
-            raise SmaltiError(
-                f"this model has no codes: its bottleneck is {kind!r}; use a vqvae or a dvae, or reconstruct()"
-            )
+            remedy = f"its bottleneck is {self.config.bottleneck['kind']!r}; use a vqvae or a dvae, or reconstruct()"
+            raise SmaltiError(f"this model has no codes: {remedy}")
         return self.bottleneck
 
     def forward(self, images: Tensor) -> AutoencoderOutput:
@@ -91,23 +86,18 @@ class Autoencoder(Pretrained):
     def features(self, images: Tensor) -> Tensor:
         """The encoder's output (B, in_channels, h, w) for images (B, C, H, W) of a size that the networks take."""
         check_shape(images, "B C H W", "images", C=self.config.preprocessing.channels)
-        height, width = images.shape[-2:]
-        if self.networks.fixed_size not in (None, height) or self.networks.fixed_size not in (None, width):
-            size = self.networks.fixed_size
+        (height, width), size = images.shape[-2:], self.networks.fixed_size
+        if size is not None and (height, width) != (size, size):
             raise SmaltiError(f"this model takes {size}x{size} images only, not {height}x{width}; resize them")
         if height % self.stride or width % self.stride:
-            raise SmaltiError(
-                f"image sizes must be multiples of {self.stride}, not {height}x{width}; pad_to_multiple() helps"
-            )
+            sizes = f"multiples of {self.stride}, not {height}x{width}"
+            raise SmaltiError(f"image sizes must be {sizes}; pad_to_multiple() helps")
         return self.encoder((images - self.networks.grey).contiguous(memory_format=torch.channels_last))
 
     # ------------------------------------------------------------------ using the model
 
     def encode(self, images: Images) -> Tensor:
         """The codes (B, *grid) int64 of images of one size; padded to the stride by repeating the edge.
-
-        Args:
-            images: whatever `to_images` takes: paths, Pillow images, arrays, tensors, lists of them.
 
         Raises:
             SmaltiError: a continuous model, an unreadable image, or images of several sizes (see `encode_many`).
@@ -135,7 +125,9 @@ class Autoencoder(Pretrained):
 
     def encode_many(self, images: Images, batch_size: int = 64) -> list[Encoded]:
         """As `encode`, for images of any mixture of sizes: one (codes, size) for each, in order."""
-        return map_by_size(self._encode_sized, to_images(images, self.config.preprocessing.channels), batch_size)
+        listed = to_images(images, self.config.preprocessing.channels)
+        codes = map_by_size(lambda batch: self._encode(batch).cpu(), listed, batch_size)
+        return [Encoded(own, (image.shape[1], image.shape[2])) for own, image in zip(codes, listed, strict=True)]
 
     def decode_many(self, encoded: Sequence[Encoded]) -> list[Tensor]:
         """As `decode`, for what `encode_many` gave: one image (C, H, W) for each, in order."""
@@ -167,21 +159,13 @@ class Autoencoder(Pretrained):
         with using(self):
             padded = pad_to_multiple(images.to(self.device), self.stride)
             count = max(1, FIXED_BATCH_PIXELS // padded[0, 0].numel())
-            results = []
-            for batch in padded.split(count):
-                filled = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, count - len(batch)))
-                results.append(function(filled)[: len(batch)])
-            return torch.cat(results)
-
-    def _encode_sized(self, images: Tensor) -> list[Encoded]:
-        height, width = images.shape[-2:]
-        return [Encoded(codes=codes, size=(height, width)) for codes in self._encode(images).cpu()]
+            filled = F.pad(padded, (0, 0, 0, 0, 0, 0, 0, -len(padded) % count))
+            return torch.cat([function(batch) for batch in filled.split(count)])[: len(padded)]
 
     def _reconstruct(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
         latents = self._in_fixed_batches(lambda batch: self.bottleneck(self.features(batch)).latents, images)
         with using(self):
-            return crop_to(self.likelihood.mean(self.decoder(latents)), (height, width))
+            return crop_to(self.likelihood.mean(self.decoder(latents)), (images.shape[2], images.shape[3]))
 
 
 def map_by_size(function: Callable[[Tensor], Iterable[T]], images: list[Tensor], batch_size: int) -> list[T]:

@@ -8,16 +8,9 @@ from smalti.images.preprocessing import Preprocessing
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """All that is needed to build an autoencoder; config.json in a model's folder.
+    """All that is needed to build an autoencoder; config.json in a model's folder."""
 
-    Attributes:
-        networks: spec of a member of `NETWORKS`.
-        bottleneck: spec of a member of `BOTTLENECKS`.
-        likelihood: spec of a member of `LIKELIHOODS`, without its channels.
-        preprocessing: of the images it was trained on.
-    """
-
-    networks: Spec
-    bottleneck: Spec
-    likelihood: Spec = field(default_factory=lambda: {"kind": "gaussian"})
-    preprocessing: Preprocessing = Preprocessing()
+    networks: Spec  # of a member of `NETWORKS`
+    bottleneck: Spec  # of a member of `BOTTLENECKS`
+    likelihood: Spec = field(default_factory=lambda: {"kind": "gaussian"})  # of `LIKELIHOODS`, without its channels
+    preprocessing: Preprocessing = Preprocessing()  # of the images it was trained on

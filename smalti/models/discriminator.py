@@ -29,12 +29,9 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int, *, width: int = 64, layers: int = 2):
         super().__init__()
         widths = [channels, *(width * 2**index for index in range(layers))]
-        convolutions = [
-            spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))
-            for before, after in itertools.pairwise(widths)
-        ]
-        middle = spectral_norm(nn.Conv2d(widths[-1], 2 * widths[-1], 3, padding=1))
-        self.convolutions = nn.ModuleList([*convolutions, middle])
+        strided = [nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in itertools.pairwise(widths)]
+        middle = nn.Conv2d(widths[-1], 2 * widths[-1], 3, padding=1)
+        self.convolutions = nn.ModuleList(spectral_norm(layer) for layer in [*strided, middle])
         self.head = spectral_norm(nn.Conv2d(2 * widths[-1], 1, 3, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:

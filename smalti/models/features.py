@@ -1,8 +1,4 @@
-"""Frozen feature networks for perceptual distances, behind one small interface.
-
-A feature network is a function from images (B, 3, H, W) in [0, 1] to a list of feature maps (B, C_i, H_i, W_i).
-FEATURES names those that can be had; `PerceptualDistance` makes a distance of any of them.
-"""
+"""Frozen feature networks for perceptual distances: from images (B, 3, H, W) in [0, 1] to a list of feature maps."""
 
 from collections.abc import Callable
 
@@ -17,11 +13,7 @@ EFFNET_CENTRE, EFFNET_SCALE = 127 / 255, 128 / 255
 
 
 class EffNetLite0(nn.Module):
-    """EfficientNet-Lite0, trained on ImageNet; the weights come with a package, nothing is downloaded.
-
-    Raises:
-        SmaltiError: the packages are not installed.
-    """
+    """EfficientNet-Lite0, trained on ImageNet; the weights come with a package, nothing is downloaded."""
 
     def __init__(self):
         super().__init__()
@@ -53,9 +45,6 @@ class PerceptualDistance(nn.Module):
 
     The form of LPIPS (arXiv:1801.03924, eq. 1) with all channels weighted alike; with another network than its VGG it
     is no LPIPS and must not be called so. Gradient reaches both images; the network is frozen, always in eval mode.
-
-    Args:
-        features: a feature network.
     """
 
     def __init__(self, features: nn.Module):
@@ -68,20 +57,15 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         """One distance for each pair of images (B, C, H, W) in [0, 1]: (B,). Grey images are taken as colour."""
-        pairs = zip(self.features(recolour_images(images, 3)), self.features(recolour_images(others, 3)), strict=True)
-        distances = [
-            (F.normalize(first, dim=1) - F.normalize(second, dim=1)).square().sum(1).flatten(1).mean(1)
-            for first, second in pairs
-        ]
-        return sum(distances[1:], distances[0])
+        total = images.new_zeros(len(images))
+        for first, second in zip(*(self.features(recolour_images(both, 3)) for both in (images, others)), strict=True):
+            difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
+            total = total + difference.square().sum(1).flatten(1).mean(1)
+        return total
 
 
 def perceptual_distance(name: str) -> PerceptualDistance:
-    """The distance of a network that FEATURES names.
-
-    Raises:
-        SmaltiError: no such network, or its package is missing.
-    """
+    """The distance of a network that FEATURES names; a SmaltiError if it names none, or its package is missing."""
     if name not in FEATURES:
         raise SmaltiError(f"perceptual must be 'none' or one of {', '.join(FEATURES)}, not {name!r}")
     return PerceptualDistance(FEATURES[name]())

@@ -8,6 +8,7 @@ anyway (Bernoulli, the logistic mixture) have one number for both. Bits per dim 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -21,26 +22,19 @@ from smalti.shapes import check_shape
 
 LEVELS = 256
 HALF_BIN = 0.5 / (LEVELS - 1)
-SMALLEST_SCALE = 0.5 / (LEVELS - 1)  # a density in [0, 1] may not get narrower than half a grey level
+SMALLEST_SCALE = HALF_BIN  # a density in [0, 1] may not get narrower than half a grey level
 
 
 class Likelihood(nn.Module, ABC):
-    """The distribution of an image given the decoder's output.
+    """The distribution of an image given the decoder's output."""
 
-    Attributes:
-        channels: C, of the images.
-        num_parameters: channels of the decoder's output.
-    """
-
-    channels: int
-    num_parameters: int
+    channels: int  # C, of the images
+    num_parameters: int  # channels of the decoder's output
 
     def nll(self, parameters: Tensor, images: Tensor) -> Tensor:
-        """-log p(x|z), nats per image (B,): summed over C, H, W; differentiable; float32 under autocast.
+        """-log p(x|z), nats per image (B,), of images (B, C, H, W) in [0, 1] given the decoder's output (B, P, H, W).
 
-        Args:
-            parameters: the decoder's output (B, num_parameters, H, W).
-            images: (B, C, H, W) in [0, 1].
+        Summed over C, H, W; differentiable; float32 under autocast.
         """
         self._check(parameters, images)
         with fp32_island(parameters):
@@ -76,7 +70,8 @@ class Likelihood(nn.Module, ABC):
         """Log mass of each pixel's interval, nats, of any shape (B, ...)."""
 
     @abstractmethod
-    def _mean(self, parameters: Tensor) -> Tensor: ...
+    def _mean(self, parameters: Tensor) -> Tensor:
+        """The mean of the images, unclamped."""
 
 
 class Bernoulli(Likelihood):
@@ -84,9 +79,6 @@ class Bernoulli(Likelihood):
 
     Normalised for binary images only; with grey values in between it is the usual cross-entropy, which is no
     likelihood, and `bits` refuses.
-
-    Args:
-        channels: C.
     """
 
     def __init__(self, *, channels: int):
@@ -98,9 +90,7 @@ class Bernoulli(Likelihood):
 
     def _log_mass(self, parameters: Tensor, images: Tensor) -> Tensor:
         if not torch.all((images == 0) | (images == 1)):
-            raise SmaltiError(
-                "bits of grey images under a Bernoulli do not exist; binarize them or use another likelihood"
-            )
+            raise SmaltiError("a Bernoulli has no bits of grey images; binarize them or use another likelihood")
         return self._log_prob(parameters, images)
 
     def _mean(self, parameters: Tensor) -> Tensor:
@@ -148,8 +138,8 @@ class LocationScale(Likelihood):
 
     def _log_mass(self, parameters: Tensor, images: Tensor) -> Tensor:
         location, log_scale = self._split(parameters)
-        lower, upper = open_bin(images)
-        return log_interval(self._log_cdf, (lower - location) / log_scale.exp(), (upper - location) / log_scale.exp())
+        lower, upper = ((edge - location) / log_scale.exp() for edge in open_bin(images))
+        return log_interval(self._log_cdf, lower, upper)
 
     def _mean(self, parameters: Tensor) -> Tensor:
         return self._split(parameters)[0]
@@ -225,8 +215,9 @@ class LogitLaplace(Likelihood):
 
     def _log_mass(self, parameters: Tensor, images: Tensor) -> Tensor:
         location, log_scale = self._split(parameters)
-        lower, upper = (self._squeeze(edge).clamp(0, 1).logit() for edge in open_bin(images))
-        return log_interval(laplace_log_cdf, (lower - location) / log_scale.exp(), (upper - location) / log_scale.exp())
+        edges = (self._squeeze(edge).clamp(0, 1).logit() for edge in open_bin(images))
+        lower, upper = ((edge - location) / log_scale.exp() for edge in edges)
+        return log_interval(laplace_log_cdf, lower, upper)
 
     def _mean(self, parameters: Tensor) -> Tensor:
         return (self._split(parameters)[0].sigmoid() - self.eps) / (1 - 2 * self.eps)
@@ -260,24 +251,19 @@ class LogisticMixture(Likelihood):
         weight, location, log_scale, coefficients = grouped.split(sizes, dim=2)
         return weight.squeeze(2), location, log_scale.clamp(min=-7) - 2, coefficients.tanh()
 
-    def _shift(self, location: Tensor, coefficients: Tensor, images: Tensor) -> Tensor:
-        """Add to every channel's location its linear dependence on the channels before it, in units of [-1, 1]."""
-        columns, used = [], 0
-        for channel in range(self.channels):
-            shifted = location[:, :, channel]
-            for before in range(channel):
-                shifted = shifted + coefficients[:, :, used] * images[:, None, before]
-                used += 1
-            columns.append(shifted)
-        return torch.stack(columns, dim=2)
+    def _shifted(self, location: Tensor, coefficients: Tensor, before: Sequence[Tensor]) -> Tensor:
+        """The location (B, M, H, W) of the next channel, given the values (B, H, W) in [-1, 1] of those before it."""
+        first = len(before) * (len(before) - 1) // 2
+        terms = (coefficients[:, :, first + index] * values[:, None] for index, values in enumerate(before))
+        return sum(terms, location[:, :, len(before)])
 
     def _log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
         weight, location, log_scale, coefficients = self._split(parameters)
-        centred = images * 2 - 1
-        location = self._shift(location, coefficients, centred)
-        lower, upper = (edge[:, None] * 2 - 1 for edge in open_bin(images))
-        inverse = torch.exp(-log_scale)
-        log_mass = log_interval(F.logsigmoid, (lower - location) * inverse, (upper - location) * inverse)
+        values = (images * 2 - 1).unbind(1)
+        shifted = [self._shifted(location, coefficients, values[:channel]) for channel in range(self.channels)]
+        location = torch.stack(shifted, dim=2)
+        edges = (edge[:, None] * 2 - 1 for edge in open_bin(images))
+        log_mass = log_interval(F.logsigmoid, *((edge - location) * torch.exp(-log_scale) for edge in edges))
         return torch.logsumexp(weight.log_softmax(1) + log_mass.sum(2), dim=1)
 
     def _log_mass(self, parameters: Tensor, images: Tensor) -> Tensor:
@@ -285,15 +271,11 @@ class LogisticMixture(Likelihood):
 
     def _mean(self, parameters: Tensor) -> Tensor:
         weight, location, _, coefficients = self._split(parameters)
-        weight = weight.softmax(1)
-        channels: list[Tensor] = []
-        for channel in range(self.channels):  # each channel's mean, given the means of the channels before it
-            given = torch.stack(
-                [*channels, *[location.new_zeros(weight[:, 0].shape)] * (self.channels - channel)], dim=1
-            )
-            shifted = self._shift(location, coefficients, given)[:, :, channel].clamp(-1, 1)
-            channels.append((weight * shifted).sum(1))
-        return (torch.stack(channels, dim=1) + 1) / 2
+        means: list[Tensor] = []
+        for _ in range(self.channels):  # each channel's mean, given the means of the channels before it
+            shifted = self._shifted(location, coefficients, means).clamp(-1, 1)
+            means.append((weight.softmax(1) * shifted).sum(1))
+        return (torch.stack(means, dim=1) + 1) / 2
 
 
 LIKELIHOODS: Family[Likelihood] = Family(
@@ -311,8 +293,7 @@ def open_bin(images: Tensor) -> tuple[Tensor, Tensor]:
     """The edges of each 8-bit level's interval, in units of [0, 1]; the outermost reach to -inf and inf."""
     level = (images * (LEVELS - 1)).round() / (LEVELS - 1)
     lower = torch.where(level < HALF_BIN, -math.inf, level - HALF_BIN)
-    upper = torch.where(level > 1 - HALF_BIN, math.inf, level + HALF_BIN)
-    return lower, upper
+    return lower, torch.where(level > 1 - HALF_BIN, math.inf, level + HALF_BIN)
 
 
 def log_interval(log_cdf, lower: Tensor, upper: Tensor) -> Tensor:

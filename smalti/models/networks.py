@@ -1,8 +1,4 @@
-"""Encoder and decoder: residual convolutional networks in the manner of DALL-E's, and a small MLP pair.
-
-A member of `NETWORKS` is a recipe for a pair: `encoder(...)` and `decoder(...)` build the two modules, `stride` says
-how many pixels one grid position spans, `fixed_size` is the only image size it takes, or None when it takes any.
-"""
+"""Encoder and decoder: residual convolutional networks like DALL-E's, strided ones like VQ-VAE's, and a small MLP."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -16,17 +12,11 @@ from smalti.errors import SmaltiError
 
 
 class Networks(ABC):
-    """A recipe for an encoder and the decoder that mirrors it.
+    """A recipe for an encoder and the decoder that mirrors it."""
 
-    Attributes:
-        stride: pixels per grid position, in both directions.
-        fixed_size: the only image height and width, or None.
-        grey: what the encoder sees as 0: it is subtracted from the images.
-    """
-
-    stride: int
-    fixed_size: int | None = None
-    grey: float = 0.5
+    stride: int  # pixels per grid position, in both directions
+    fixed_size: int | None = None  # the only image height and width, or None
+    grey: float = 0.5  # what the encoder sees as 0: it is subtracted from the images
 
     @abstractmethod
     def encoder(self, image_channels: int, features: int) -> nn.Module:
@@ -48,7 +38,7 @@ class Convolution(nn.Conv2d):
 
 
 class Head(Convolution):
-    """The 1x1 convolution next to the bottleneck or the likelihood: float32 whatever surrounds it, as in DALL-E."""
+    """The 1x1 convolution next to the bottleneck or the likelihood: float32 also under autocast, as in DALL-E."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
@@ -113,27 +103,25 @@ class ResidualNetworks(Networks):
         stem_kernel: int = 3,
     ):
         if stride < 1 or stride & (stride - 1) or patch < 1 or patch & (patch - 1) or stride % patch:
-            raise SmaltiError(
-                f"stride and patch must be powers of two and patch divide stride, not {stride} and {patch}"
-            )
+            raise SmaltiError(f"stride, and patch that divides it, must be powers of two, not {stride} and {patch}")
         if width < block_ratio or depth < 1 or convolutions < 2 or stem_kernel % 2 == 0:
-            raise SmaltiError(
-                f"need width >= block_ratio, depth >= 1, convolutions >= 2 and an odd stem_kernel, not width={width}, "
-                f"block_ratio={block_ratio}, depth={depth}, convolutions={convolutions}, stem_kernel={stem_kernel}"
-            )
+            given = f"{width=}, {block_ratio=}, {depth=}, {convolutions=}, {stem_kernel=}"
+            needed = "width >= block_ratio, depth >= 1, convolutions >= 2 and an odd stem_kernel"
+            raise SmaltiError(f"need {needed}, not {given}")
         self.stride, self.patch, self.depth, self.block_ratio = stride, patch, depth, block_ratio
         self.convolutions, self.stem_kernel = convolutions, stem_kernel
         self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
         self.gain = 1 / (len(self.widths) * depth) ** 2
 
-    def _groups(self, first: int, widths: list[int], kernels: list[int], between: nn.Module) -> list[nn.Module]:
-        channels = [first, *itertools.chain.from_iterable([width] * self.depth for width in widths)]
-        blocks = [
-            ResidualBlock(before, after, inner_channels=after // self.block_ratio, kernels=kernels, gain=self.gain)
-            for before, after in itertools.pairwise(channels)
-        ]
-        groups = [blocks[start : start + self.depth] for start in range(0, len(blocks), self.depth)]
-        return [module for index, group in enumerate(groups) for module in ([between] if index else []) + group]
+    def _groups(self, before: int, widths: list[int], kernels: list[int], between: nn.Module) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for width in widths:
+            layers += [between] if layers else []
+            for _ in range(self.depth):
+                inner = width // self.block_ratio
+                layers.append(ResidualBlock(before, width, inner_channels=inner, kernels=kernels, gain=self.gain))
+                before = width
+        return layers
 
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
@@ -171,35 +159,29 @@ class StridedNetworks(Networks):
 
     def __init__(self, *, stride: int = 4, width: int = 128, depth: int = 2, residual_channels: int = 32):
         if stride < 2 or stride & (stride - 1) or width < 2 or depth < 0 or residual_channels < 1:
-            raise SmaltiError(
-                f"need a stride that is a power of two, width >= 2, depth >= 0 and residual_channels >= 1, "
-                f"not stride={stride}, width={width}, depth={depth}, residual_channels={residual_channels}"
-            )
+            given = f"{stride=}, {width=}, {depth=}, {residual_channels=}"
+            needed = "a stride that is a power of two, width >= 2, depth >= 0 and residual_channels >= 1"
+            raise SmaltiError(f"need {needed}, not {given}")
         self.stride, self.width, self.depth, self.residual_channels = stride, width, depth, residual_channels
-        self.halvings = stride.bit_length() - 1
 
     def _residual(self) -> list[nn.Module]:
         return [*(_PlainBlock(self.width, self.residual_channels) for _ in range(self.depth)), nn.ReLU()]
 
+    def _strided(self, kind: type[nn.Conv2d | nn.ConvTranspose2d], first: int, last: int) -> list[nn.Module]:
+        widths = [first, *[self.width // 2] * (self.stride.bit_length() - 2), last]
+        pairs = itertools.pairwise(widths)
+        layers = ((kind(before, after, 4, stride=2, padding=1), nn.ReLU()) for before, after in pairs)
+        return list(itertools.chain.from_iterable(layers))
+
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
-        widths = [image_channels, *[self.width // 2] * (self.halvings - 1), self.width]
-        down = [
-            module
-            for before, after in itertools.pairwise(widths)
-            for module in (nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU())
-        ]
+        down = self._strided(nn.Conv2d, image_channels, self.width)
         last = nn.Conv2d(self.width, self.width, 3, padding=1)
         return nn.Sequential(*down, last, *self._residual(), nn.Conv2d(self.width, features, 1))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
-        widths = [self.width, *[self.width // 2] * (self.halvings - 1), parameters]
-        up = [
-            module
-            for before, after in itertools.pairwise(widths)
-            for module in (nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU())
-        ]
+        up = self._strided(nn.ConvTranspose2d, self.width, parameters)
         return nn.Sequential(nn.Conv2d(latents, self.width, 3, padding=1), *self._residual(), *up[:-1])
 
 
@@ -247,9 +229,9 @@ class MlpNetworks(Networks):
         if start not in ("xavier", "small"):
             raise SmaltiError(f"start must be 'xavier' or 'small', not {start!r}")
         self.stride = self.fixed_size = image_size
-        self.start, self.grey = start, grey
-        self.decoder_hidden = tuple(hidden)[::-1] if decoder_hidden is None else tuple(decoder_hidden)
-        self.hidden, self.grid, self.activation = tuple(hidden), tuple(grid), activations[activation]
+        self.hidden, self.grid, self.start, self.grey = hidden, grid, start, grey
+        self.decoder_hidden = hidden[::-1] if decoder_hidden is None else decoder_hidden
+        self.activation = activations[activation]
 
     def _layers(self, widths: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []

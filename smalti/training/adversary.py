@@ -5,30 +5,21 @@ from torch import Tensor
 
 from smalti.models.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from smalti.training.experiment import PhotoConfig
-from smalti.training.state import load_moments, moments_of, under
+from smalti.training.state import load_moments, moments_of, prefixed, under
 
 LARGEST_WEIGHT = 1e4  # of the adaptive weight, as in VQGAN
 EPSILON = 1e-4
 
 
 class Adversary:
-    """A discriminator and its optimiser; it has no effect on the decoder before `adversarial_start`.
-
-    Args:
-        config: weights and learning rate.
-        channels: of the images.
-        device: where it lives.
-    """
+    """A discriminator and its optimiser; it has no effect on the decoder before `adversarial_start`."""
 
     def __init__(self, config: PhotoConfig, channels: int, device: str):
-        assert (
-            config.adversarial_start is not None and config.discriminator_width and config.discriminator_learning_rate
-        )
+        rate = config.discriminator_learning_rate
+        assert config.adversarial_start is not None and config.discriminator_width and rate
         self.weight, self.start = config.adversarial_weight, config.adversarial_start
         self.model = PatchDiscriminator(channels, width=config.discriminator_width).to(device)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.9)
-        )
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, betas=(0.5, 0.9))
 
     def loss(
         self, images: Tensor, made: Tensor, distortion: Tensor, last: Tensor, progress: float
@@ -40,7 +31,7 @@ class Adversary:
             made: reconstructions, with gradient.
             distortion: the rest of the decoder's loss, a scalar.
             last: the decoder's last weights, where the two gradients are compared.
-            progress: the part of the run that is over; nothing happens before `adversarial_start`.
+            progress: the part of the run that is over.
 
         Returns:
             "adversarial": the term to add, scaled so that the norm of its gradient at `last` is `adversarial_weight`
@@ -66,9 +57,8 @@ class Adversary:
 
     def state(self) -> dict[str, Tensor]:
         """State for the checkpoint."""
-        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         moments = moments_of(self.model, self.optimizer)
-        return weights | {f"optimizer.{name}": value for name, value in moments.items()}
+        return prefixed("model", self.model.state_dict()) | prefixed("optimizer", moments)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore `state`."""

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,21 +22,13 @@ from smalti.priors.text import TextTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class CodeSet:
-    """The codes of a split's images, and what the prior is conditioned on.
+    """The codes of a split's images, and what the prior is conditioned on."""
 
-    Attributes:
-        codes: (N, h, w) integers; of binary pixels the grey levels 0 to 255, the probabilities of a Bernoulli.
-        binary: whether `codes` are grey levels.
-        classes: (N,) int64, of a class-conditional prior.
-        tokens: (N, M, length) int64, of a text-conditional prior: the captions of each image.
-        num_captions: (N,) how many of the M there are.
-    """
-
-    codes: Tensor
-    binary: bool = False
-    classes: Tensor | None = None
-    tokens: Tensor | None = None
-    num_captions: Tensor | None = None
+    codes: Tensor  # (N, h, w) integers; of binary pixels the grey levels 0 to 255, the probabilities of a Bernoulli
+    binary: bool = False  # whether `codes` are grey levels
+    classes: Tensor | None = None  # (N,) int64, of a class-conditional prior
+    tokens: Tensor | None = None  # (N, M, length) int64, of a text-conditional prior: the captions of each image
+    num_captions: Tensor | None = None  # (N,) how many of the M there are
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -66,19 +58,13 @@ def load_codes(
     data: str,
     split: Split,
     cache: Path | None,
-    *,
     text: TextTokenizer | None = None,
     progress: bool = False,
 ) -> CodeSet:
     """The codes of a split under the prior's tokenizer, with their conditions; read from the cache if it has them.
 
-    Args:
-        config: of the prior; names the tokenizer and the classes.
-        data: as for `smalti.open_data`.
-        split: the part to take.
-        cache: a folder for codes-SPLIT.safetensors; None encodes the images again.
-        text: makes the captions' tokens; None leaves them out.
-        progress: show a bar while reading images.
+    The cache is a folder for codes-SPLIT.safetensors; None encodes the images again. `text` makes the captions' tokens;
+    None leaves them out.
 
     Raises:
         SmaltiError: another tokenizer than the prior's, no such data, or images without the prior's kind of label.
@@ -92,15 +78,14 @@ def load_codes(
         codes = _encode(config, data, split, progress)
         if path:
             write_tensors(path, {"codes": codes}, {"smalti": "codes", "key": key})
-    binary = config.pixels is not None and config.pixels.levels == 2
+    found = CodeSet(codes=codes, binary=config.pixels is not None and config.pixels.levels == 2)
     if not config.labels and text is None:
-        return CodeSet(codes=codes, binary=binary)
+        return found
     source = open_data(data, split)
     if len(source) != len(codes):
         raise SmaltiError(f"{data}: {len(source) - len(codes)} bad images; remove them to train with labels or text")
     if config.labels:
-        classes = torch.tensor(config.classes(labels_of(data, split, config.label_kind)))
-        return CodeSet(codes=codes, binary=binary, classes=classes)
+        return replace(found, classes=torch.tensor(config.classes(labels_of(data, split, config.label_kind))))
     assert text is not None and config.text is not None
     captions = captions_of(source, config.text.languages)
     width = max(len(row) for row in captions)
@@ -109,8 +94,7 @@ def load_codes(
     if long:
         warnings.warn(f"{long} captions are longer than {text.length} tokens and were cut", stacklevel=2)
     tokens = text(flat, cut=True).view(len(captions), width, -1)
-    counts = torch.tensor([len(row) for row in captions])
-    return CodeSet(codes=codes, binary=binary, tokens=tokens, num_captions=counts)
+    return replace(found, tokens=tokens, num_captions=torch.tensor([len(row) for row in captions]))
 
 
 def _encode(config: PriorConfig, data: str, split: Split, progress: bool) -> Tensor:

@@ -14,28 +14,18 @@ from smalti.training.settings import RunSettings
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the loss, see `smalti.training.losses`.
+    """Weights of the loss, see `smalti.training.losses`."""
 
-    Attributes:
-        beta: weight of the KL, a schedule; 6.6 is DALL-E's as printed.
-        commitment_weight: of the term whose gradient reaches the encoder.
-        codebook_weight: of the term whose gradient reaches the codebook (unless it learns by moving averages).
-        entropy_weight: of the entropies of LFQ and BSQ.
-        penalty_weights: of other penalties, by the names that a bottleneck gives them.
-    """
-
-    beta: Schedule = Schedule(end=1.0)
-    commitment_weight: float = 0.25
-    codebook_weight: float = 1.0
-    entropy_weight: float = 0.1
-    penalty_weights: Mapping[str, float] = field(default_factory=dict)
+    beta: Schedule = Schedule(end=1.0)  # of the KL; 6.6 is DALL-E's as printed
+    commitment_weight: float = 0.25  # of the term whose gradient reaches the encoder
+    codebook_weight: float = 1.0  # of the term whose gradient reaches the codebook; there is none with moving averages
+    entropy_weight: float = 0.1  # of the entropies of LFQ and BSQ
+    penalty_weights: Mapping[str, float] = field(default_factory=dict)  # of other penalties, by the bottleneck's names
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoConfig:
-    """Perceptual and adversarial terms for photographs (VQGAN).
-
-    What a term that is not there would need is None.
+    """Perceptual and adversarial terms for photographs (VQGAN); what a term that is not there would need is None.
 
     Attributes:
         perceptual: a feature network whose distance is added to the loss; for photographs.
@@ -56,9 +46,8 @@ class PhotoConfig:
     discriminator_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        options = effective(
-            self.perceptual != "none", "without perceptual", perceptual_weight=(self.perceptual_weight, 1.0)
-        )
+        weight = (self.perceptual_weight, 1.0)
+        options = effective(self.perceptual != "none", "without perceptual", perceptual_weight=weight)
         options |= effective(
             self.adversarial_weight != 0,
             "without adversarial_weight",
@@ -111,17 +100,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Settings of every training; deterministic on the same machine.
+    """Settings of every training; deterministic on the same machine."""
 
-    Attributes:
-        recipe: the name that made it.
-        data: what `--data` said.
-        optimizer: how it learns.
-        run: its settings.
-    """
-
-    recipe: str = ""
-    data: str
+    recipe: str = ""  # the name of what made it
+    data: str  # what `--data` said
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunSettings = RunSettings()
 
@@ -132,23 +114,15 @@ class Training:
             SmaltiError: an unknown setting, or a value that makes no sense.
         """
         known = [field.name for field in fields(RunSettings)]
-        for name in settings:
-            if name not in known:
-                raise SmaltiError(f"a run has no setting {name!r}; {nearest(name, known)}")
+        if unknown := [name for name in settings if name not in known]:
+            raise SmaltiError(f"a run has no setting {unknown[0]!r}; {nearest(unknown[0], known)}")
         given = {name: value for name, value in settings.items() if value is not None}
         return replace(self, run=replace(self.run, **given))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Training):
-    """The training of an autoencoder, complete.
-
-    Attributes:
-        model: of the autoencoder.
-        loss: the weights of its terms.
-        photo: what photographs need beside it.
-        augment: "none", "flip" or "flip_shift".
-    """
+    """The training of an autoencoder, complete."""
 
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
@@ -158,10 +132,6 @@ class Experiment(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorExperiment(Training):
-    """The training of a prior on the codes of a trained tokenizer, complete.
+    """The training of a prior on the codes of a trained tokenizer, complete."""
 
-    Attributes:
-        model: of the prior, with its tokenizer.
-    """
-
-    model: PriorConfig
+    model: PriorConfig  # with its tokenizer

@@ -17,22 +17,16 @@ from smalti.errors import SmaltiError
 class Log:
     """Accumulates the terms of every step without synchronising with the device; `write` adds a line.
 
-    Args:
-        path: metrics.jsonl.
-        steps: of the whole run, for the bar.
-        start: the step to resume from; lines of later steps are removed from the file.
-        progress: show the bar, on stderr.
-        notes: what `notes` gave when the run was stopped: means that were begun.
+    A run that goes on at step `start`, of `steps`, removes later lines from the file and begins with the `notes` of its
+    checkpoint.
     """
 
     def __init__(self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any]):
-        self.path, self.names, self.progress = path, [], progress
+        self.path, self.names = path, []
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = notes.get("sums", {})
         self.count: int = notes.get("count", 0)
-        self.bar = tqdm(
-            total=steps, initial=start, disable=not progress, file=sys.stderr, unit="step", dynamic_ncols=True
-        )
+        self.bar = tqdm(total=steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
@@ -56,10 +50,8 @@ class Log:
         for step, values in self._pending:
             for name, value in zip(self.names, values.tolist(), strict=True):
                 if not math.isfinite(value):
-                    raise SmaltiError(
-                        f"step {step}: {name} is {value}; the last good checkpoint is kept. "
-                        "Lower --learning_rate, or start again with another --seed"
-                    )
+                    remedy = "Lower --learning_rate, or start again with another --seed"
+                    raise SmaltiError(f"step {step}: {name} is {value}; the last good checkpoint is kept. {remedy}")
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.count += 1
         self._pending.clear()
@@ -70,8 +62,9 @@ class Log:
         means = {name: total / max(1, self.count) for name, total in self.sums.items()}
         self.sums, self.count = {}, 0
         record = {"step": step, **means, **extra}
+        rounded = {name: float(f"{value:.8g}") if isinstance(value, float) else value for name, value in record.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: round_for_people(value) for name, value in record.items()}) + "\n")
+            file.write(json.dumps(rounded) + "\n")
         shown = ("loss", "distortion_nats", "kl_nats", "usage", "temperature")
         rate = {"img/s": f"{extra['images_per_second']:.0f}"} if "images_per_second" in extra else {}
         self.bar.set_postfix({**{name: f"{record[name]:.4g}" for name in shown if name in record}, **rate})
@@ -80,15 +73,6 @@ class Log:
     def say(self, text: str) -> None:
         """Print a line to stderr above the bar."""
         tqdm.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        """Close the bar."""
-        self.bar.close()
-
-
-def round_for_people(value: float) -> float:
-    """Eight significant digits."""
-    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 def _lines(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import smalti
 from smalti.configs import differences, to_dict
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, write_json
-from smalti.pretrained import Pretrained
 from smalti.training.experiment import Experiment, PriorExperiment, Training
 from smalti.training.log import Log
 from smalti.training.prior_task import PriorTask
@@ -31,25 +30,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    experiment: Training,
-    run: Path | str,
-    *,
-    card: Callable[[Any, Any], str] | None = None,
-    progress: bool = True,
+    experiment: Training, run: Path | str, *, card: Callable[[Any, Any], str] | None = None, progress: bool = True
 ) -> Path:
     """Train `experiment` into the folder `run`; resume if an earlier call was interrupted.
 
     The run is exactly resumable: stopped at any step and called again, it ends with the same bits as an uninterrupted
-    one (same machine, same number of threads).
+    one (same machine, same number of threads). Returns the folder.
 
     Args:
         experiment: the recipe's result.
         run: the folder; created if missing.
         card: writes the model card.
         progress: show a bar on stderr.
-
-    Returns:
-        The folder.
 
     Raises:
         SmaltiError: `run` holds a run with other settings, the data cannot be read, or a term is not finite.
@@ -63,20 +55,21 @@ def train(
     task = _task(experiment, device, run, progress)
     state = TrainState(task.model, experiment.optimizer)
     _describe(run, experiment, device)
-    notes = _resume(state, task, run)
+    notes: Mapping[str, Any] = {}
+    if checkpoint := latest_checkpoint(run / "checkpoints"):
+        extra, notes = state.restore(checkpoint)
+        task.load(extra)
     log = Log(run / "metrics.jsonl", steps=settings.steps, start=state.step, progress=progress, notes=notes)
 
     def save() -> None:
         """Write a checkpoint, and the averaged model in its published form."""
         state.save(run / "checkpoints", task.state(), log.notes())
-        model = state.averaged
-        assert isinstance(model, Pretrained)
-        model.save_pretrained(run, card=card(model, experiment) if card else None)
+        state.averaged.save_pretrained(run, card=card(state.averaged, experiment) if card else None)
 
     accumulate, learning_rate = experiment.optimizer.accumulate, experiment.optimizer.schedule
     images_per_step = settings.batch_size * accumulate
     clock, clock_step = time.perf_counter(), state.step
-    with _stop_signal() as stop, contextlib.closing(log):
+    with _stop_signal() as stop, contextlib.closing(log.bar):
         batches = task.batches(state.step)
         while state.step < settings.steps:
             step = state.step
@@ -105,27 +98,21 @@ def train(
                 clock, clock_step = time.perf_counter(), state.step
             if settings.sample_every and (finished or state.step % settings.sample_every == 0):
                 with atomic_path(run / "samples" / f"step-{state.step:09d}.png") as path:
-                    model = state.averaged
-                    assert isinstance(model, Pretrained)
-                    task.picture(model).save(path)
+                    task.picture(state.averaged).save(path)
             if finished or stop.is_set() or state.step % settings.checkpoint_every == 0:
                 save()
             if stop.is_set() and not finished:
-                raise Interrupted(
-                    f"stopped at step {state.step} of {settings.steps}; the same command goes on from there"
-                )
+                where = f"step {state.step} of {settings.steps}"
+                raise Interrupted(f"stopped at {where}; the same command goes on from there")
     return run
 
 
-def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task:
+def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task[Any]:
     """The task of an experiment."""
-    match experiment:
-        case Experiment():
-            return AutoencoderTask(experiment, device, progress)
-        case PriorExperiment():
-            return PriorTask(experiment, device, run, progress)
-        case _:
-            raise TypeError(f"no task for {type(experiment).__name__}")
+    if isinstance(experiment, Experiment):
+        return AutoencoderTask(experiment, device, progress)
+    assert isinstance(experiment, PriorExperiment)
+    return PriorTask(experiment, device, run, progress)
 
 
 def _device(settings: RunSettings) -> tuple[str, Callable[[], torch.autocast]]:
@@ -157,37 +144,24 @@ def _check_folder(run: Path, experiment: Training) -> None:
     path = run / "experiment.json"
     changed = differences(read_json(path), to_dict(experiment)) if path.exists() else []
     if changed:
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise SmaltiError(
-            f"{run} holds a run with other settings: {changed[0]}{more}; choose another --out or repeat its command"
-        )
+        what = changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
+        remedy = "choose another --out or repeat its command"
+        raise SmaltiError(f"{run} holds a run with other settings: {what}; {remedy}")
 
 
 def _describe(run: Path, experiment: Training, device: str) -> None:
     """Write experiment.json and environment.json, after everything could be built."""
+    environment = {
+        "smalti": smalti.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
     write_json(run / "experiment.json", to_dict(experiment))
-    write_json(
-        run / "environment.json",
-        {
-            "smalti": smalti.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": f"{platform.system()} {platform.machine()}",
-            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
-            "threads": torch.get_num_threads(),
-            "command": sys.argv,
-        },
-    )
-
-
-def _resume(state: TrainState, task: Task, run: Path) -> dict:
-    """Restore the newest checkpoint, if any; returns its notes."""
-    checkpoint = latest_checkpoint(run / "checkpoints")
-    if checkpoint is None:
-        return {}
-    extra, notes = state.restore(checkpoint)
-    task.load(extra)
-    return notes
+    write_json(run / "environment.json", environment)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from smalti.data.conditions import captions_of
 from smalti.data.sources import open_data
 from smalti.generate.tokenizer import open_tokenizer
 from smalti.images.contact_sheets import grid
-from smalti.pretrained import Pretrained
 from smalti.priors.code_model import CodeModel
 from smalti.priors.text import FILE, TextTokenizer
 from smalti.training.codes import load_codes
@@ -22,23 +21,16 @@ from smalti.training.losses import Loss
 from smalti.training.tasks import NUM_SAMPLES, Task
 
 
-class PriorTask(Task):
-    """Train a prior on the codes of a frozen tokenizer.
-
-    Args:
-        experiment: the recipe's result.
-        device: where the model goes.
-        run: the run's folder, for the cache of codes.
-        progress: show a bar while reading images.
-    """
+class PriorTask(Task[CodeModel]):
+    """Train a prior on the codes of a frozen tokenizer; they are cached in the run's folder."""
 
     def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool):
         self.experiment, self.device, config = experiment, device, experiment.model
         text = self._text(run)
         with torch.random.fork_rng():  # the same initial weights whether the codes were cached or not
-            self.codes = load_codes(config, experiment.data, "train", run, text=text, progress=progress)
+            self.codes = load_codes(config, experiment.data, "train", run, text, progress)
             self.tokenizer = open_tokenizer(config, device=device)
-        self.code_model = CodeModel(config, text).to(device).train()
+        self.model = CodeModel(config, text).to(device).train()
 
     def _text(self, run: Path) -> TextTokenizer | None:
         """The text tokenizer, from the run's folder or trained on the captions."""
@@ -49,11 +41,6 @@ class PriorTask(Task):
             return TextTokenizer.load(run, config.length)
         captions = captions_of(open_data(self.experiment.data, "train"), config.languages)
         return TextTokenizer.train((text for row in captions for text in row), config.vocabulary, config.length)
-
-    @property
-    def model(self) -> CodeModel:
-        """The prior, on its device."""
-        return self.code_model
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """Indices of each batch's images."""
@@ -67,21 +54,16 @@ class PriorTask(Task):
         if condition is not None and self.experiment.model.condition_dropout:
             condition[torch.rand(len(condition)) < self.experiment.model.condition_dropout] = -1
         given = None if condition is None else condition.to(self.device)
-        total, terms = self.code_model.prior.loss(codes.to(self.device), given)
+        total, terms = self.model.prior.loss(codes.to(self.device), given)
         return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)
 
-    def picture(self, model: Pretrained) -> Image.Image:
+    def picture(self, model: CodeModel) -> Image.Image:
         """A few samples, of evenly spaced classes or training captions where the prior has them."""
-        assert isinstance(model, CodeModel)
-        places = torch.arange(NUM_SAMPLES) * len(self.codes) // NUM_SAMPLES
-        condition = None
+        spaced, condition = torch.arange(NUM_SAMPLES), None
         if model.config.labels:
-            condition = torch.arange(NUM_SAMPLES) * len(model.config.labels) // NUM_SAMPLES
+            condition = (spaced * len(model.config.labels) // NUM_SAMPLES).to(self.device)
         elif self.codes.tokens is not None:
-            condition = self.codes.tokens[places, 0]
-        codes = model.prior.sample(
-            NUM_SAMPLES,
-            None if condition is None else condition.to(self.device),
-            generator=torch.Generator(device=self.device).manual_seed(0),
-        )
+            condition = self.codes.tokens[spaced * len(self.codes) // NUM_SAMPLES, 0].to(self.device)
+        generator = torch.Generator(device=self.device).manual_seed(0)
+        codes = model.prior.sample(NUM_SAMPLES, condition, generator=generator)
         return grid(self.tokenizer.decode(codes).cpu(), columns=8, zoom=2)

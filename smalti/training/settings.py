@@ -8,7 +8,7 @@ from smalti.errors import SmaltiError
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What every training can be told, whatever it trains; the same settings give the same bits on the same machine.
+    """What every training can be told; the same settings give the same bits on the same machine.
 
     Attributes:
         steps: optimiser steps.

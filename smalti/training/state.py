@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
 from smalti.files import read_tensors, write_tensors
+from smalti.pretrained import Pretrained
 from smalti.training.experiment import OptimizerConfig
 from smalti.training.muon import Muon, hidden_kernels
 
@@ -29,34 +30,25 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
         raise SmaltiError(f"muon_rate {config.muon_rate} has no effect: no kernels inside this network; leave it out")
     taken = set(map(id, kernels))
     parameters = [item for item in model.parameters() if item.requires_grad and id(item) not in taken]
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim == 1]
-    numbers = [parameter for parameter in parameters if parameter.ndim == 0]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay, "rate": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "rate": 1.0},
-        {"params": numbers, "weight_decay": 0.0, "rate": NUMBER_RATE},
-    ]
-    adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=config.betas, fused=True)
+    groups = []
+    for axes, weight_decay, rate in ((2, config.weight_decay, 1.0), (1, 0.0, 1.0), (0, 0.0, NUMBER_RATE)):
+        if members := [parameter for parameter in parameters if min(parameter.ndim, 2) == axes]:
+            groups.append({"params": members, "weight_decay": weight_decay, "rate": rate})
+    adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
     return [adam, Muon([{"params": kernels, "rate": config.muon_rate}])] if kernels else [adam]
 
 
 class TrainState:
-    """The model, its moving average and its optimisers.
+    """The model, on its device, its moving average and its optimisers."""
 
-    Args:
-        model: on its device.
-        config: of the optimiser.
-    """
-
-    def __init__(self, model: nn.Module, config: OptimizerConfig):
+    def __init__(self, model: Pretrained, config: OptimizerConfig):
         self.model, self.config, self.step = model, config, 0
         self.optimizers = make_optimizers(model, config)
         self.average = copy.deepcopy(model) if config.ema_decay else None  # starts equal: no special first step
         self.parameters: list[Tensor] = list(model.parameters())
 
     @property
-    def averaged(self) -> nn.Module:
+    def averaged(self) -> Pretrained:
         """The model to save, evaluate and sample from."""
         return self.model if self.average is None else self.average
 
@@ -64,8 +56,7 @@ class TrainState:
         """Clip, step, average; returns the gradient's norm before clipping."""
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate * group["rate"]
-        limit = self.config.clip_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or float("inf"))
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -87,17 +78,15 @@ class TrainState:
 
     def save(self, folder: Path, extra: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Path:
         """Write checkpoints/step-N.safetensors, then delete all but the two newest."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors = prefixed("model", self.model.state_dict()) | prefixed("extra", extra)
         if self.average is not None:
-            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+            tensors |= prefixed("average", self.average.state_dict())
         for optimizer in self.optimizers:
-            tensors |= {f"optimizer.{name}": value for name, value in moments_of(self.model, optimizer).items()}
-        tensors |= {f"extra.{name}": value for name, value in extra.items()}
-        path = folder / f"step-{self.step:09d}.safetensors"
+            tensors |= prefixed("optimizer", moments_of(self.model, optimizer))
         unshared = {name: value.clone() for name, value in tensors.items()}
-        write_tensors(
-            path, unshared, {"smalti": "checkpoint", "step": str(self.step), "notes": json.dumps(dict(notes))}
-        )
+        metadata = {"smalti": "checkpoint", "step": str(self.step), "notes": json.dumps(dict(notes))}
+        path = folder / f"step-{self.step:09d}.safetensors"
+        write_tensors(path, unshared, metadata)
         for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
         return path
@@ -152,8 +141,13 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(value)
 
 
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with `prefix.` before their names."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries that begin with `prefix.`, without it."""
+    """The inverse of `prefixed`: the tensors whose names begin with `prefix.`, without it."""
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -19,19 +20,17 @@ from smalti.pretrained import Pretrained
 from smalti.training.adversary import Adversary
 from smalti.training.experiment import Experiment
 from smalti.training.losses import Loss, autoencoder_loss
-from smalti.training.state import under
+from smalti.training.state import prefixed, under
 from smalti.training.usage import CodeUsage
 
 NUM_SAMPLES = 16
+Model = TypeVar("Model", bound=Pretrained)
 
 
-class Task(ABC):
-    """A model to train; the loop calls the methods in this order. By default they do nothing."""
+class Task(ABC, Generic[Model]):
+    """A model to train, on its device; the loop calls the methods in this order. By default they do nothing."""
 
-    @property
-    @abstractmethod
-    def model(self) -> Pretrained:
-        """The model in training."""
+    model: Model
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Tensor]:
@@ -54,7 +53,7 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def picture(self, model: Pretrained) -> Image.Image:
+    def picture(self, model: Model) -> Image.Image:
         """A sample picture made by `model` (the averaged weights)."""
 
     def state(self) -> dict[str, Tensor]:
@@ -66,41 +65,26 @@ class Task(ABC):
         assert not state
 
 
-class AutoencoderTask(Task):
-    """Train an autoencoder with any bottleneck.
-
-    Args:
-        experiment: the recipe's result.
-        device: where the model goes.
-        progress: show a bar while reading images.
-    """
+class AutoencoderTask(Task[Autoencoder]):
+    """Train an autoencoder with any bottleneck."""
 
     def __init__(self, experiment: Experiment, device: str, progress: bool):
         self.experiment, self.device = experiment, device
         self.preprocessing = experiment.model.preprocessing
         self.pixels = Pixels(open_data(experiment.data, "train"), self.preprocessing, progress=progress)
-        self.shown = self._some_images()
-        self.autoencoder = Autoencoder(experiment.model).to(device).train()
-        bottleneck = self.autoencoder.bottleneck
-        discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
-        self.usage = CodeUsage(discrete.codebook_size, discrete.num_codebooks) if discrete else None
-        self.counted: list[tuple[Tensor, int]] = []  # counts of a batch's codes, and how many they are
+        try:
+            self.shown = some_images(experiment.data, "validation", self.preprocessing, NUM_SAMPLES)
+        except SmaltiError:
+            self.shown = some_images(experiment.data, "train", self.preprocessing, NUM_SAMPLES)
+        self.model = Autoencoder(experiment.model).to(device).train()
+        bottleneck = self.model.bottleneck
+        discrete = isinstance(bottleneck, DiscreteBottleneck)
+        self.usage = CodeUsage(bottleneck.codebook_size, bottleneck.num_codebooks) if discrete else None
+        self.alarm: str | None = None
         photo = experiment.photo
         self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
         self.adversary = Adversary(photo, self.preprocessing.channels, device) if photo.adversarial_weight else None
         self.restarted = torch.zeros(())
-
-    @property
-    def model(self) -> Autoencoder:
-        """The autoencoder, on its device."""
-        return self.autoencoder
-
-    def _some_images(self) -> Tensor:
-        """Evenly spaced images for sample pictures, of the validation split if there is one."""
-        try:
-            return some_images(self.experiment.data, "validation", self.preprocessing, NUM_SAMPLES)
-        except SmaltiError:
-            return some_images(self.experiment.data, "train", self.preprocessing, NUM_SAMPLES)
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches of uint8 images."""
@@ -110,7 +94,7 @@ class AutoencoderTask(Task):
 
     def before_step(self, step: int) -> dict[str, float]:
         """Beta, and the annealing of the bottleneck."""
-        return {"beta": self._beta(step), **self.autoencoder.bottleneck.anneal(step, self.experiment.run.steps)}
+        return {"beta": self._beta(step), **self.model.bottleneck.anneal(step, self.experiment.run.steps)}
 
     def _beta(self, step: int) -> float:
         return self.experiment.loss.beta(step, self.experiment.run.steps)
@@ -118,38 +102,37 @@ class AutoencoderTask(Task):
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The loss of all autoencoders, and the perceptual and adversarial terms."""
         images = model_images(batch.to(self.device, non_blocking=True), self.preprocessing)
-        loss = autoencoder_loss(self.autoencoder, images, self.experiment.loss, self._beta(step))
-        loss = self._photo_loss(images, loss, step / self.experiment.run.steps)
-        if loss.codes is not None:
-            self.counted.append((self.autoencoder.codes_bottleneck.histogram(loss.codes), loss.codes.numel()))
-        return loss
+        loss = autoencoder_loss(self.model, images, self.experiment.loss, self._beta(step))
+        if self.usage is not None and loss.codes is not None:
+            counts = self.model.codes_bottleneck.histogram(loss.codes)
+            self.alarm = self.usage.observe(counts, loss.codes.numel()) or self.alarm
+        return self._photo_loss(images, loss, step / self.experiment.run.steps)
 
     def _photo_loss(self, images: Tensor, loss: Loss, progress: float) -> Loss:
         """Add the perceptual and adversarial terms."""
         if self.perceptual is None and self.adversary is None:
             return loss
         assert loss.parameters is not None
-        made, total, terms = self.autoencoder.likelihood.mean(loss.parameters, clamp=False), loss.total, {}
+        made, total, terms = self.model.likelihood.mean(loss.parameters, clamp=False), loss.total, {}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(made, images).mean()
             assert self.experiment.photo.perceptual_weight is not None
             total = total + self.experiment.photo.perceptual_weight * terms["perceptual"]
         if self.adversary is not None:
-            last = [weight for weight in self.autoencoder.decoder.parameters() if weight.ndim > 1][-1]
+            last = [weight for weight in self.model.decoder.parameters() if weight.ndim > 1][-1]
             terms |= self.adversary.loss(images, made, total, last, progress)
             total = total + terms["adversarial"]
         return loss._replace(total=total, terms=loss.terms | {name: term.detach() for name, term in terms.items()})
 
     def after_step(self) -> str | None:
-        """Update the codebook and the discriminator; count the codes."""
+        """Update the codebook and the discriminator."""
         if self.adversary is not None:
             self.adversary.step()
-        restarted = self.autoencoder.bottleneck.update().get("restarted")
+        restarted = self.model.bottleneck.update().get("restarted")
         if restarted is not None:
             self.restarted = self.restarted.to(restarted.device) + restarted
-        alarms = [self.usage.observe(*counts) for counts in self.counted] if self.usage else []
-        self.counted.clear()
-        return next((alarm for alarm in alarms if alarm), None)
+        alarm, self.alarm = self.alarm, None
+        return alarm
 
     def report(self) -> dict[str, float]:
         """Usage, perplexity, and the number of dead codes restarted since the last report."""
@@ -158,21 +141,18 @@ class AutoencoderTask(Task):
         restarted, self.restarted = self.restarted.item(), torch.zeros(())
         return {**self.usage.report(), "restarted_codes": restarted}
 
-    def picture(self, model: Pretrained) -> Image.Image:
+    def picture(self, model: Autoencoder) -> Image.Image:
         """Originals above reconstructions."""
-        assert isinstance(model, Autoencoder)
         return before_after(self.shown, model.reconstruct(self.shown).cpu())
 
     def state(self) -> dict[str, Tensor]:
         """The usage window and the discriminator."""
-        window = {f"usage.{name}": value for name, value in self.usage.state().items()} if self.usage else {}
-        adversary = (
-            {f"adversary.{name}": value for name, value in self.adversary.state().items()} if self.adversary else {}
-        )
+        window = prefixed("usage", self.usage.state()) if self.usage else {}
+        adversary = prefixed("adversary", self.adversary.state()) if self.adversary else {}
         return {"restarted": self.restarted.cpu(), **window, **adversary}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Restore the usage window and the discriminator."""
+        """Restore `state`."""
         self.restarted = state["restarted"]
         if self.usage:
             self.usage.load(under(state, "usage"))

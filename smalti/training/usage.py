@@ -5,7 +5,7 @@ from torch import Tensor
 
 from smalti.ops.counts import perplexity, usage
 
-WINDOW_CODES_PER_ENTRY = 32  # the window is 32 K codes, whatever the batch size
+WINDOW_CODES_PER_ENTRY = 32  # the window is 32 K codes at every batch size
 GRACE_WINDOWS = 48  # no alarm in the first windows: usage dips after k-means initialisation and recovers
 ALARM_BELOW, REARM_ABOVE = 0.5, 0.6
 NONE_YET = -1.0
@@ -16,12 +16,7 @@ ADVICE = (
 
 
 class CodeUsage:
-    """Counts codes over windows of 32 K and raises an alarm once when usage has collapsed.
-
-    Args:
-        codebook_size: K.
-        num_codebooks: q.
-    """
+    """Counts codes (K of them in each of q codebooks) over windows, and raises an alarm once usage has collapsed."""
 
     def __init__(self, codebook_size: int, num_codebooks: int = 1):
         self.window = WINDOW_CODES_PER_ENTRY * codebook_size * num_codebooks

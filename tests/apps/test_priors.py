@@ -153,7 +153,7 @@ def test_a_prior_that_always_saw_its_condition_says_so(runs):
     config = replace(generator.model.config, condition_dropout=0.0)
     strict = Generator(CodeModel(config, generator.model.text), generator.tokenizer)
     assert strict.sample("a disc").shape == (1, 4, 4)
-    with pytest.raises(SmaltiError, match="cannot do without a prompt; give one"):
+    with pytest.raises(SmaltiError, match="needs a prompt; give one"):
         strict.sample()
     with pytest.raises(SmaltiError, match=r"guidance 2.0 needs a prior trained with condition_dropout"):
         strict.sample("a disc", guidance=2.0)
@@ -272,7 +272,7 @@ TRAIN_ON = "--tokenizer {runs}/vqvae --out {runs}/x"
         ("sample {runs}/maskgit --rounds -1", "at least 1, not -1"),
         ("sample {runs}/pixelcnn --mask left-half", "both --known IMAGE and --mask"),
         ("sample {runs}/pixelcnn --known {image} --mask lefthalf", "did you mean 'left-half'?"),
-        ("sample {runs}/pixelcnn --known {image} --mask {image}", "this prior draws 16x16"),
+        ("sample {runs}/pixelcnn --known {image} --mask {image}", "this prior makes 16x16"),
         ("sample {runs}/pixelcnn --known {runs}/none.png --mask box", "no such file"),
         ("sample {runs}/pixelcnn --tokenizer {runs}/other", "models the codes of the tokenizer"),
         ("sample {runs}/pixelcnn --temperature -1", "must not be negative"),

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from smalti.errors import SmaltiError
 from smalti.ops.counts import code_counts
 from smalti.shapes import check_shape
+
+T = TypeVar("T")
 
 
 class BottleneckOutput(NamedTuple):
@@ -41,26 +44,18 @@ def unflatten_grid(vectors: Tensor, like: Tensor) -> Tensor:
 
 
 def fp32_island(tensor: Tensor) -> torch.autocast:
-    """A context without autocast: distances, logits and likelihoods are float32 whatever surrounds them."""
+    """A context without autocast: distances, logits and likelihoods are float32 also under autocast."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 class Bottleneck(nn.Module, ABC):
-    """Features in, latents out; a member says how, and what it costs.
+    """Features in, latents out; a member says how, and what it costs."""
 
-    Attributes:
-        in_channels: channels of the features that the encoder has to make.
-        out_channels: D, channels of the latents that the decoder gets.
-        has_prior: whether there is a p(z), so that an ELBO exists.
-        how_gradients_pass: from the latents to the features, a phrase for people.
-        estimator: the name of the gradient estimator, where there is a choice.
-    """
-
-    in_channels: int
-    out_channels: int
-    has_prior: bool = True
-    how_gradients_pass: ClassVar[str] = ""
-    estimator: str = ""
+    in_channels: int  # of the features that the encoder has to make
+    out_channels: int  # D, of the latents that the decoder gets
+    has_prior: bool = True  # whether there is a p(z), so that an ELBO exists
+    how_gradients_pass: ClassVar[str] = ""  # from the latents to the features, a phrase for people
+    estimator: str = ""  # the name of the gradient estimator, where there is a choice
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:
@@ -75,9 +70,7 @@ class Bottleneck(nn.Module, ABC):
         Raises:
             SmaltiError: the features have another shape.
         """
-        check_shape(features, "B C h w", "features", C=self.in_channels)
-        with fp32_island(features):
-            return self._forward(features.float())
+        return self._in_float32(self._forward, features)
 
     def sample_posterior(self, features: Tensor) -> PosteriorSample:
         """Sample z ~ q(z|x), with its log p(z) - log q(z|x), nats per image.
@@ -85,9 +78,12 @@ class Bottleneck(nn.Module, ABC):
         Raises:
             SmaltiError: the bottleneck has no prior.
         """
+        return self._in_float32(self._sample_posterior, features)
+
+    def _in_float32(self, function: Callable[[Tensor], T], features: Tensor) -> T:
         check_shape(features, "B C h w", "features", C=self.in_channels)
         with fp32_island(features):
-            return self._sample_posterior(features.float())
+            return function(features.float())
 
     def sample_prior(self, num: int, h: int, w: int) -> Tensor:
         """Sample latents (num, D, h, w) from p(z), with torch's global generator.
@@ -123,18 +119,12 @@ class DiscreteBottleneck(Bottleneck):
     """A bottleneck whose latents are named by integers in [0, K).
 
     Laws: `encode(f)` equals `forward(f).codes` in eval mode, and `decode(encode(f))` equals `forward(f).latents` there.
-
-    Attributes:
-        codebook_size: K.
-        num_codebooks: q, codes at each grid position; where it is more than 1 the codes are (B, q, h, w).
-        code_axes: of a batch of codes, see `smalti.shapes`.
-        prefix_decodable: whether `decode` takes the first n of the q codes too: (B, n, h, w).
     """
 
-    codebook_size: int
-    num_codebooks: int = 1
-    code_axes: str = "B h w"
-    prefix_decodable: ClassVar[bool] = False
+    codebook_size: int  # K
+    num_codebooks: int = 1  # q, codes at each grid position; where it is more than 1 the codes are (B, q, h, w)
+    code_axes: str = "B h w"  # of a batch of codes, see `smalti.shapes`
+    prefix_decodable: ClassVar[bool] = False  # whether `decode` takes the first n of the q codes too: (B, n, h, w)
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:
@@ -157,9 +147,7 @@ class DiscreteBottleneck(Bottleneck):
 
     def encode(self, features: Tensor) -> Tensor:
         """The codes (B, *grid) int64 of features (B, in_channels, h, w); deterministic, in every mode."""
-        check_shape(features, "B C h w", "features", C=self.in_channels)
-        with fp32_island(features):
-            return self._encode(features.float())
+        return self._in_float32(self._encode, features)
 
     def decode(self, codes: Tensor) -> Tensor:
         """The latents (B, D, h, w) of codes (B, *grid).
@@ -170,11 +158,10 @@ class DiscreteBottleneck(Bottleneck):
         check_shape(codes, self.code_axes, "codes")
         if codes.is_floating_point() or codes.dtype == torch.bool:
             raise SmaltiError(f"codes must be integers, not {codes.dtype}")
-        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
-            low, high = int(codes.min()), int(codes.max())
-            raise SmaltiError(
-                f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]: is this their model?"
-            )
+        low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
+        if low < 0 or high >= self.codebook_size:
+            known = f"[0, {self.codebook_size})"
+            raise SmaltiError(f"codes must lie in {known}; these lie in [{low}, {high}]: is this their model?")
         return self._decode(codes.long())
 
     def _sample_prior(self, num: int, h: int, w: int) -> Tensor:

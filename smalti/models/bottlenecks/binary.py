@@ -11,7 +11,7 @@ from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuanti
 from smalti.models.bottlenecks.estimators import straight_through
 
 MAX_BITS = 24
-EXACT_BITS = 8  # the entropy of the mean is exact among so many bits; groups of them are taken as independent
+EXACT_BITS = 8  # the entropy of the mean is exact within this many bits; groups of them are taken as independent
 
 
 class BinaryQuantizer(DeterministicQuantizer):
@@ -69,12 +69,9 @@ class BinaryQuantizer(DeterministicQuantizer):
         codes = self._encode(features)
         features = F.normalize(features, dim=1) if self.spherical else features
         hard = self._decode(codes)
-        return BottleneckOutput(
-            latents=straight_through(hard, features) if self.training else hard,
-            codes=codes,
-            kl=self.uniform_kl(features),
-            penalties={"commitment": F.mse_loss(features, hard), "entropy": self._entropy(flatten_grid(features))},
-        )
+        latents = straight_through(hard, features) if self.training else hard
+        penalties = {"commitment": F.mse_loss(features, hard), "entropy": self._entropy(flatten_grid(features))}
+        return BottleneckOutput(latents, codes, self.uniform_kl(features), penalties)
 
     def _entropy(self, features: Tensor) -> Tensor:
         """Mean entropy minus entropy of the mean, of (N, bits)."""

@@ -56,7 +56,7 @@ class Categorical(CategoricalPosterior):
             code: the margin in nats by which a feature prefers its code at the start.
         prior_grid: (h, w): p has a learned distribution for each position of this grid; by default p is uniform.
         decay: of the moving average of the codes' shares.
-        restart_below: restart a code whose share falls below this fraction of 1/K; 0 is never. Only for "distance".
+        restart_below: see `Codebook`; only for "distance".
 
     Differs from [3]: distance logits, k-means and restart are the defaults; `logits="convolution"` is theirs.
 
@@ -66,8 +66,7 @@ class Categorical(CategoricalPosterior):
         [3] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, section 2.1 and appendix A.2
 
     Example:
-        >>> bottleneck = Categorical(codebook_size=512, code_dim=16).eval()
-        >>> bottleneck(torch.randn(2, 16, 8, 8)).codes.shape
+        >>> Categorical(codebook_size=512, code_dim=16).eval()(torch.randn(2, 16, 8, 8)).codes.shape
         torch.Size([2, 8, 8])
     """
 
@@ -108,10 +107,8 @@ class Categorical(CategoricalPosterior):
         self.register_load_state_dict_post_hook(_ask_again)
         self.codebook = None
         if code_dim:
-            restart_below = restart_below if self.by_distance else 0.0
-            self.codebook = Codebook(
-                codebook_size, code_dim, learning="gradient", decay=decay, restart_below=restart_below
-            )
+            below = restart_below if self.by_distance else 0.0
+            self.codebook = Codebook(codebook_size, code_dim, learning="gradient", decay=decay, restart_below=below)
         else:
             self.register_buffer("identity", torch.eye(codebook_size), persistent=False)
         self.log_scale = nn.Parameter(torch.zeros(())) if self.by_distance else None
@@ -125,10 +122,9 @@ class Categorical(CategoricalPosterior):
 
     def anneal(self, step: int, steps: int) -> dict[str, float]:
         """Set the temperature for optimiser step `step` of `steps`."""
-        temperature = self.schedule(step, steps)
-        self.temperature.fill_(temperature)
-        self._annealed = temperature
-        return {"temperature": temperature}
+        self._annealed = self.schedule(step, steps)
+        self.temperature.fill_(self._annealed)
+        return {"temperature": self._annealed}
 
     def update(self) -> dict[str, Tensor]:
         """Restart dead codes; see `Codebook.update`."""
@@ -156,8 +152,7 @@ class Categorical(CategoricalPosterior):
         if self.log_scale is not None and self.codebook is not None and not self.codebook.started:
             flat = flatten_grid(features)
             self.codebook.initialize(flat)
-            nearest = self.vectors[nearest_code(flat, self.vectors)]
-            error = (flat - nearest).square().sum(1).mean().clamp(min=1e-12)
+            error = (flat - self.vectors[nearest_code(flat, self.vectors)]).square().sum(1).mean().clamp(min=1e-12)
             self.log_scale.copy_((self.sharpness / error).log())
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
@@ -182,22 +177,15 @@ class Categorical(CategoricalPosterior):
                 latents = F.embedding(codes, self.vectors)
         if self.training and self.codebook is not None:
             self.codebook.observe(flatten_grid(features.detach()), codes)
-        return BottleneckOutput(
-            latents=unflatten_grid(latents, features),
-            codes=codes.view(batch, height, width),
-            kl=kl.view(batch, -1).sum(1),
-            penalties={},
-            log_prob=log_prob,
-        )
+        latents, codes = unflatten_grid(latents, features), codes.view(batch, height, width)
+        return BottleneckOutput(latents, codes, kl.view(batch, -1).sum(1), penalties={}, log_prob=log_prob)
 
     def _sample_posterior(self, features: Tensor) -> PosteriorSample:
         batch, _, height, width = features.shape
         logits = self.logits(features)
         codes = (logits + standard_gumbel(logits)).argmax(1)
         log_ratio = (self._log_prior(batch, height, width) - logits.log_softmax(1)).gather(1, codes[:, None])
-        return PosteriorSample(
-            latents=self._decode(codes.view(batch, height, width)), log_ratio=log_ratio.view(batch, -1).sum(1)
-        )
+        return PosteriorSample(self._decode(codes.view(batch, height, width)), log_ratio.view(batch, -1).sum(1))
 
     def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
         if self.prior_logits is None:
@@ -207,7 +195,6 @@ class Categorical(CategoricalPosterior):
 
     def _encode(self, features: Tensor) -> Tensor:
         """The arg max of the logits, which are not written where they are products."""
-        batch, _, height, width = features.shape
         flat = flatten_grid(features)
         if self.log_scale is not None:
             codes = nearest_code(flat, self.vectors)
@@ -215,7 +202,7 @@ class Categorical(CategoricalPosterior):
             codes = nearest_code(flat, self.to_logits.weight.flatten(1), self.to_logits.bias)
         else:
             codes = flat.argmax(1)
-        return codes.view(batch, height, width)
+        return codes.view(features[:, 0].shape)
 
     def _decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.vectors).permute(0, 3, 1, 2)

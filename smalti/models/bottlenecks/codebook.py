@@ -76,7 +76,6 @@ class Codebook(nn.Module):
         return self.table if self.matrix is None else self.table @ self.matrix
 
     def _set(self, vectors: Tensor) -> None:
-        """Make the code vectors these (K, D)."""
         self.table.copy_(vectors if self.matrix is None else torch.linalg.solve(self.matrix, vectors, left=False))
 
     @property

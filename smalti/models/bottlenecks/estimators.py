@@ -80,18 +80,13 @@ def reinmax(logits: Tensor, temperature: Tensor) -> Tensor:
     return straight_through(sampled, 2 * shifted - probabilities / 2)
 
 
-def score_function(logits: Tensor, temperature: Tensor) -> Tensor:
-    """A one-hot sample without gradient: REINFORCE gets it from the loss, times the gradient of ln q(sample)."""
-    return sample_one_hot(logits)
-
-
 CATEGORICAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gumbel_softmax": gumbel_softmax,
     "gumbel_straight_through": gumbel_straight_through,
     "straight_through": plain_straight_through,
     "gumbel_rao": gumbel_rao,
     "reinmax": reinmax,
-    "reinforce": score_function,
+    "reinforce": lambda logits, temperature: sample_one_hot(logits),  # the loss has its gradient, see `log_prob`
 }
 
 
@@ -134,13 +129,8 @@ def _distance(features: Tensor, quantized: Tensor) -> Tensor:
     return (quantized - features).square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()
 
 
-def copy_gradient(features: Tensor, quantized: Tensor) -> Tensor:
-    """The code vectors, their gradient copied to the features: arXiv:1711.00937, eq. 2."""
-    return straight_through(quantized, features)
-
-
 NEAREST: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "straight_through": copy_gradient,
+    "straight_through": lambda features, quantized: straight_through(quantized, features),  # arXiv:1711.00937, eq. 2
     "rotation": rotate,
     "nsvq": substitute_noise,
     "diveq": diveq,

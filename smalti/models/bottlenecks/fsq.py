@@ -45,9 +45,9 @@ class FSQ(DeterministicQuantizer):
             raise SmaltiError(f"levels must be one or more numbers of at least 2, not {tuple(levels)}")
         self.codebook_size = math.prod(levels)
         self.in_channels = self.out_channels = len(levels)
-        counts = torch.tensor(tuple(levels))
+        counts = torch.tensor(tuple(levels)).view(1, -1, 1, 1)
         self.register_buffer("levels", counts, persistent=False)
-        self.register_buffer("place_values", counts.cumprod(0) // counts, persistent=False)
+        self.register_buffer("place_values", counts.cumprod(1) // counts, persistent=False)
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:
@@ -55,28 +55,20 @@ class FSQ(DeterministicQuantizer):
         fours = -bits % 3 if bits > 1 else 0
         return {"levels": (8,) * ((bits - 2 * fours) // 3) + (4,) * fours}
 
-    def _column(self, values: Tensor) -> Tensor:
-        return values.view(1, -1, 1, 1)
+    @property
+    def _offset(self) -> Tensor:
+        return 0.5 * (self.levels % 2 == 0)
 
     def _bounded(self, features: Tensor) -> Tensor:
         """The features where rounding gives one of L whole numbers, from -(L // 2) upwards."""
-        return features.tanh() * self._half - self._offset
+        return features.tanh() * ((self.levels - 1) / 2) - self._offset
 
     def _scaled(self, whole: Tensor) -> Tensor:
         """Whole numbers as L evenly spaced values in [-1, 1]."""
-        return (whole + self._offset) / self._half
-
-    @property
-    def _half(self) -> Tensor:
-        return (self._column(self.levels) - 1) / 2
-
-    @property
-    def _offset(self) -> Tensor:
-        return 0.5 * (self._column(self.levels) % 2 == 0)
+        return (whole + self._offset) / ((self.levels - 1) / 2)
 
     def _spell(self, whole: Tensor) -> Tensor:
-        digits = whole.long() + self._column(self.levels // 2)
-        return (digits * self._column(self.place_values)).sum(1)
+        return ((whole.long() + self.levels // 2) * self.place_values).sum(1)
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         bounded = self._bounded(features)
@@ -88,5 +80,5 @@ class FSQ(DeterministicQuantizer):
         return self._spell(self._bounded(features).round())
 
     def _decode(self, codes: Tensor) -> Tensor:
-        digits = codes[:, None] // self._column(self.place_values) % self._column(self.levels)
-        return self._scaled((digits - self._column(self.levels // 2)).float())
+        digits = codes[:, None] // self.place_values % self.levels
+        return self._scaled((digits - self.levels // 2).float())

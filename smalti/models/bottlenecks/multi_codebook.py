@@ -1,6 +1,6 @@
 """Multi-codebook quantizers, several codes at each grid position: what residual and product quantizers share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -13,13 +13,9 @@ from smalti.models.bottlenecks.vector import VectorQuantizer
 
 
 class MultiCodebookQuantizer(DeterministicQuantizer):
-    """q vector quantizers, whose codes stand beside each other: (B, q, h, w).
+    """q vector quantizers, each with K code vectors of its own `code_dim`; codes are (B, q, h, w).
 
-    Args:
-        num_codebooks: q, at least 1.
-        codebook_size: K, of each.
-        code_dim: D, of each.
-        quantizer: other options of every `VectorQuantizer`.
+    `quantizer` holds the other options of every `VectorQuantizer`.
     """
 
     code_axes = "B q h w"
@@ -30,12 +26,12 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
         count = next(count for count in (3, 2, 1) if bits % count == 0)
         return {"num_codebooks": count, "codebook_size": 2 ** (bits // count)}
 
-    def __init__(self, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any]):
+    def __init__(self, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any] | None):
         super().__init__()
         if num_codebooks < 1:
             raise SmaltiError(f"num_codebooks must be at least 1, not {num_codebooks}")
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
-        options = {**quantizer, "codebook_size": codebook_size, "code_dim": code_dim}
+        options = {**(quantizer or {}), "codebook_size": codebook_size, "code_dim": code_dim}
         self.quantizers = nn.ModuleList(construct(VectorQuantizer, options, "quantizer") for _ in range(num_codebooks))
 
     def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
@@ -49,11 +45,14 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
 
     def update(self) -> dict[str, Tensor]:
         """Move all codebooks; see `Codebook.update`."""
-        reports = [quantizer.update() for quantizer in self.members]
-        return {name: torch.stack([report[name] for report in reports]).sum() for name in reports[0]}
+        return _together([quantizer.update() for quantizer in self.members], torch.sum)
+
+    def _output(self, features: Tensor, latents: Tensor, outputs: list[BottleneckOutput]) -> BottleneckOutput:
+        """The output of all codebooks from that of each: codes side by side, penalties averaged."""
+        codes = torch.stack([output.codes for output in outputs if output.codes is not None], dim=1)
+        penalties = _together([output.penalties for output in outputs], torch.mean)
+        return BottleneckOutput(latents, codes, self.uniform_kl(features), penalties)
 
 
-def mean_penalties(outputs: list[BottleneckOutput]) -> dict[str, Tensor]:
-    """The mean of each penalty over the codebooks."""
-    names = outputs[0].penalties
-    return {name: sum(output.penalties[name] for output in outputs) / len(outputs) for name in names}  # pyright: ignore[reportReturnType]
+def _together(numbers: list[dict[str, Tensor]], function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    return {name: function(torch.stack([each[name] for each in numbers])) for name in numbers[0]}

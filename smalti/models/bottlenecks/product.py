@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput
-from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer, mean_penalties
+from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer
 
 
 class ProductQuantizer(MultiCodebookQuantizer):
@@ -42,7 +42,7 @@ class ProductQuantizer(MultiCodebookQuantizer):
     ):
         if num_codebooks and code_dim % num_codebooks:
             raise SmaltiError(f"code_dim must be a multiple of num_codebooks, not {code_dim} and {num_codebooks}")
-        super().__init__(num_codebooks, codebook_size, code_dim // max(1, num_codebooks), quantizer or {})
+        super().__init__(num_codebooks, codebook_size, code_dim // max(1, num_codebooks), quantizer)
         self.in_channels = self.out_channels = code_dim
 
     @classmethod
@@ -54,9 +54,7 @@ class ProductQuantizer(MultiCodebookQuantizer):
     def _forward(self, features: Tensor) -> BottleneckOutput:
         pairs = zip(self.members, features.chunk(self.num_codebooks, dim=1), strict=True)
         outputs = [quantizer(part) for quantizer, part in pairs]
-        latents = torch.cat([output.latents for output in outputs], dim=1)
-        codes = torch.stack([output.codes for output in outputs], dim=1)
-        return BottleneckOutput(latents, codes, self.uniform_kl(features), mean_penalties(outputs))
+        return self._output(features, torch.cat([output.latents for output in outputs], dim=1), outputs)
 
     def _encode(self, features: Tensor) -> Tensor:
         pairs = zip(self.members, features.chunk(self.num_codebooks, dim=1), strict=True)

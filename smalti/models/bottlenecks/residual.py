@@ -9,7 +9,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput
 from smalti.models.bottlenecks.estimators import straight_through
-from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer, mean_penalties
+from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer
 
 
 class ResidualQuantizer(MultiCodebookQuantizer):
@@ -53,7 +53,7 @@ class ResidualQuantizer(MultiCodebookQuantizer):
     ):
         if not 0 <= drop <= 1:
             raise SmaltiError(f"drop must lie in [0, 1], not {drop}")
-        super().__init__(num_codebooks, codebook_size, code_dim, quantizer or {})
+        super().__init__(num_codebooks, codebook_size, code_dim, quantizer)
         self.drop = drop
         self.in_channels = self.out_channels = code_dim
 
@@ -64,10 +64,8 @@ class ResidualQuantizer(MultiCodebookQuantizer):
             outputs.append(output)
             latents = latents + torch.where(kept > index, output.latents, 0.0)
             residual = residual - output.latents.detach()
-        if self.training:
-            latents = straight_through(latents, features)
-        codes = torch.stack([output.codes for output in outputs], dim=1)
-        return BottleneckOutput(latents, codes, self.uniform_kl(features), mean_penalties(outputs))
+        latents = straight_through(latents, features) if self.training else latents
+        return self._output(features, latents, outputs)
 
     def _kept(self, features: Tensor) -> Tensor:
         """How many codebooks each image gets, (B, 1, 1, 1)."""
@@ -87,8 +85,5 @@ class ResidualQuantizer(MultiCodebookQuantizer):
     def _decode(self, codes: Tensor) -> Tensor:
         if not 1 <= codes.shape[1] <= self.num_codebooks:
             raise SmaltiError(f"this model has {self.num_codebooks} codes at each position, not {codes.shape[1]}")
-        parts = zip(self.members, codes.unbind(1), strict=False)
-        first, *more = (quantizer._decode(part) for quantizer, part in parts)
-        for latents in more:
-            first = first + latents
-        return first
+        vectors = [quantizer._decode(part) for quantizer, part in zip(self.members, codes.unbind(1), strict=False)]
+        return sum(vectors[1:], vectors[0])

@@ -6,12 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import (
-    BottleneckOutput,
-    DeterministicQuantizer,
-    flatten_grid,
-    unflatten_grid,
-)
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, flatten_grid, unflatten_grid
 from smalti.models.bottlenecks.codebook import Codebook, Learning
 from smalti.models.bottlenecks.estimators import NEAREST
 from smalti.ops.nearest import nearest_code
@@ -39,20 +34,16 @@ class VectorQuantizer(DeterministicQuantizer):
         codes     (B, h, w)     int64 in [0, K)
 
     Loss terms, unweighted:
-        commitment  mean over B, h, w, D of |features - sg[code]|^2; gradient reaches only the encoder
-        codebook    mean over B, h, w, D of |sg[features] - code|^2; gradient reaches only the codebook; there is none
-                    when the codebook is learnt by moving averages
+        commitment  see `commitment_loss`
+        codebook    see `codebook_loss`; there is none when the codebook is learnt by moving averages
         kl          (B,) nats per image, h*w*ln K: constant, since q is one-hot and p uniform
 
     Args:
         codebook_size: K, at least 2.
         code_dim: D; 8 to 16 keeps usage high.
-        learning: "ema", "gradient" or "simvq", see `Codebook`.
+        learning, decay, restart_below, start: see `Codebook`.
         estimator: how the gradient passes: "straight_through" [1], "rotation", "nsvq" or "diveq", see
             `smalti.models.bottlenecks.estimators`.
-        decay: of the moving averages, per optimiser step.
-        restart_below: restart a code whose share falls below this fraction of 1/K; 0 is never.
-        start: "kmeans" or "random", see `Codebook`.
         normalize: compare directions: features and code vectors are scaled to length 1 (ViT-VQGAN, arXiv:2110.04627).
 
     Differs from [1]: the codebook starts from k-means on the first batch, dead codes restart, moving averages are the
@@ -62,9 +53,7 @@ class VectorQuantizer(DeterministicQuantizer):
         [1] van den Oord, Vinyals, Kavukcuoglu. Neural Discrete Representation Learning. 2017. arXiv:1711.00937
 
     Example:
-        >>> bottleneck = VectorQuantizer(codebook_size=512, code_dim=16)
-        >>> out = bottleneck(torch.randn(2, 16, 8, 8))
-        >>> out.codes.shape
+        >>> VectorQuantizer(codebook_size=512, code_dim=16)(torch.randn(2, 16, 8, 8)).codes.shape
         torch.Size([2, 8, 8])
     """
 
@@ -85,9 +74,8 @@ class VectorQuantizer(DeterministicQuantizer):
         super().__init__()
         if estimator not in NEAREST:
             raise SmaltiError(f"estimator must be one of {', '.join(NEAREST)}, not {estimator!r}")
-        self.codebook_size, self.estimator = codebook_size, estimator
+        self.codebook_size, self.estimator, self.normalize = codebook_size, estimator, normalize
         self.in_channels = self.out_channels = code_dim
-        self.normalize = normalize
         self.codebook = Codebook(
             codebook_size, code_dim, learning=learning, decay=decay, restart_below=restart_below, start=start
         )
@@ -113,18 +101,11 @@ class VectorQuantizer(DeterministicQuantizer):
         latents = quantized
         if self.training:
             latents = unflatten_grid(NEAREST[self.estimator](flatten_grid(features), flat_quantized), features)
-        batch, _, height, width = features.shape
-        return BottleneckOutput(
-            latents=latents,
-            codes=codes.view(batch, height, width),
-            kl=self.uniform_kl(features),
-            penalties=penalties,
-        )
+        return BottleneckOutput(latents, codes.view(features[:, 0].shape), self.uniform_kl(features), penalties)
 
     def _encode(self, features: Tensor) -> Tensor:
         features = F.normalize(features, dim=1) if self.normalize else features
-        batch, _, height, width = features.shape
-        return nearest_code(flatten_grid(features), self._vectors()).view(batch, height, width)
+        return nearest_code(flatten_grid(features), self._vectors()).view(features[:, 0].shape)
 
     def _decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self._vectors()).permute(0, 3, 1, 2)
