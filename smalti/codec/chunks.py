@@ -46,18 +46,15 @@ class ChunkCoder:
         grids = self.codes(sections, entries)
         pixels = unpack_pixels(sections.pixels, self._means(grids, entries)) if self.lossless else []
         if not sections.pack(self._checksum(entries, grids, pixels)).endswith(sections.stored):
-            other = " or this machine's network differs too much from the one that wrote it"
-            raise CannotDecode(
-                f"a checksum does not fit: the file is damaged{other * (self.lossless or self.coder.by_network)}"
-            )
+            rounding = " or this machine's network differs too much from the one that wrote it"
+            fault = "the file is damaged" + rounding * (self.lossless or self.coder.by_network)
+            raise CannotDecode(f"a checksum does not fit: {fault}")
         if not self.lossless:
             pixels = [self.model.pixels(codes, entry) for codes, entry in zip(grids, entries, strict=True)]
         opacities = iter(sections.alphas)
         alphas = [unpack_alpha(next(opacities), entry) if entry.transparent else None for entry in entries]
-        return [
-            Picture(entry.mode, image, alpha, entry.name)
-            for entry, image, alpha in zip(entries, pixels, alphas, strict=True)
-        ]
+        parts = zip(entries, pixels, alphas, strict=True)
+        return [Picture(entry.mode, image, alpha, entry.name) for entry, image, alpha in parts]
 
     def codes(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Codes]:
         """The codes (depth, h, w) of a chunk's images, not yet checked.

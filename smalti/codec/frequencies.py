@@ -23,11 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smalti.codec.streams import TOTAL, Integers, NativeCoder, StreamReader
+from smalti.codec.streams import TOTAL, Booleans, Floats, Integers, NativeCoder, StreamReader
 from smalti.ops.native import kernels_for
-
-Floats = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
 
 CELLS = 48  # per unit shift over g in (-1, 1)
 SOFTNESS = 6

@@ -13,19 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.codec.coders import Coder, Shape
-from smalti.codec.frequencies import (
-    MOST_SHIFTS,
-    Booleans,
-    Decisions,
-    Floats,
-    decisions,
-    find_shift,
-    frequencies,
-    read_codes,
-    shift_of,
-    tree_depth,
-)
-from smalti.codec.streams import Integers, StreamReader, StreamWriter
+from smalti.codec.frequencies import MOST_SHIFTS, Decisions, decisions, find_shift, frequencies, read_codes, shift_of
+from smalti.codec.streams import Booleans, Floats, Integers, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 from smalti.priors.base import CausalPrior
 from smalti.priors.code_model import CodeModel
@@ -87,14 +76,13 @@ class PriorCoder(Coder):
 
     def _encode(self, tiles: Integers, real: Booleans, writer: StreamWriter) -> None:
         """Tiles (B, T), of which `real` (B, T) are written: block after block, step after step, bit after bit."""
-        found = self._decisions(tiles)  # (B, T, L), in the decoder's order: (T, L, B)
-        odds, noise = found.odds.transpose(1, 2, 0), found.noise.transpose(1, 2, 0)
+        odds, noise = (values.transpose(1, 2, 0) for values in self._decisions(tiles))  # the decoder's order: (T, L, B)
         asked = (noise >= 0) & real.T[:, None]
         block, numbers = self._blocks(odds, noise, asked)
         rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in numbers))
         writer.rice(BLOCKS.index(block), 0)
         writer.rice(rice, RICE)
-        bits = tiles.T[:, None] >> np.arange(tree_depth(self.codebook_size) - 1, -1, -1)[:, None] & 1  # (T, L, B)
+        bits = tiles.T[:, None] >> np.arange(odds.shape[1] - 1, -1, -1)[:, None] & 1  # (T, L, B)
         for steps, number in zip(steps_of(block, *tiles.shape), numbers, strict=True):
             writer.rice(number, rice)
             where = asked[steps]
@@ -153,7 +141,7 @@ class PriorCoder(Coder):
 
 
 def _shift(number: int) -> int | None:
-    """The shift of a block with this number; None if no shift would do, and its bits are written as they are."""
+    """The shift with this number; None if no shift would do: the bits of such a block are written as they are."""
     return None if number == MOST_SHIFTS else int(shift_of(number))
 
 

@@ -19,8 +19,7 @@ HALVES = np.array([TOTAL // 2, TOTAL // 2])  # frequencies of a bit as likely 0 
 DIGIT = 1 << 12  # the largest alphabet whose symbols are written at once as equally likely
 SLACK_BITS = 64  # that a stream may hold beyond its bytes: a decoder goes on with zeros
 
-Integers = NDArray[np.int64]
-Words = NDArray[np.uint32]
+Integers, Floats, Booleans, Words = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.uint32]
 
 
 class NativeCoder:
