@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
@@ -168,6 +167,13 @@ class Kernels:
         for name in SIGNATURES:
             setattr(self, name, _checked(name, library[f"smalti_{name}_{variant}"], layout))
 
+    def packed(self, matrix: Tensor) -> Tensor:
+        """A matrix (C, D) float32 in panels (P, D, PANEL) of columns, the last one filled up with zeros."""
+        columns, depth = matrix.shape
+        panels = matrix.new_empty(-(-columns // self.panel), depth, self.panel)
+        self.pack(matrix.contiguous(), panels)
+        return panels
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         raise AttributeError(f"there is no kernel {name!r}")
 
@@ -224,23 +230,6 @@ def _chosen(wanted: str) -> Kernels | None:
     if found is None:
         raise SmaltiError(f"SMALTI_KERNELS is {wanted!r}, which was not compiled or does not run on this processor")
     return found
-
-
-class Packed:
-    """A matrix (columns, depth) laid out in panels for one instruction set, with a number for each column.
-
-    Args:
-        kernels: for which.
-        matrix: (columns, depth) float32.
-        bias: (columns,) float32.
-    """
-
-    def __init__(self, kernels: Kernels, matrix: Tensor, bias: Tensor):
-        self.columns, self.depth = matrix.shape
-        panels = -(-self.columns // kernels.panel)
-        self.panels = matrix.new_empty(panels, self.depth, kernels.panel)
-        self.bias = F.pad(bias, (0, panels * kernels.panel - self.columns))
-        kernels.pack(matrix.contiguous(), self.panels)
 
 
 def kernels() -> Kernels | None:
