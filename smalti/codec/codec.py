@@ -73,7 +73,7 @@ class Codec:
             raise SmaltiError(f"depth must lie in 1 to {most}, the codes at a position of this model, not {depth}")
         if self.depth < most and self.coder_name == "prior":
             raise SmaltiError(
-                f"the prior models all {most} codes of a position; depth {depth} is for the adaptive coder"
+                f"the prior models all {most} codes of a position; depth {depth} takes the adaptive coder"
             )
         if self.depth < most and not bottleneck.prefix_decodable:
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
@@ -112,11 +112,7 @@ class Codec:
             self.write(file, pictures)
 
     def write(self, file: BinaryIO, pictures: Iterable[Picture]) -> None:
-        """Write pictures, of which only a chunk is held at a time.
-
-        Raises:
-            SmaltiError: none at all.
-        """
+        """Write pictures, at least one; only a chunk of them is held at a time."""
         entries, lengths = [], []
         with tempfile.TemporaryFile() as chunks:
             for members in cut(pictures, lambda picture: picture.entry.num_pixels, self.images_per_chunk):

@@ -20,10 +20,7 @@ MOST_COUNT = 1 << 28
 
 
 class Coder(ABC):
-    """Codes to bytes and back.
-
-    Args:
-        codebook_size: K.
+    """Codes in [0, codebook_size) to bytes and back.
 
     Attributes:
         images_per_chunk: that are coded together, unless the user says otherwise.
@@ -39,7 +36,7 @@ class Coder(ABC):
         self.codebook_size = codebook_size
 
     def encode(self, grids: Sequence[Codes]) -> bytes:
-        """The stream of the codes of some images, each (q, h, w) in [0, K)."""
+        """The stream of the codes of some images, each (q, h, w)."""
         writer = StreamWriter()
         self._write(writer, np.concatenate([grid.reshape(-1) for grid in grids]), [grid.shape for grid in grids])
         return writer.finish()

@@ -233,11 +233,7 @@ def sized(data: bytes) -> bytes:
 
 
 def inflate(data: bytes, length: int) -> bytes:
-    """zlib's decompression to exactly `length` bytes.
-
-    Raises:
-        DamagedFile: to any other length, or damaged.
-    """
+    """zlib's decompression to exactly `length` bytes; a DamagedFile, if they are more, fewer or damaged."""
     engine = zlib.decompressobj()
     try:
         result = engine.decompress(data, length + 1)
@@ -249,17 +245,13 @@ def inflate(data: bytes, length: int) -> bytes:
 
 
 class Reader:
-    """Exact reads from a file, from where it stands."""
+    """Exact reads from a file, from where it stands; a DamagedFile, where it does not hold what is asked for."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes.
-
-        Raises:
-            DamagedFile: there are fewer.
-        """
+        """The next `count` bytes."""
         data = self._file.read(count)
         if len(data) < count:
             raise DamagedFile(f"cut off: {count} bytes were expected, {len(data)} are there")
@@ -274,11 +266,7 @@ class Reader:
         return self.take(self.number(most))
 
     def number(self, most: int) -> int:
-        """The next varint.
-
-        Raises:
-            DamagedFile: it is more than `most`, or longer than it need be.
-        """
+        """The next varint, at most `most` and no longer than it need be."""
         value = shift = 0
         while True:
             byte = self.take(1)[0]

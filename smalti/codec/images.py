@@ -89,11 +89,7 @@ def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
 
 
 def unpack_alpha(data: bytes, entry: ImageEntry) -> NDArray[np.uint8]:
-    """What `pack_alpha` packed, of an image that has this entry.
-
-    Raises:
-        DamagedFile: no PNG, or of another size.
-    """
+    """What `pack_alpha` packed, of an image that has this entry; a DamagedFile, if it cannot be that."""
     size = entry.width, entry.height
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

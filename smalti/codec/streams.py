@@ -164,7 +164,7 @@ class StreamReader:
         stream: what `StreamWriter.finish` gave.
 
     Raises:
-        DamagedFile: its length is no multiple of 4; later, a number is larger than it can be.
+        DamagedFile: its length is no multiple of 4.
     """
 
     def __init__(self, stream: bytes):
@@ -189,19 +189,11 @@ class StreamReader:
         return self.symbols(count, _alike(size))
 
     def number(self, most: int) -> int:
-        """Read what `StreamWriter.number` wrote.
-
-        Raises:
-            DamagedFile: it is more than `most`.
-        """
+        """Read what `StreamWriter.number` wrote; a DamagedFile, if it is more than `most`."""
         return self._binary(1, self._zeros(most.bit_length()), most + 1) - 1
 
     def rice(self, bits: int, most: int) -> int:
-        """Read what `StreamWriter.rice` wrote.
-
-        Raises:
-            DamagedFile: it is more than `most`.
-        """
+        """Read what `StreamWriter.rice` wrote; a DamagedFile, if it is more than `most`."""
         return self._binary(self._zeros(most >> bits), bits, most)
 
     def _zeros(self, most: int) -> int:

@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from functools import cache
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,7 @@ def _as_text(value: Any) -> str:
 
 
 class Kernels:
-    """The kernels for one instruction set: a method for each of SIGNATURES.
-
-    Args:
-        library: the shared library.
-        variant: one of VARIANTS.
-        layout: numbers of C's, by name.
-    """
+    """The kernels for one instruction set of a library, whose numbers are its `layout`: a method a signature."""
 
     def __init__(self, library: ctypes.CDLL, variant: str, layout: dict[str, int]):
         self.variant, self.panel = variant, layout["PANEL"]
@@ -188,18 +183,15 @@ def _layout_of(library: ctypes.CDLL, variant: str) -> dict[str, int]:
     if numbers is None:
         return {}
     numbers.restype = ctypes.POINTER(_Number)
-    entries, found = numbers(), {}
-    while entries[len(found)].name:
-        entry = entries[len(found)]
-        found[entry.name.decode()] = entry.value
-    return found
+    entries = takewhile(lambda entry: entry.name, map(numbers().__getitem__, count()))
+    return {entry.name.decode(): entry.value for entry in entries}
 
 
 @cache
 def load(variant: str) -> Kernels | None:
     """The kernels of one variant, or None where they were not compiled or this processor lacks the instructions.
 
-    None with a warning, if they were compiled from another version of smalti.
+    None with a warning, if they were compiled from other sources.
     """
     if not LIBRARY.exists():
         return None
@@ -209,13 +201,11 @@ def load(variant: str) -> Kernels | None:
         return None
     layout, sources = _layout_of(library, variant), sorted(LIBRARY.parent.glob("*.[ch]"))
     expected = LAYOUT | ({"SOURCES": zlib.crc32(b"".join(map(Path.read_bytes, sources)))} if sources else {})
-    if not expected.items() <= layout.items():
-        warnings.warn(
-            f"{LIBRARY} was compiled from other sources and is not used: run `python setup.py build_ext --inplace`",
-            stacklevel=2,
-        )
-        return None
-    return Kernels(library, variant, layout)
+    if expected.items() <= layout.items():
+        return Kernels(library, variant, layout)
+    remedy = "run `python setup.py build_ext --inplace`"
+    warnings.warn(f"{LIBRARY} was compiled from other sources and is not used: {remedy}", stacklevel=2)
+    return None
 
 
 @cache

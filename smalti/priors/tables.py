@@ -11,12 +11,7 @@ from smalti.shapes import check_shape
 
 
 class Uniform(CausalPrior):
-    """Every code equally likely everywhere: h w ln K nats, the fixed-length code.
-
-    Args:
-        codebook_size: K.
-        grid: (h, w).
-    """
+    """All K codes equally likely at each of h w positions: h w ln K nats, the fixed-length code."""
 
     table: Tensor  # (h*w, K)
 
