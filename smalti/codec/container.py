@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import BinaryIO, ClassVar, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
@@ -80,10 +80,7 @@ class Header:
     images: tuple[ImageEntry, ...]
     chunk_bytes: tuple[int, ...]  # the length of every chunk
 
-    NAMED: ClassVar[int] = 1  # bits of the flags
-    LOSSLESS: ClassVar[int] = 2
-    SAME_SIZE: ClassVar[int] = 4
-    DEFLATED: ClassVar[int] = 8
+    NAMED, LOSSLESS, SAME_SIZE, DEFLATED = 1, 2, 4, 8  # bits of the flags
 
     def pack(self) -> bytes:
         """The file up to its first chunk."""

@@ -34,7 +34,7 @@ SIGNATURES = {
     "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where P == panels(C)",
     "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K where D > 0",
     "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
-    " drawn:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int where K > 0,"
+    " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int where K > 0,"
     " hard < 2, hard or packed is not None and P == panels(D)",
     "gumbel_backward": "logits:f4[N,K] packed:f4[P,D,PANEL] up:f4[N,W] kl_gradient:f4[N] stats:f4[N,4] means:f4[N]?"
     " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:int"
