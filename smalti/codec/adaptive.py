@@ -134,14 +134,14 @@ def _contexts(codes: Integers, here: int, place: Sequence[int], shape: Shape, hi
     plane, left, above = (q + 1) * 0x632BE5AB, code(1, x > 0), code(width, y > 0)
     corner, right = code(width + 1, x > 0 and y > 0), code(width - 1, y > 0 and x + 1 < width)
     under, before = code(area, q > 0), code(planes * area, here >= planes * area)
-    beside = _mixed(above + 0x40000000) + right * 0x9E3779B1 + corner
+    around = _mixed(above + 0x40000000) + right * 0x9E3779B1 + corner
     return [
         plane,
         _mixed(plane + left),
         _mixed(plane + above + 0x10000000),
         _mixed(_mixed(plane + left) + above),
         _mixed(plane + (y * 4096 + x if hint is None else hint) + 0x20000000),
-        _mixed(plane + under + 0x30000000) if q else _mixed(beside),
+        _mixed(plane + under + 0x30000000) if q else _mixed(around),
         _mixed(plane + before + 0x50000000) if hint is None else _mixed(_mixed(plane + hint + 0x50000000) + left),
     ]
 

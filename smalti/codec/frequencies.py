@@ -146,8 +146,7 @@ def cell_frequencies(shift: int | None) -> Integers:
 @functools.cache
 def _table() -> Integers:
     """Frequencies of a 1 at TABLE places of g in (-1, 1), by decimal arithmetic, which is the same everywhere."""
-    context = Context(prec=30)
-    upper = []
+    context, upper = Context(prec=30), []
     for index in range(TABLE // 2, TABLE):
         g = context.divide(Decimal(2 * index + 1 - TABLE), Decimal(TABLE))
         odds = min(context.divide(SOFTNESS * g, 1 - g), Decimal(LARGEST_ODDS))

@@ -111,10 +111,9 @@ class TiledModel:
     """
 
     def __init__(self, model: Autoencoder):
-        if model.networks.fixed_size is not None:
-            raise SmaltiError(
-                f"this model takes images of {model.networks.fixed_size} pixels only; use one that takes any size"
-            )
+        size = model.networks.fixed_size
+        if size is not None:
+            raise SmaltiError(f"this model takes images of {size} pixels only; use one that takes any size")
         self.model, self.bottleneck = model, model.codes_bottleneck
         self.channels = model.config.preprocessing.channels
         self.tile = -(-TILE // model.stride)  # in codes

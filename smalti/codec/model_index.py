@@ -50,9 +50,8 @@ def find_model(short_hash: str, given: str | None, file: Path, what: str) -> str
         weights = Path(folder) / WEIGHTS
         if model_hash[: 2 * HASH_BYTES] == short_hash and (not Path(folder).is_dir() or weights.is_file()):
             return folder
-    raise CannotDecode(
-        f"{file} needs the {what} with the hash {short_hash}..., which is not known here; give its folder by --{what}"
-    )
+    wanted = f"the {what} with the hash {short_hash}..., which is not known here"
+    raise CannotDecode(f"{file} needs {wanted}; give its folder by --{what}")
 
 
 def _known() -> dict[str, str]:

@@ -27,11 +27,7 @@ MOST_RICE, RICE = 12, 2
 
 
 class PriorCoder(Coder):
-    """The coder of a trained causal prior, without a condition.
-
-    Args:
-        model: the prior.
-        progress: show a bar.
+    """The coder of a trained causal prior, without a condition; `progress` shows a bar.
 
     Raises:
         SmaltiError: a prior that is not causal, or that cannot do without a condition.
@@ -47,20 +43,15 @@ class PriorCoder(Coder):
             kind = model.config.prior["kind"]
             raise SmaltiError(f"a {kind} is not causal and cannot code; use a pixelcnn, pixelsnail or transformer")
         if model.prior.conditions.count and not model.config.condition_dropout:
-            raise SmaltiError(
-                "this prior was trained with condition_dropout 0 and cannot do without a condition; train one that can"
-            )
+            raise SmaltiError("with condition_dropout 0 this prior cannot do without a condition; train one that can")
         self.prior, self.progress = model.prior.eval(), progress
-        self.grid, self.device = model.prior.grid, model.prior.device
-        self.num_codes = model.prior.num_codes
+        self.grid, self.num_codes, self.device = self.prior.grid, self.prior.num_codes, self.prior.device
         self.tiles_at_once = max(1, min(MOST_TILES_AT_ONCE, CODES_AT_ONCE // self.num_codes))
 
     def _condition(self, count: int) -> Tensor | None:
         conditions = self.prior.conditions
-        if not conditions.count:
-            return None
         shape = (count,) if conditions.length is None else (count, conditions.length)
-        return torch.full(shape, -1, device=self.device)
+        return torch.full(shape, -1, device=self.device) if conditions.count else None
 
     # ------------------------------------------------------------------ encoding
 

@@ -17,12 +17,7 @@ FILE = "text.json"  # in the prior's folder, in the format of `tokenizers`
 
 
 class TextTokenizer:
-    """Lower-cased captions to rows of tokens and back; any text of any language can be written.
-
-    Args:
-        bpe: of `tokenizers`.
-        length: tokens of a caption at most.
-    """
+    """Lower-cased captions to rows of at most `length` tokens and back; any text of any language can be written."""
 
     def __init__(self, bpe: "Tokenizer", length: int):
         self.bpe, self.length = bpe, length
