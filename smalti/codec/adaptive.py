@@ -12,7 +12,6 @@ import functools
 import math
 from collections.abc import Sequence
 from decimal import Context, Decimal
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +61,7 @@ def code_adaptively(
     for values in (codes,) if hints is None else (codes, hints):
         assert values.shape == (sum(map(math.prod, shapes)),), "codes, hints and shapes do not belong together"
         assert values.dtype == np.int64 and values.flags.c_contiguous
-    num_lines = FEWEST_LINES
-    while num_lines < MOST_LINES and num_lines < len(codes):
-        num_lines *= 2
+    num_lines = min(max(FEWEST_LINES, 1 << (len(codes) - 1).bit_length()), MOST_LINES)  # a power of two
     coder, reading = stream.coder, isinstance(stream, StreamReader)
     if not isinstance(coder, NativeCoder):
         _Model(codebook_size, num_lines).run(codes, shapes, hints, stream)
@@ -72,20 +69,12 @@ def code_adaptively(
     if not reading:
         coder.reserve(len(codes) * tree_depth(codebook_size) // 2 + 64)  # a decision takes 16 bits at most
     memory = np.zeros(NUM_CONTEXTS * num_lines * SLOTS, np.uint32)
-    coder.native.adaptive_codes(
-        coder.state, codes, hints,
-        np.array([list(shape) for shape in shapes], np.int64), *_tables(), memory, codebook_size, num_lines,
-        reading,
-    )  # fmt: skip
+    sizes = np.array([list(shape) for shape in shapes], np.int64)
+    coder.native.adaptive_codes(coder.state, codes, hints, sizes, *_tables(), memory, codebook_size, num_lines, reading)
 
 
 class _Model:
-    """The same in Python, line by line what `codes.h` does.
-
-    Args:
-        codebook_size: K.
-        num_lines: of each context.
-    """
+    """The same in Python, line by line what `codes.h` does."""
 
     def __init__(self, codebook_size: int, num_lines: int):
         self.codebook_size, self.depth, self.mask = codebook_size, tree_depth(codebook_size), num_lines - 1
@@ -96,13 +85,10 @@ class _Model:
 
     def run(self, codes: Integers, shapes: Sequence[Shape], hints: Integers | None, stream: Stream) -> None:
         """Go through all codes."""
-        here = 0
-        for planes, height, width in shapes:
-            for q, y, x in product(range(planes), range(height), range(width)):
-                hint = None if hints is None else int(hints[here])
-                contexts = _contexts(codes, here, (q, y, x), (planes, height, width), hint)
-                codes[here] = self._code(contexts, int(codes[here]), stream)
-                here += 1
+        places = ((shape, place) for shape in shapes for place in np.ndindex(*shape))
+        for here, (shape, place) in enumerate(places):
+            contexts = _contexts(codes, here, place, shape, None if hints is None else int(hints[here]))
+            codes[here] = self._code(contexts, int(codes[here]), stream)
 
     def _code(self, contexts: list[int], code: int, stream: Stream) -> int:
         prefix, node, lines = 0, 1, [0] * NUM_CONTEXTS
@@ -137,11 +123,9 @@ class _Model:
         return bit
 
 
-def _contexts(
-    codes: Integers, here: int, at: tuple[int, int, int], shape: Sequence[int], hint: int | None
-) -> list[int]:
+def _contexts(codes: Integers, here: int, place: Sequence[int], shape: Shape, hint: int | None) -> list[int]:
     """What the seven contexts are told by, as 32-bit hashes."""
-    (q, y, x), (planes, height, width) = at, shape
+    (q, y, x), (planes, height, width) = place, shape
 
     def code(back: int, known: bool) -> int:
         return int(codes[here - back]) + 1 if known else 0
@@ -150,14 +134,14 @@ def _contexts(
     plane, left, above = (q + 1) * 0x632BE5AB, code(1, x > 0), code(width, y > 0)
     corner, right = code(width + 1, x > 0 and y > 0), code(width - 1, y > 0 and x + 1 < width)
     under, before = code(area, q > 0), code(planes * area, here >= planes * area)
-    beside = _mixed(above + 0x40000000) + right * 0x9E3779B1 + corner
+    around = _mixed(above + 0x40000000) + right * 0x9E3779B1 + corner
     return [
         plane,
         _mixed(plane + left),
         _mixed(plane + above + 0x10000000),
         _mixed(_mixed(plane + left) + above),
         _mixed(plane + (y * 4096 + x if hint is None else hint) + 0x20000000),
-        _mixed(plane + under + 0x30000000) if q else _mixed(beside),
+        _mixed(plane + under + 0x30000000) if q else _mixed(around),
         _mixed(plane + before + 0x50000000) if hint is None else _mixed(_mixed(plane + hint + 0x50000000) + left),
     ]
 

@@ -4,11 +4,9 @@ import io
 from pathlib import Path
 from typing import BinaryIO
 
-from smalti.codec.container import CRC, Header, ImageEntry, Reader, Sections, chunks_of
+from smalti.codec.container import Header, ImageEntry, Sections, chunks_of
 from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
-
-FIRST_BYTES = 1 << 16  # of a file, read to find how long its header is
 
 
 class Archive:
@@ -23,9 +21,7 @@ class Archive:
 
     def __init__(self, file: BinaryIO):
         self.file = file
-        data = file.read(FIRST_BYTES)
-        need = header_bytes(data)
-        self.header, self.start = Header.unpack(data + file.read(max(0, need - len(data))))
+        self.header, self.start = Header.read(file), file.tell()
         self.chunks = chunks_of(self.header.images, self.header.images_per_chunk)
         file.seek(0, io.SEEK_END)
         size, end = file.tell(), self.start + sum(self.header.chunk_bytes)
@@ -61,11 +57,7 @@ class Archive:
         return [self.header.images[index] for index in self.chunks[number]]
 
     def sections(self, number: int) -> Sections:
-        """A chunk, taken apart.
-
-        Raises:
-            DamagedFile: its parts do not fit into it, or do not fill it.
-        """
+        """A chunk, taken apart; its checksum is not checked."""
         lengths = self.header.chunk_bytes
         self.file.seek(self.start + sum(lengths[:number]))
         num_alphas = sum(entry.transparent for entry in self.entries(number))
@@ -81,13 +73,3 @@ class Archive:
             "pixels": sum(len(part) for chunk in chunks for part in chunk.pixels),
         }
         return {**parts, "checks": self.start + sum(self.header.chunk_bytes) - sum(parts.values())}
-
-
-def header_bytes(data: bytes) -> int:
-    """How many bytes of a file that begins with `data` its header takes, checksum included; at least, if cut off."""
-    reader = Reader(data, min(5, len(data)))
-    try:
-        length = reader.number(1 << 28)
-    except DamagedFile:
-        return len(data)
-    return reader.place + length + CRC.size

@@ -15,14 +15,7 @@ from smalti.codec.lossless import pack_pixels, unpack_pixels
 
 
 class ChunkCoder:
-    """Packs pictures into chunks, and unpacks them.
-
-    Args:
-        model: turns pixels into codes and codes into pixels.
-        coder: of the codes.
-        depth: codes at a position to keep.
-        lossless: whether chunks restore every pixel.
-    """
+    """Packs pictures into chunks, and unpacks them: `depth` codes at a position, every pixel if `lossless`."""
 
     def __init__(self, model: TiledModel, coder: Coder, *, depth: int, lossless: bool):
         self.model, self.coder, self.depth, self.lossless = model, coder, depth, lossless
@@ -46,25 +39,18 @@ class ChunkCoder:
         grids = self.codes(sections, entries)
         pixels = unpack_pixels(sections.pixels, self._means(grids, entries)) if self.lossless else []
         if not sections.pack(self._checksum(entries, grids, pixels)).endswith(sections.stored):
-            other = " or this machine's network differs too much from the one that wrote it"
-            raise CannotDecode(
-                f"a checksum does not fit: the file is damaged{other * (self.lossless or self.coder.by_network)}"
-            )
+            rounding = " or this machine's network differs too much from the one that wrote it"
+            fault = "the file is damaged" + rounding * (self.lossless or self.coder.by_network)
+            raise CannotDecode(f"a checksum does not fit: {fault}")
         if not self.lossless:
             pixels = [self.model.pixels(codes, entry) for codes, entry in zip(grids, entries, strict=True)]
         opacities = iter(sections.alphas)
         alphas = [unpack_alpha(next(opacities), entry) if entry.transparent else None for entry in entries]
-        return [
-            Picture(entry.mode, image, alpha, entry.name)
-            for entry, image, alpha in zip(entries, pixels, alphas, strict=True)
-        ]
+        parts = zip(entries, pixels, alphas, strict=True)
+        return [Picture(entry.mode, image, alpha, entry.name) for entry, image, alpha in parts]
 
     def codes(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Codes]:
-        """The codes (depth, h, w) of a chunk's images, not yet checked.
-
-        Raises:
-            DamagedFile: there are codes that the model has not.
-        """
+        """The codes (depth, h, w) of a chunk's images, not yet checked; a DamagedFile, if the model has none such."""
         shapes = [self.model.grid(entry, self.depth) for entry in entries]
         grids = self.coder.decode(sections.stream, shapes)
         if any(int(grid.max()) >= self.coder.codebook_size for grid in grids):

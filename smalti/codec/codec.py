@@ -14,7 +14,7 @@ from PIL import Image
 from smalti.codec.archive import Archive
 from smalti.codec.chunks import ChunkCoder
 from smalti.codec.coders import AdaptiveCoder, Coder, Codes, FixedCoder, HistogramCoder
-from smalti.codec.container import HASH_BYTES, Header, ImageEntry, chunks_of, cut
+from smalti.codec.container import HASH_BYTES, MOST_IN_CHUNK, Header, chunks_of, cut
 from smalti.codec.errors import CannotDecode, DamagedFile
 from smalti.codec.images import Alpha, Picture, TiledModel, to_picture
 from smalti.codec.prior_coder import PriorCoder
@@ -73,15 +73,14 @@ class Codec:
             raise SmaltiError(f"depth must lie in 1 to {most}, the codes at a position of this model, not {depth}")
         if self.depth < most and self.coder_name == "prior":
             raise SmaltiError(
-                f"the prior models all {most} codes of a position; for depth {depth} use the adaptive coder"
+                f"the prior models all {most} codes of a position; depth {depth} takes the adaptive coder"
             )
         if self.depth < most and not bottleneck.prefix_decodable:
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
         self._chunks = ChunkCoder(self.tiled, self._coder(self.coder_name), depth=self.depth, lossless=lossless)
-        most = self._chunks.coder.images_per_chunk
-        self.images_per_chunk = most if images_per_chunk is None else images_per_chunk
-        if not 1 <= self.images_per_chunk <= 4096:
-            raise SmaltiError(f"images_per_chunk must lie in 1 to 4096, not {images_per_chunk}")
+        self.images_per_chunk = self._chunks.coder.images_per_chunk if images_per_chunk is None else images_per_chunk
+        if not 1 <= self.images_per_chunk <= MOST_IN_CHUNK:
+            raise SmaltiError(f"images_per_chunk must lie in 1 to {MOST_IN_CHUNK}, not {images_per_chunk}")
 
     def _coder(self, name: str) -> Coder:
         if name in PLAIN_CODERS:
@@ -113,13 +112,8 @@ class Codec:
             self.write(file, pictures)
 
     def write(self, file: BinaryIO, pictures: Iterable[Picture]) -> None:
-        """Write pictures, of which only a chunk is held at a time.
-
-        Raises:
-            SmaltiError: none at all.
-        """
-        entries: list[ImageEntry] = []
-        lengths: list[int] = []
+        """Write pictures, at least one; only a chunk of them is held at a time."""
+        entries, lengths = [], []
         with tempfile.TemporaryFile() as chunks:
             for members in cut(pictures, lambda picture: picture.entry.num_pixels, self.images_per_chunk):
                 lengths.append(chunks.write(self._chunks.pack(members)))
@@ -131,8 +125,8 @@ class Codec:
                 stride=self.model.stride, depth=self.depth, model_hash=_short(self.model.source_hash),
                 prior_hash=_short(self.prior.source_hash) if self.prior and self.coder_name == "prior" else "",
                 images_per_chunk=self.images_per_chunk, images=tuple(entries), chunk_bytes=tuple(lengths),
-            ).pack()  # fmt: skip
-            file.write(header)
+            )  # fmt: skip
+            file.write(header.pack())
             chunks.seek(0)
             shutil.copyfileobj(chunks, file)
 
@@ -186,12 +180,11 @@ class Codec:
         Raises:
             CannotDecode: it is not; says which it needs.
         """
-        if header.model_hash != _short(self.model.source_hash):
-            raise CannotDecode(
-                f"this file needs the model {header.model_hash}, not {_short(self.model.source_hash)}; give that one"
-            )
-        if header.prior_hash and (self.prior is None or header.prior_hash != _short(self.prior.source_hash)):
-            own = f", not {_short(self.prior.source_hash)}" if self.prior else ""
+        model, prior = _short(self.model.source_hash), _short(self.prior.source_hash) if self.prior else ""
+        if header.model_hash != model:
+            raise CannotDecode(f"this file needs the model {header.model_hash}, not {model}; give that one")
+        if header.prior_hash and header.prior_hash != prior:
+            own = f", not {prior}" if prior else ""
             raise CannotDecode(f"this file needs the prior {header.prior_hash}{own}; give it by --prior")
         bottleneck = self.tiled.bottleneck
         fits = (header.codebook_size, header.stride) == (bottleneck.codebook_size, self.model.stride)

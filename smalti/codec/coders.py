@@ -20,10 +20,7 @@ MOST_COUNT = 1 << 28
 
 
 class Coder(ABC):
-    """Codes to bytes and back.
-
-    Args:
-        codebook_size: K.
+    """Codes in [0, codebook_size) to bytes and back.
 
     Attributes:
         images_per_chunk: that are coded together, unless the user says otherwise.
@@ -39,15 +36,13 @@ class Coder(ABC):
         self.codebook_size = codebook_size
 
     def encode(self, grids: Sequence[Codes]) -> bytes:
-        """The stream of the codes of some images, each (q, h, w) in [0, K)."""
+        """The stream of the codes of some images, each (q, h, w)."""
         writer = StreamWriter()
         self._write(writer, np.concatenate([grid.reshape(-1) for grid in grids]), [grid.shape for grid in grids])
         return writer.finish()
 
     def decode(self, stream: bytes, shapes: Sequence[Shape]) -> list[Codes]:
-        """The codes of images of these shapes.
-
-        A damaged stream gives wrong codes, which the chunk's checksum finds out.
+        """The codes of images of these shapes; wrong ones, if the stream is damaged: the chunk's checksum finds out.
 
         Raises:
             DamagedFile: the stream cannot be what `encode` made.
@@ -87,9 +82,12 @@ class HistogramCoder(Coder):
 
     def _write(self, writer: StreamWriter, codes: Integers, shapes: Sequence[Shape]) -> None:
         counts = np.bincount(codes, minlength=self.codebook_size)
-        for run, count in _runs(counts):
-            writer.number(run)
-            writer.number(count)
+        used = np.flatnonzero(counts)
+        runs = np.diff(used, prepend=-1, append=self.codebook_size) - 1  # zeros before each code used, and at the end
+        for run, count in zip(runs.tolist(), [*counts[used].tolist(), 0], strict=True):
+            if run or count:
+                writer.number(run)
+                writer.number(count)
         writer.symbols(codes, to_frequencies(counts))
 
     def _read(self, reader: StreamReader, codes: Integers, shapes: Sequence[Shape]) -> None:
@@ -119,12 +117,3 @@ def split(codes: Integers, shapes: Sequence[Shape]) -> list[Codes]:
     """The codes (N,) of all images as those of each, (q, h, w)."""
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     return [part.reshape(shape) for part, shape in zip(np.split(codes, ends[:-1]), shapes, strict=True)]
-
-
-def _runs(counts: Integers) -> list[tuple[int, int]]:
-    """(zeros before it, count) of every code that occurs, and at last the zeros at the end, if any, with a 0."""
-    used = np.flatnonzero(counts)
-    before = np.diff(np.concatenate([[-1], used])) - 1
-    runs = list(zip(before.tolist(), counts[used].tolist(), strict=True))
-    last = len(counts) - 1 - (int(used[-1]) if len(used) else -1)
-    return [*runs, (last, 0)] if last else runs

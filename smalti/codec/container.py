@@ -9,12 +9,13 @@ is found without reading the others. Integers are little-endian; a varint has se
 Nothing is allocated on a file's word alone: counts are checked against what the file can hold, sizes against limits.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
@@ -66,112 +67,82 @@ class ImageEntry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """All of a file but its chunks.
+    """All of a file but its chunks."""
 
-    Attributes:
-        coder: of CODERS.
-        lossless: chunks restore every pixel.
-        codebook_size: K.
-        stride: pixels per code.
-        depth: codes at a position.
-        model_hash: the first 12 digits of the autoencoder's.
-        prior_hash: of the prior's, with the coder "prior"; otherwise empty.
-        images_per_chunk: at most.
-        images: in order.
-        chunk_bytes: the length of every chunk.
-    """
-
-    coder: str
-    lossless: bool
+    coder: str  # of CODERS
+    lossless: bool  # chunks restore every pixel
     codebook_size: int
-    stride: int
-    depth: int
-    model_hash: str
-    prior_hash: str
-    images_per_chunk: int
+    stride: int  # pixels per code
+    depth: int  # codes at a position
+    model_hash: str  # the first 12 digits of the autoencoder's
+    prior_hash: str  # of the prior's, with the coder "prior"; otherwise empty
+    images_per_chunk: int  # at most
     images: tuple[ImageEntry, ...]
-    chunk_bytes: tuple[int, ...]
+    chunk_bytes: tuple[int, ...]  # the length of every chunk
 
-    NAMED: ClassVar[int] = 1  # bits of the flags
-    LOSSLESS: ClassVar[int] = 2
-    SAME_SIZE: ClassVar[int] = 4
-    DEFLATED: ClassVar[int] = 8
+    NAMED, LOSSLESS, SAME_SIZE, DEFLATED = 1, 2, 4, 8  # bits of the flags
 
     def pack(self) -> bytes:
         """The file up to its first chunk."""
-        table = self._table()
-        deflated = zlib.compress(table, 9)
-        same, named = self._same, any(entry.name for entry in self.images)
-        smaller = len(deflated) + len(varint(len(table))) < len(table)
+        same = len({entry[:3] for entry in self.images}) == 1
+        named = any(entry.name for entry in self.images)
+        table = b"".join(entry.pack() for entry in self.images[: 1 if same else None]) + varint(*self.chunk_bytes)
+        if named:
+            table += b"".join(sized(entry.name.encode()) for entry in self.images)
+        deflated = varint(len(table)) + zlib.compress(table, 9)
+        smaller = len(deflated) < len(table)
         flags = self.NAMED * named | self.LOSSLESS * self.lossless | self.SAME_SIZE * same | self.DEFLATED * smaller
-        body = bytes([flags, CODERS.index(self.coder)])
-        body += bytes.fromhex(self.model_hash) + bytes.fromhex(self.prior_hash)
+        body = bytes([flags, CODERS.index(self.coder)]) + bytes.fromhex(self.model_hash + self.prior_hash)
         body += varint(self.codebook_size - 1, self.stride, self.depth, self.images_per_chunk, len(self.images))
-        body += varint(len(table)) + deflated if smaller else table
-        start = MAGIC + bytes([VERSION]) + varint(len(body)) + body
+        return self._framed(body + (deflated if smaller else table))
+
+    @staticmethod
+    def _framed(body: bytes) -> bytes:
+        start = MAGIC + bytes([VERSION]) + sized(body)
         return start + CRC.pack(zlib.crc32(start))
 
-    @property
-    def _same(self) -> bool:
-        return len({entry[:3] for entry in self.images}) == 1
-
-    def _table(self) -> bytes:
-        told = self.images[:1] if self._same else self.images
-        table = b"".join(entry.pack() for entry in told)
-        table += varint(*self.chunk_bytes)
-        if any(entry.name for entry in self.images):
-            for entry in self.images:
-                name = entry.name.encode()
-                table += varint(len(name)) + name
-        return table
-
     @classmethod
-    def unpack(cls, data: bytes) -> tuple["Header", int]:
-        """The header of a file that begins with `data`, and where its first chunk begins.
+    def read(cls, file: BinaryIO) -> "Header":
+        """The header of a file, which is left where its first chunk begins.
 
         Raises:
             DamagedFile: not such a file, of another version, cut off, changed, or with sizes that cannot be.
         """
-        if not data.startswith(MAGIC):
-            what = "an empty file" if not data else f"a file that begins with {data[:4]!r}"
+        magic, reader = file.read(len(MAGIC)), Reader(file)
+        if magic != MAGIC:
+            what = f"a file that begins with {magic!r}" if magic else "an empty file"
             raise DamagedFile(f"not a .smalti file but {what}")
-        start = Reader(data, len(MAGIC))
-        version = start.bytes(1)[0]
+        version = reader.take(1)[0]
         if version != VERSION:
             raise DamagedFile(f"a .smalti file of version {version}; this smalti reads version {VERSION}: update it")
-        body = start.bytes(start.number(MOST_TABLE))
-        end = start.place
-        if CRC.unpack(start.bytes(4))[0] != zlib.crc32(data[:end]):
+        body = reader.sized(MOST_TABLE)
+        if not cls._framed(body).endswith(reader.take(CRC.size)):
             raise DamagedFile("the header is damaged: its checksum does not fit")
-        return cls._unpack_body(body), start.place
+        return cls._unpack(body)
 
     @classmethod
-    def _unpack_body(cls, body: bytes) -> "Header":
-        reader = Reader(body)
-        flags, coder = reader.bytes(2)
+    def _unpack(cls, body: bytes) -> "Header":
+        reader = Reader(io.BytesIO(body))
+        flags, coder = reader.take(2)
         if coder >= len(CODERS):
             raise DamagedFile(f"no coder has the number {coder}")
-        model_hash = reader.bytes(HASH_BYTES).hex()
-        prior_hash = reader.bytes(HASH_BYTES).hex() if CODERS[coder] == "prior" else ""
+        model_hash = reader.take(HASH_BYTES).hex()
+        prior_hash = reader.take(HASH_BYTES).hex() if CODERS[coder] == "prior" else ""
         size = reader.number(MOST_CODEBOOK) + 1
         stride, depth = reader.number(1 << 10), reader.number(1 << 10)
         per_chunk, count = reader.number(MOST_IN_CHUNK), reader.number(MOST_IMAGES)
         if not (stride and depth and per_chunk and count):
             raise DamagedFile("a stride, a depth, a chunk or the number of images is 0")
-        if flags & cls.DEFLATED:
-            length = reader.number(MOST_TABLE)
-            reader = Reader(inflate(reader.bytes(len(body) - reader.place), length))
-        same, named = bool(flags & cls.SAME_SIZE), bool(flags & cls.NAMED)
-        if count > len(reader.data) * (
-            per_chunk if same else 1
-        ):  # an image's size, or a chunk's length, is a byte at least
+        length = reader.number(MOST_TABLE) if flags & cls.DEFLATED else None
+        table = reader.rest() if length is None else inflate(reader.rest(), length)
+        same, reader = bool(flags & cls.SAME_SIZE), Reader(io.BytesIO(table))
+        if count > len(table) * (per_chunk if same else 1):  # an image's size, or a chunk's length, is a byte at least
             raise DamagedFile(f"{count} images do not fit into the header")
-        sizes = [cls._entry(reader) for _ in range(1 if same else count)]
-        entries = sizes * count if same else sizes
+        entries = [cls._entry(reader)] * count if same else [cls._entry(reader) for _ in range(count)]
         lengths = tuple(reader.number(1 << 34) for _ in chunks_of(entries, per_chunk))
-        if named:
+        if flags & cls.NAMED:
             entries = [entry._replace(name=reader.text(1 << 12)) for entry in entries]
-        if reader.place != len(reader.data):
+        if reader.rest():
             raise DamagedFile("the header is longer than what it says")
         return cls(
             coder=CODERS[coder], lossless=bool(flags & cls.LOSSLESS), codebook_size=size, stride=stride, depth=depth,
@@ -197,8 +168,8 @@ class Sections(NamedTuple):
 
     def pack(self, check: int) -> bytes:
         """The chunk; its checksum is that of the contents, `check`, and of all that stands before it."""
-        extras = b"".join(varint(len(part)) + part for part in (*self.alphas, *self.pixels))
-        body = (varint(len(self.stream)) if extras else b"") + self.stream + extras
+        extras = b"".join(map(sized, (*self.alphas, *self.pixels)))
+        body = sized(self.stream) + extras if extras else self.stream
         return body + CRC.pack(zlib.crc32(body, check))
 
     @classmethod
@@ -214,9 +185,9 @@ class Sections(NamedTuple):
         count = num_alphas + 2 * lossless
         if not count:
             return cls(body, [], [], stored)
-        reader = Reader(body)
-        stream, *extras = (reader.bytes(reader.number(len(body))) for _ in range(1 + count))
-        if reader.place != len(body):
+        reader = Reader(io.BytesIO(body))
+        stream, *extras = (reader.sized(len(body)) for _ in range(1 + count))
+        if reader.rest():
             raise DamagedFile("a chunk is longer than what it says")
         return cls(stream, extras[:num_alphas], extras[num_alphas:], stored)
 
@@ -253,12 +224,13 @@ def varint(*values: int) -> bytes:
     return bytes(packed)
 
 
-def inflate(data: bytes, length: int) -> bytes:
-    """zlib's decompression to exactly `length` bytes.
+def sized(data: bytes) -> bytes:
+    """Data after their length."""
+    return varint(len(data)) + data
 
-    Raises:
-        DamagedFile: to any other length, or damaged.
-    """
+
+def inflate(data: bytes, length: int) -> bytes:
+    """zlib's decompression to exactly `length` bytes; a DamagedFile, if they are more, fewer or damaged."""
     engine = zlib.decompressobj()
     try:
         result = engine.decompress(data, length + 1)
@@ -270,36 +242,31 @@ def inflate(data: bytes, length: int) -> bytes:
 
 
 class Reader:
-    """Exact reads from bytes.
+    """Exact reads from a file, from where it stands; a DamagedFile, where it does not hold what is asked for."""
 
-    Args:
-        data: the bytes.
-        place: where to begin.
-    """
+    def __init__(self, file: BinaryIO):
+        self._file = file
 
-    def __init__(self, data: bytes, place: int = 0):
-        self.data, self.place = data, place
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        data = self._file.read(count)
+        if len(data) < count:
+            raise DamagedFile(f"cut off: {count} bytes were expected, {len(data)} are there")
+        return data
 
-    def bytes(self, count: int) -> bytes:
-        """The next `count` bytes.
+    def rest(self) -> bytes:
+        """All bytes that are left."""
+        return self._file.read()
 
-        Raises:
-            DamagedFile: there are fewer.
-        """
-        if count > len(self.data) - self.place:
-            raise DamagedFile(f"cut off: {count} bytes were expected, {len(self.data) - self.place} are there")
-        self.place += count
-        return self.data[self.place - count : self.place]
+    def sized(self, most: int) -> bytes:
+        """The next data that stand after their length, which is at most `most`."""
+        return self.take(self.number(most))
 
     def number(self, most: int) -> int:
-        """The next varint.
-
-        Raises:
-            DamagedFile: it is more than `most`, or longer than it need be.
-        """
+        """The next varint, at most `most` and no longer than it need be."""
         value = shift = 0
         while True:
-            byte = self.bytes(1)[0]
+            byte = self.take(1)[0]
             value |= (byte & 0x7F) << shift
             shift += 7
             if value > most or (shift > 7 and byte == 0):
@@ -308,18 +275,14 @@ class Reader:
                 return value
 
     def text(self, most: int) -> str:
-        """The next name: its length, then so many bytes of UTF-8."""
+        """The next name, in UTF-8 after its length."""
         try:
-            return self.bytes(self.number(most)).decode()
+            return self.sized(most).decode()
         except UnicodeDecodeError as error:
             raise DamagedFile("a name is not UTF-8") from error
 
 
 def check_size(height: int, width: int, name: str) -> None:
-    """Raise unless a file can hold an image of this size.
-
-    Raises:
-        SmaltiError: it cannot.
-    """
+    """Raise a SmaltiError unless a file can hold an image of this size."""
     if not (0 < height * width <= MOST_PIXELS and max(height, width) <= MOST_SIDE):
         raise SmaltiError(f"{name} has {width}x{height} pixels; at most {MOST_PIXELS} fit; scale it down")

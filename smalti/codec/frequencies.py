@@ -23,11 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smalti.codec.streams import TOTAL, Integers, NativeCoder, StreamReader
+from smalti.codec.streams import TOTAL, Booleans, Floats, Integers, NativeCoder, StreamReader
 from smalti.ops.native import kernels_for
-
-Floats = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
 
 CELLS = 48  # per unit shift over g in (-1, 1)
 SOFTNESS = 6
@@ -48,7 +45,7 @@ def tree_depth(codebook_size: int) -> int:
 
 
 class Decisions(NamedTuple):
-    """The binary decisions on the way to some codes, L each."""
+    """The binary decisions on the way to N codes, L each."""
 
     odds: Floats  # (N, L): log-odds of a 1
     noise: Floats  # (N, L): how far noise can move them; -1 where no code has a 1 and nothing is asked
@@ -76,29 +73,25 @@ def read_codes(logits: Tensor, shift: int | None, stream: StreamReader) -> Integ
     if native is None or not isinstance(coder, NativeCoder):
         return _read_codes(logits, shift, stream)
     codes, mass = np.empty(len(logits), np.int64), torch.empty(len(logits), 2 << tree_depth(logits.shape[1]))
-    native.read_codes(
-        coder.state, logits.contiguous(), cell_frequencies(shift), RULES, mass,
-        codes, (shift or 0) / SHIFTS,
-    )  # fmt: skip
+    of_cells, offset = cell_frequencies(shift), (shift or 0) / SHIFTS
+    native.read_codes(coder.state, logits.contiguous(), of_cells, RULES, mass, codes, offset)
     return codes
 
 
 def _decisions(logits: Tensor, codes: Integers) -> Decisions:
     """`decisions` in numpy."""
-    odds, noise = _trees(logits)
-    depth, rows = len(odds), np.arange(len(codes))
-    at = [codes >> (depth - level) for level in range(depth)]
-    told = [
-        np.where(_asked(prefix, level, logits.shape[1]), noise[level][rows, prefix], -1)
-        for level, prefix in enumerate(at)
-    ]
-    return Decisions(np.stack([odds[level][rows, prefix] for level, prefix in enumerate(at)], 1), np.stack(told, 1))
+    odds, noise, rows = [], [], np.arange(len(codes))
+    for level, (level_odds, level_noise) in enumerate(_trees(logits)):
+        prefix = codes >> (tree_depth(logits.shape[1]) - level)
+        odds.append(level_odds[rows, prefix])
+        noise.append(np.where(_asked(prefix, level, logits.shape[1]), level_noise[rows, prefix], -1))
+    return Decisions(np.stack(odds, 1), np.stack(noise, 1))
 
 
 def _read_codes(logits: Tensor, shift: int | None, stream: StreamReader) -> Integers:
     """`read_codes` in numpy."""
     codes, rows = np.zeros(len(logits), np.int64), np.arange(len(logits))
-    for level, odds in enumerate(_trees(logits)[0]):
+    for level, (odds, _) in enumerate(_trees(logits)):
         asked, here = _asked(codes, level, logits.shape[1]), odds[rows, codes]
         codes = 2 * codes
         codes[asked] += stream.bits(frequencies(here[asked], shift))
@@ -110,20 +103,19 @@ def _asked(prefix: Integers, level: int, codebook_size: int) -> Booleans:
     return (2 * prefix + 1) << (tree_depth(codebook_size) - 1 - level) < codebook_size
 
 
-def _trees(logits: Tensor) -> tuple[list[Floats], list[Floats]]:
+def _trees(logits: Tensor) -> list[tuple[Floats, Floats]]:
     """Log-odds and their noise (N, 2^level) of the decisions at all prefixes, level after level, for logits (N, K)."""
-    leaves, odds, noises = logits.cpu().double().numpy(), [], []
+    leaves, levels = logits.cpu().double().numpy(), []
     missing = [(0, 0), (0, (1 << tree_depth(leaves.shape[1])) - leaves.shape[1])]
     size = np.abs(leaves)
     noise = np.pad(RELATIVE_NOISE * size + FLOAT_NOISE * size.max(1, keepdims=True), missing)
     mass = np.pad(leaves, missing, constant_values=-1e300)  # the logarithm of
     while mass.shape[1] > 1:
         zero, one = mass[:, 0::2], mass[:, 1::2]
-        odds.insert(0, one - zero)
-        noises.insert(0, noise[:, 0::2] + noise[:, 1::2])
+        levels.append((one - zero, noise[:, 0::2] + noise[:, 1::2]))
         mass = np.logaddexp(zero, one)
         noise = noise[:, 0::2] * np.exp(zero - mass) + noise[:, 1::2] * np.exp(one - mass)
-    return odds, noises
+    return levels[::-1]
 
 
 def places(log_odds: Floats) -> Floats:
@@ -154,8 +146,7 @@ def cell_frequencies(shift: int | None) -> Integers:
 @functools.cache
 def _table() -> Integers:
     """Frequencies of a 1 at TABLE places of g in (-1, 1), by decimal arithmetic, which is the same everywhere."""
-    context = Context(prec=30)
-    upper = []
+    context, upper = Context(prec=30), []
     for index in range(TABLE // 2, TABLE):
         g = context.divide(Decimal(2 * index + 1 - TABLE), Decimal(TABLE))
         odds = min(context.divide(SOFTNESS * g, 1 - g), Decimal(LARGEST_ODDS))
@@ -165,12 +156,7 @@ def _table() -> Integers:
 
 
 def find_shift(log_odds: Floats, noise: Floats) -> int | None:
-    """The number of the first shift with which no decision lies within its noise of a boundary; None if none does.
-
-    Args:
-        log_odds: (N,).
-        noise: (N,), how far each can be moved.
-    """
+    """The number of the first shift with which no log-odds (N,) lie within their noise (N,) of a boundary, or None."""
     place = places(log_odds)
     reach = np.maximum(places(log_odds + noise) - place, place - places(log_odds - noise))
     return clear_shift(place, reach)
@@ -178,20 +164,19 @@ def find_shift(log_odds: Floats, noise: Floats) -> int | None:
 
 def clear_shift(place: Floats, reach: Floats) -> int | None:
     """The number of the first shift that brings no place (N,) within its reach (N,) of a whole number, or None."""
+    if not len(place):
+        return 0
     reach = reach + 1e-9
     if (reach >= 0.5).any():
         return None
-    numbers = np.arange(MOST_SHIFTS)
-    if not len(place):
-        return 0
-    shifts = shift_of(numbers) / SHIFTS
+    shifts = shift_of(np.arange(MOST_SHIFTS)) / SHIFTS
     # a shift is bad while place + shift lies within the reach of an integer: intervals on a circle
     start = (-place - reach) % 1.0
     order = np.argsort(start)
     start, covered_to = start[order], np.maximum.accumulate((start + 2 * reach)[order])
     before = np.searchsorted(start, shifts, side="right") - 1
     clear = (shifts > np.where(before >= 0, covered_to[before], -1.0)) & (shifts > covered_to[-1] - 1)
-    return int(numbers[clear][0]) if clear.any() else None
+    return int(clear.argmax()) if clear.any() else None
 
 
 def shift_of(number: NDArray[np.int64] | int) -> NDArray[np.int64]:

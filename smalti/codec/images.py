@@ -1,6 +1,8 @@
 """Images of any kind and size to a model's codes and back: grey and transparent ones, large photographs in tiles."""
 
 import io
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,6 +20,7 @@ from smalti.images.reading import Images, bad_images, open_image, read_image
 from smalti.models.autoencoder import Autoencoder
 
 Alpha = Literal["keep", "drop", "refuse"]
+Place = tuple[slice, ...]  # (rows, columns)
 TILE, HALO = 512, 64  # pixels: larger images are worked on in tiles, each with what lies around it
 WHOLE_PIXELS = 1 << 20  # images up to this size are not cut
 
@@ -86,21 +89,15 @@ def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
 
 
 def unpack_alpha(data: bytes, entry: ImageEntry) -> NDArray[np.uint8]:
-    """What `pack_alpha` packed, of an image that has this entry.
-
-    Raises:
-        DamagedFile: no PNG, or of another size.
-    """
+    """What `pack_alpha` packed, of an image that has this entry; a DamagedFile, if it cannot be that."""
     size = entry.width, entry.height
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != size or image.mode != "L":
-                raise DamagedFile(f"an alpha channel of {image.size} {image.mode} for an image of {size}")
-            return np.asarray(image)
-    except DamagedFile:
-        raise
+            if image.size == size and image.mode == "L":
+                return np.asarray(image)
     except Exception as error:  # Pillow's errors for damaged files are many
         raise DamagedFile(f"an alpha channel is damaged ({error})") from error
+    raise DamagedFile(f"an alpha channel of {image.size} {image.mode} for an image of {size}")
 
 
 class TiledModel:
@@ -114,10 +111,9 @@ class TiledModel:
     """
 
     def __init__(self, model: Autoencoder):
-        if model.networks.fixed_size is not None:
-            raise SmaltiError(
-                f"this model takes images of {model.networks.fixed_size} pixels only; use one that takes any size"
-            )
+        size = model.networks.fixed_size
+        if size is not None:
+            raise SmaltiError(f"this model takes images of {size} pixels only; use one that takes any size")
         self.model, self.bottleneck = model, model.codes_bottleneck
         self.channels = model.config.preprocessing.channels
         self.tile = -(-TILE // model.stride)  # in codes
@@ -129,52 +125,36 @@ class TiledModel:
 
     def encode(self, pixels: NDArray[np.uint8], depth: int) -> NDArray[np.int64]:
         """The codes (depth, h, w) of uint8 (H, W, C)."""
-        stride = self.model.stride
-        grid = [-(-side // stride) for side in pixels.shape[:2]]
+        grid = [-(-side // self.model.stride) for side in pixels.shape[:2]]
         codes = np.zeros((self.bottleneck.num_codebooks, *grid), np.int64)
-        for inner, outer in self._tiles(*grid):
-            rows, columns = (slice(part.start * stride, part.stop * stride) for part in outer)
-            found = self.model.encode(self._as_model_takes(pixels[rows, columns]))[0]
-            here = _inside(inner, outer)
-            codes[:, inner[0], inner[1]] = (
-                (found if found.ndim == 3 else found[None])[:, here[0], here[1]].cpu().numpy()
-            )
+        for keep, around, inside in self._tiles(*grid):
+            part = torch.from_numpy(recolour_pixels(pixels[self._in_pixels(around)], self.channels).copy())
+            codes[..., *keep] = self.model.encode(part.permute(2, 0, 1))[0][..., *inside].cpu().numpy()
         return codes[:depth]
 
     def decode(self, codes: NDArray[np.int64], entry: ImageEntry) -> Tensor:
         """The image float32 (C, H, W) in [0, 1] of codes (depth, h, w): the model's C, the entry's H and W."""
-        stride = self.model.stride
-        image = torch.empty(self.channels, codes.shape[1] * stride, codes.shape[2] * stride)
-        for inner, outer in self._tiles(*codes.shape[1:]):
-            part = torch.from_numpy(np.ascontiguousarray(codes[:, outer[0], outer[1]]))
+        image = torch.empty(self.channels, *(side * self.model.stride for side in codes.shape[1:]))
+        for keep, around, inside in self._tiles(*codes.shape[1:]):
+            part = torch.from_numpy(np.ascontiguousarray(codes[..., *around]))
             found = self.model.decode(part if self.bottleneck.num_codebooks == 1 else part[None])[0].cpu()
-            here = [slice(place.start * stride, place.stop * stride) for place in _inside(inner, outer)]
-            there = [slice(place.start * stride, place.stop * stride) for place in inner]
-            image[:, there[0], there[1]] = found[:, here[0], here[1]]
+            image[..., *self._in_pixels(keep)] = found[..., *self._in_pixels(inside)]
         return image[:, : entry.height, : entry.width]
 
     def pixels(self, codes: NDArray[np.int64], entry: ImageEntry) -> NDArray[np.uint8]:
         """The image uint8 (H, W, C) of codes, with the channels of its mode."""
         return recolour_pixels(to_uint8(self.decode(codes, entry)[None])[0].numpy(), entry.channels)
 
-    def _as_model_takes(self, pixels: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(recolour_pixels(pixels, self.channels).copy()).permute(2, 0, 1)
+    def _tiles(self, height: int, width: int) -> Iterator[tuple[Place, ...]]:
+        """Tiles of a grid of codes: the place to keep, that with its halo, and where the former lies in the latter."""
+        whole = height * width * self.model.stride**2 <= WHOLE_PIXELS
+        axes = [self._along(length, length if whole else self.tile) for length in (height, width)]
+        return (tuple(zip(*pair, strict=True)) for pair in product(*axes))
 
-    def _tiles(self, height: int, width: int) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-        """Tiles of a grid of codes, (rows, columns) each: what to keep, and that with its halo."""
-        if height * width * self.model.stride**2 <= WHOLE_PIXELS:
-            whole = slice(0, height), slice(0, width)
-            return [(whole, whole)]
-        down, across = self._along(height), self._along(width)
-        return [
-            ((rows, columns), (more_rows, more_columns)) for rows, more_rows in down for columns, more_columns in across
-        ]
+    def _along(self, length: int, tile: int) -> Iterator[tuple[slice, slice, slice]]:
+        for start in range(0, length, tile):
+            stop, first = min(start + tile, length), max(0, start - self.halo)
+            yield slice(start, stop), slice(first, min(stop + self.halo, length)), slice(start - first, stop - first)
 
-    def _along(self, length: int) -> list[tuple[slice, slice]]:
-        spans = [(start, min(start + self.tile, length)) for start in range(0, length, self.tile)]
-        return [(slice(a, b), slice(max(0, a - self.halo), min(b + self.halo, length))) for a, b in spans]
-
-
-def _inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> list[slice]:
-    """Where a tile lies in itself with its halo."""
-    return [slice(keep.start - whole.start, keep.stop - whole.start) for keep, whole in zip(inner, outer, strict=True)]
+    def _in_pixels(self, place: Place) -> Place:
+        return tuple(slice(part.start * self.model.stride, part.stop * self.model.stride) for part in place)

@@ -15,7 +15,7 @@ from torch import Tensor
 from smalti.codec.adaptive import code_adaptively
 from smalti.codec.coders import split
 from smalti.codec.frequencies import MOST_SHIFTS, SHIFTS, clear_shift, shift_of
-from smalti.codec.streams import StreamReader, StreamWriter
+from smalti.codec.streams import Floats, Integers, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 
 BLOCK = 256  # values that share a shift
@@ -33,16 +33,14 @@ def pack_pixels(images: list[NDArray[np.uint8]], means: list[Tensor]) -> list[by
     """
     writer, hints = StreamWriter(), []
     for mean in means:
-        values = _values(mean)
-        numbers = [
-            clear_shift(part, np.full(len(part), NOISE)) for part in np.split(values, range(BLOCK, len(values), BLOCK))
-        ]
-        found = [number for number in numbers if number is not None]
-        if len(found) < len(numbers):
-            raise SmaltiError("this image cannot be coded without loss; leave --lossless out")
-        for number in found:
+        values, numbers = _values(mean), []
+        for part in np.split(values, range(BLOCK, len(values), BLOCK)):
+            number = clear_shift(part, np.full(len(part), NOISE))
+            if number is None:
+                raise SmaltiError("this image cannot be coded without loss; leave --lossless out")
             writer.rice(number, RICE)
-        hints.append(_hints(values, found, mean))
+            numbers.append(number)
+        hints.append(_hints(mean, numbers))
     planes = [_planes(image.transpose(2, 0, 1).astype(np.int64)) for image in images]
     flat, known = (np.concatenate([plane.reshape(-1) for plane in values]) for values in (planes, hints))
     exact = StreamWriter()
@@ -55,7 +53,7 @@ def unpack_pixels(streams: list[bytes], means: list[Tensor]) -> list[NDArray[np.
     (reader, pixels), hints = map(StreamReader, streams), []
     for mean in means:
         numbers = [reader.rice(RICE, MOST_SHIFTS) for _ in range(-(-mean.numel() // BLOCK))]
-        hints.append(_hints(_values(mean), numbers, mean))
+        hints.append(_hints(mean, numbers))
     shapes = [tuple(mean.shape) for mean in means]
     known = np.concatenate([hint.reshape(-1) for hint in hints])
     flat = np.zeros(len(known), np.int64)
@@ -63,18 +61,19 @@ def unpack_pixels(streams: list[bytes], means: list[Tensor]) -> list[NDArray[np.
     return [np.ascontiguousarray(_colours(plane).astype(np.uint8).transpose(1, 2, 0)) for plane in split(flat, shapes)]
 
 
-def _values(mean: Tensor) -> NDArray[np.float64]:
+def _values(mean: Tensor) -> Floats:
     return mean.double().clamp(0, 1).mul(LEVELS - 1).cpu().numpy().reshape(-1)
 
 
-def _hints(values: NDArray[np.float64], numbers: list[int], mean: Tensor) -> NDArray[np.int64]:
+def _hints(mean: Tensor, numbers: list[int]) -> Integers:
     """The predicted levels (C, H, W), rounded with the shifts of these numbers, as planes and coarser."""
+    values = _values(mean)
     shifts = shift_of(np.array(numbers)).repeat(BLOCK)[: len(values)]
     levels = np.floor(values + shifts / SHIFTS).astype(np.int64).clip(0, LEVELS - 1)
     return _planes(levels.reshape(mean.shape)) // HINT
 
 
-def _planes(colours: NDArray[np.int64]) -> NDArray[np.int64]:
+def _planes(colours: Integers) -> Integers:
     """(C, H, W) with red and blue less green, and green first; grey as it is."""
     if len(colours) == 1:
         return colours
@@ -82,7 +81,7 @@ def _planes(colours: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([green, (red - green) % LEVELS, (blue - green) % LEVELS])
 
 
-def _colours(planes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _colours(planes: Integers) -> Integers:
     """What `_planes` took apart."""
     if len(planes) == 1:
         return planes

@@ -11,18 +11,17 @@ from smalti.files import CONFIG, WEIGHTS, file_hash, read_json, write_json
 
 def known_models() -> Path:
     """The list of models that files were made with on this machine: hash to folder, a JSON file."""
-    root = os.environ.get("SMALTI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smalti"
-    return Path(root) / "models.json"
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SMALTI_CACHE") or Path(caches) / "smalti") / "models.json"
 
 
 def remember(model_hash: str, folder: str) -> None:
     """Note where a model lies; a cache that cannot be written is done without."""
     try:
-        path = known_models()
         known = _known()
         entry = str(Path(folder).resolve()) if Path(folder).is_dir() else folder
         if known.get(model_hash) != entry:
-            write_json(path, {**known, model_hash: entry})
+            write_json(known_models(), {**known, model_hash: entry})
     except (SmaltiError, OSError):
         pass
 
@@ -30,7 +29,7 @@ def remember(model_hash: str, folder: str) -> None:
 def find_model(short_hash: str, given: str | None, file: Path, what: str) -> str:
     """The folder (or name on the hub) of the model whose hash begins so.
 
-    Looked for where the user says, beside the file, and in the list of models that were used before.
+    Looked for where the user says, next to the file, and in the list of models that were used before.
 
     Args:
         short_hash: the first digits, as a file has them.
@@ -43,18 +42,16 @@ def find_model(short_hash: str, given: str | None, file: Path, what: str) -> str
     """
     if given is not None:
         return given
-    beside = [path.parent for path in sorted([*file.parent.glob(f"*/{CONFIG}"), *file.parent.glob(CONFIG)])]
-    for folder in beside:
-        weights = folder / WEIGHTS
+    for config in sorted([*file.parent.glob(f"*/{CONFIG}"), *file.parent.glob(CONFIG)]):
+        weights = config.with_name(WEIGHTS)
         if weights.is_file() and file_hash(weights).startswith(short_hash):
-            return str(folder)
+            return str(config.parent)
     for model_hash, folder in _known().items():
         weights = Path(folder) / WEIGHTS
         if model_hash[: 2 * HASH_BYTES] == short_hash and (not Path(folder).is_dir() or weights.is_file()):
             return folder
-    raise CannotDecode(
-        f"{file} needs the {what} with the hash {short_hash}..., which is not known here; give its folder by --{what}"
-    )
+    wanted = f"the {what} with the hash {short_hash}..., which is not known here"
+    raise CannotDecode(f"{file} needs {wanted}; give its folder by --{what}")
 
 
 def _known() -> dict[str, str]:

@@ -13,19 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.codec.coders import Coder, Shape
-from smalti.codec.frequencies import (
-    MOST_SHIFTS,
-    Booleans,
-    Decisions,
-    Floats,
-    decisions,
-    find_shift,
-    frequencies,
-    read_codes,
-    shift_of,
-    tree_depth,
-)
-from smalti.codec.streams import Integers, StreamReader, StreamWriter
+from smalti.codec.frequencies import MOST_SHIFTS, Decisions, decisions, find_shift, frequencies, read_codes, shift_of
+from smalti.codec.streams import Booleans, Floats, Integers, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 from smalti.priors.base import CausalPrior
 from smalti.priors.code_model import CodeModel
@@ -38,11 +27,7 @@ MOST_RICE, RICE = 12, 2
 
 
 class PriorCoder(Coder):
-    """The coder of a trained causal prior, without a condition.
-
-    Args:
-        model: the prior.
-        progress: show a bar.
+    """The coder of a trained causal prior, without a condition; `progress` shows a bar.
 
     Raises:
         SmaltiError: a prior that is not causal, or that cannot do without a condition.
@@ -58,20 +43,15 @@ class PriorCoder(Coder):
             kind = model.config.prior["kind"]
             raise SmaltiError(f"a {kind} is not causal and cannot code; use a pixelcnn, pixelsnail or transformer")
         if model.prior.conditions.count and not model.config.condition_dropout:
-            raise SmaltiError(
-                "this prior was trained with condition_dropout 0 and cannot do without a condition; train one that can"
-            )
+            raise SmaltiError("with condition_dropout 0 this prior cannot do without a condition; train one that can")
         self.prior, self.progress = model.prior.eval(), progress
-        self.grid, self.device = model.prior.grid, model.prior.device
-        self.num_codes = model.prior.num_codes
+        self.grid, self.num_codes, self.device = self.prior.grid, self.prior.num_codes, self.prior.device
         self.tiles_at_once = max(1, min(MOST_TILES_AT_ONCE, CODES_AT_ONCE // self.num_codes))
 
     def _condition(self, count: int) -> Tensor | None:
         conditions = self.prior.conditions
-        if not conditions.count:
-            return None
         shape = (count,) if conditions.length is None else (count, conditions.length)
-        return torch.full(shape, -1, device=self.device)
+        return torch.full(shape, -1, device=self.device) if conditions.count else None
 
     # ------------------------------------------------------------------ encoding
 
@@ -87,14 +67,13 @@ class PriorCoder(Coder):
 
     def _encode(self, tiles: Integers, real: Booleans, writer: StreamWriter) -> None:
         """Tiles (B, T), of which `real` (B, T) are written: block after block, step after step, bit after bit."""
-        found = self._decisions(tiles)  # (B, T, L), in the decoder's order: (T, L, B)
-        odds, noise = found.odds.transpose(1, 2, 0), found.noise.transpose(1, 2, 0)
+        odds, noise = (values.transpose(1, 2, 0) for values in self._decisions(tiles))  # the decoder's order: (T, L, B)
         asked = (noise >= 0) & real.T[:, None]
         block, numbers = self._blocks(odds, noise, asked)
         rice = min(range(MOST_RICE + 1), key=lambda bits: sum((number >> bits) + bits for number in numbers))
         writer.rice(BLOCKS.index(block), 0)
         writer.rice(rice, RICE)
-        bits = tiles.T[:, None] >> np.arange(tree_depth(self.codebook_size) - 1, -1, -1)[:, None] & 1  # (T, L, B)
+        bits = tiles.T[:, None] >> np.arange(odds.shape[1] - 1, -1, -1)[:, None] & 1  # (T, L, B)
         for steps, number in zip(steps_of(block, *tiles.shape), numbers, strict=True):
             writer.rice(number, rice)
             where = asked[steps]
@@ -153,7 +132,7 @@ class PriorCoder(Coder):
 
 
 def _shift(number: int) -> int | None:
-    """The shift of a block with this number; None if no shift would do, and its bits are written as they are."""
+    """The shift with this number; None if no shift would do: the bits of such a block are written as they are."""
     return None if number == MOST_SHIFTS else int(shift_of(number))
 
 

@@ -19,8 +19,7 @@ HALVES = np.array([TOTAL // 2, TOTAL // 2])  # frequencies of a bit as likely 0 
 DIGIT = 1 << 12  # the largest alphabet whose symbols are written at once as equally likely
 SLACK_BITS = 64  # that a stream may hold beyond its bytes: a decoder goes on with zeros
 
-Integers = NDArray[np.int64]
-Words = NDArray[np.uint32]
+Integers, Floats, Booleans, Words = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.uint32]
 
 
 class NativeCoder:
@@ -85,21 +84,23 @@ class Constriction:
     def __init__(self, words: Words | None = None):
         stream: Any = vars(constriction)["stream"]  # which its type hints leave out
         self._coder: Any = stream.queue.RangeEncoder() if words is None else stream.queue.RangeDecoder(words)
-        self._model = stream.model.Categorical
+        self._categorical = stream.model.Categorical
+
+    def _models(self, frequencies: Integers) -> list[Any]:
+        weights = (frequencies - 1).astype(np.float64)
+        if weights.ndim == 1:
+            return [self._categorical(weights, perfect=False)]
+        return [self._categorical(perfect=False), weights]
 
     def write(self, symbols: Integers, frequencies: Integers) -> None:
         """Write symbols (N,)."""
-        weights = (frequencies - 1).astype(np.float64)
-        model = (self._model(weights, perfect=False),) if weights.ndim == 1 else (self._model(perfect=False), weights)
-        self._coder.encode(symbols.astype(np.int32), *model)
+        self._coder.encode(symbols.astype(np.int32), *self._models(frequencies))
 
     def read(self, count: int, frequencies: Integers) -> Integers:
         """Read symbols (N,)."""
-        weights = (frequencies - 1).astype(np.float64)
-        one = weights.ndim == 1
-        model = (self._model(weights, perfect=False), count) if one else (self._model(perfect=False), weights)
+        counts = [count] if frequencies.ndim == 1 else []
         try:
-            return self._coder.decode(*model).astype(np.int64)
+            return self._coder.decode(*self._models(frequencies), *counts).astype(np.int64)
         except AssertionError as error:  # "tried to decode from compressed data that is invalid"
             raise DamagedFile("a stream is damaged") from error
 
@@ -139,15 +140,17 @@ class StreamWriter:
 
     def number(self, value: int) -> None:
         """Write an integer from 0 up in Elias's gamma code: 2 log2(value + 1) + 1 bits."""
-        binary = bin(value + 1)[2:]
-        self._even([0] * (len(binary) - 1) + [int(digit) for digit in binary])
+        length = (value + 1).bit_length() - 1
+        self._prefixed(length, value + 1, length)
 
     def rice(self, value: int, bits: int) -> None:
         """Write an integer from 0 up in Rice's code: value / 2^bits in unary, and `bits` bits."""
-        self._even([0] * (value >> bits) + [1] + [value >> place & 1 for place in range(bits - 1, -1, -1)])
+        self._prefixed(value >> bits, value, bits)
 
-    def _even(self, bits: list[int]) -> None:
-        self.symbols(np.array(bits), HALVES)
+    def _prefixed(self, zeros: int, value: int, bits: int) -> None:
+        """Write zeros, a 1, and the lowest bits of a value."""
+        low = [value >> place & 1 for place in range(bits - 1, -1, -1)]
+        self.symbols(np.array([0] * zeros + [1] + low), HALVES)
 
     def finish(self) -> bytes:
         """The stream."""
@@ -161,7 +164,7 @@ class StreamReader:
         stream: what `StreamWriter.finish` gave.
 
     Raises:
-        DamagedFile: its length is no multiple of 4; later, a number is larger than it can be.
+        DamagedFile: its length is no multiple of 4.
     """
 
     def __init__(self, stream: bytes):
@@ -186,21 +189,12 @@ class StreamReader:
         return self.symbols(count, _alike(size))
 
     def number(self, most: int) -> int:
-        """Read an integer that `StreamWriter.number` wrote.
-
-        Raises:
-            DamagedFile: it is more than `most`.
-        """
-        length = self._zeros(most.bit_length())
-        return _at_most(self._binary(1, length) - 1, most)
+        """Read what `StreamWriter.number` wrote; a DamagedFile, if it is more than `most`."""
+        return self._binary(1, self._zeros(most.bit_length()), most + 1) - 1
 
     def rice(self, bits: int, most: int) -> int:
-        """Read an integer that `StreamWriter.rice` wrote.
-
-        Raises:
-            DamagedFile: it is more than `most`.
-        """
-        return _at_most(self._binary(self._zeros(most >> bits), bits), most)
+        """Read what `StreamWriter.rice` wrote; a DamagedFile, if it is more than `most`."""
+        return self._binary(self._zeros(most >> bits), bits, most)
 
     def _zeros(self, most: int) -> int:
         """How many zeros there are before the next 1."""
@@ -209,17 +203,13 @@ class StreamReader:
                 return count
         raise DamagedFile("a number is larger than it can be")
 
-    def _binary(self, value: int, count: int) -> int:
+    def _binary(self, value: int, count: int, most: int) -> int:
         """A number that begins with the digits of `value` and goes on with `count` bits."""
         for bit in self.symbols(count, HALVES).tolist():
             value = 2 * value + bit
+        if value > most:
+            raise DamagedFile("a number is larger than it can be")
         return value
-
-
-def _at_most(value: int, most: int) -> int:
-    if value > most:
-        raise DamagedFile("a number is larger than it can be")
-    return value
 
 
 def _alike(size: int) -> Integers:
@@ -230,13 +220,11 @@ def _alike(size: int) -> Integers:
 
 
 def to_frequencies(weights: Integers) -> Integers:
-    """Frequencies in proportion to integer weights (K,): each at least 1, together 2^24. One deterministic rule.
+    """Frequencies in proportion to integer weights (K,), each below 2^38: each at least 1, together 2^24.
 
-    Everyone gets 1 and its share of the rest, rounded down; what rounding leaves goes to the largest weight (the first
-    of equals). Weights must be below 2^38.
+    Every symbol gets 1 and its share of the rest, rounded down; what rounding leaves goes to the first of the largest.
     """
-    rest = TOTAL - len(weights)
-    total = int(weights.sum())
+    rest, total = TOTAL - len(weights), int(weights.sum())
     shares = weights * rest // total if total else np.zeros_like(weights)
     shares[int(weights.argmax())] += rest - int(shares.sum())
     return shares + 1

@@ -1,4 +1,4 @@
-"""Standard Gumbel noise: the arg max of logits plus this noise is a draw from their softmax."""
+"""Standard Gumbel noise: the arg max of logits plus this noise is a sample of their softmax."""
 
 import torch
 from torch import Tensor

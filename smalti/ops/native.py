@@ -12,12 +12,12 @@ import warnings
 import zlib
 from collections.abc import Callable
 from functools import cache
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
@@ -34,7 +34,7 @@ SIGNATURES = {
     "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where P == panels(C)",
     "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K where D > 0",
     "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
-    " drawn:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int where K > 0,"
+    " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int where K > 0,"
     " hard < 2, hard or packed is not None and P == panels(D)",
     "gumbel_backward": "logits:f4[N,K] packed:f4[P,D,PANEL] up:f4[N,W] kl_gradient:f4[N] stats:f4[N,4] means:f4[N]?"
     " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:int"
@@ -155,18 +155,19 @@ def _as_text(value: Any) -> str:
 
 
 class Kernels:
-    """The kernels for one instruction set: a method for each of SIGNATURES.
-
-    Args:
-        library: the shared library.
-        variant: one of VARIANTS.
-        layout: numbers of C's, by name.
-    """
+    """The kernels for one instruction set of a library, whose numbers are its `layout`: a method a signature."""
 
     def __init__(self, library: ctypes.CDLL, variant: str, layout: dict[str, int]):
         self.variant, self.panel = variant, layout["PANEL"]
         for name in SIGNATURES:
             setattr(self, name, _checked(name, library[f"smalti_{name}_{variant}"], layout))
+
+    def packed(self, matrix: Tensor) -> Tensor:
+        """A matrix (C, D) float32 in panels (P, D, PANEL) of columns, the last one filled up with zeros."""
+        columns, depth = matrix.shape
+        panels = matrix.new_empty(-(-columns // self.panel), depth, self.panel)
+        self.pack(matrix.contiguous(), panels)
+        return panels
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         raise AttributeError(f"there is no kernel {name!r}")
@@ -182,18 +183,15 @@ def _layout_of(library: ctypes.CDLL, variant: str) -> dict[str, int]:
     if numbers is None:
         return {}
     numbers.restype = ctypes.POINTER(_Number)
-    entries, found = numbers(), {}
-    while entries[len(found)].name:
-        entry = entries[len(found)]
-        found[entry.name.decode()] = entry.value
-    return found
+    entries = takewhile(lambda entry: entry.name, map(numbers().__getitem__, count()))
+    return {entry.name.decode(): entry.value for entry in entries}
 
 
 @cache
 def load(variant: str) -> Kernels | None:
     """The kernels of one variant, or None where they were not compiled or this processor lacks the instructions.
 
-    None with a warning, if they were compiled from another version of smalti.
+    None with a warning, if they were compiled from other sources.
     """
     if not LIBRARY.exists():
         return None
@@ -203,13 +201,11 @@ def load(variant: str) -> Kernels | None:
         return None
     layout, sources = _layout_of(library, variant), sorted(LIBRARY.parent.glob("*.[ch]"))
     expected = LAYOUT | ({"SOURCES": zlib.crc32(b"".join(map(Path.read_bytes, sources)))} if sources else {})
-    if not expected.items() <= layout.items():
-        warnings.warn(
-            f"{LIBRARY} was compiled from other sources and is not used: run `python setup.py build_ext --inplace`",
-            stacklevel=2,
-        )
-        return None
-    return Kernels(library, variant, layout)
+    if expected.items() <= layout.items():
+        return Kernels(library, variant, layout)
+    remedy = "run `python setup.py build_ext --inplace`"
+    warnings.warn(f"{LIBRARY} was compiled from other sources and is not used: {remedy}", stacklevel=2)
+    return None
 
 
 @cache
@@ -224,23 +220,6 @@ def _chosen(wanted: str) -> Kernels | None:
     if found is None:
         raise SmaltiError(f"SMALTI_KERNELS is {wanted!r}, which was not compiled or does not run on this processor")
     return found
-
-
-class Packed:
-    """A matrix (columns, depth) laid out in panels for one instruction set, with a number for each column.
-
-    Args:
-        kernels: for which.
-        matrix: (columns, depth) float32.
-        bias: (columns,) float32.
-    """
-
-    def __init__(self, kernels: Kernels, matrix: Tensor, bias: Tensor):
-        self.columns, self.depth = matrix.shape
-        panels = -(-self.columns // kernels.panel)
-        self.panels = matrix.new_empty(panels, self.depth, kernels.panel)
-        self.bias = F.pad(bias, (0, panels * kernels.panel - self.columns))
-        kernels.pack(matrix.contiguous(), self.panels)
 
 
 def kernels() -> Kernels | None:

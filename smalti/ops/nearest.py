@@ -34,8 +34,7 @@ def _nearest_code(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     if native is None:
         return nearest_code_reference(features, codebook, bias)
     codes = torch.empty(len(features), dtype=torch.int64)
-    features, codebook, bias = features.contiguous(), codebook.contiguous(), bias.contiguous()
-    native.nearest(features, codebook, bias, codes)
+    native.nearest(features.contiguous(), codebook.contiguous(), bias.contiguous(), codes)
     return codes
 
 

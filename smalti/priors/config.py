@@ -15,8 +15,8 @@ class PixelLevels:
     Attributes:
         image_size: H and W.
         channels: C; the channels of a pixel stand side by side, so that the grid is (H, W * C).
-        levels: K, of each value; 256 is exact. 2 is binary: drawn anew as a Bernoulli each time it is seen in training
-            (dynamic binarisation), once with a fixed seed in evaluation.
+        levels: K, of each value; 256 is exact. 2 is binary: a Bernoulli sample, another each time that an image is seen
+            in training (dynamic binarisation), one with a fixed seed in evaluation.
     """
 
     image_size: int
@@ -40,8 +40,8 @@ class PixelLevels:
     @property
     def codes(self) -> dict[str, Any]:
         """What a `PriorConfig` says of the codes and of what makes them."""
-        shape = {"codebook_size": self.levels, "grid": self.grid}
-        return {**shape, "tokenizer": "pixels", "tokenizer_hash": self.hash, "pixels": self}
+        made_by = {"tokenizer": "pixels", "tokenizer_hash": self.hash, "pixels": self}
+        return {"codebook_size": self.levels, "grid": self.grid, **made_by}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class TextConfig:
     """Captions as a condition.
 
     Attributes:
-        languages: of the captions; in training one of those that an image has is drawn each time it is seen.
+        languages: of the captions; in training, one of those that an image has, at random each time it is seen.
         vocabulary: most tokens of the byte-level BPE.
         length: tokens of a caption at most.
     """
@@ -110,11 +110,7 @@ class PriorConfig:
         return [self.labels.index(name) for name in names]
 
     def check_tokenizer(self, tokenizer_hash: str) -> None:
-        """Raise unless the codes come from the tokenizer that the prior was trained with.
-
-        Raises:
-            SmaltiError: another tokenizer; names both.
-        """
+        """Raise a SmaltiError that names both, if this is not the tokenizer that the prior was trained with."""
         if tokenizer_hash != self.tokenizer_hash:
             raise SmaltiError(
                 f"this prior models the codes of the tokenizer {self.tokenizer_hash[:12]} ({self.tokenizer}), "

@@ -22,16 +22,6 @@ PRIORS: Family[Prior] = Family(
 )
 
 __all__ = [
-    "PRIORS",
-    "CausalPrior",
-    "Conditions",
-    "Histogram",
-    "MaskGIT",
-    "MaskedPixelCNN",
-    "PixelCNN",
-    "PixelSNAIL",
-    "Prior",
-    "Stepper",
-    "Transformer",
-    "Uniform",
-]
+    "PRIORS", "CausalPrior", "Conditions", "Histogram", "MaskGIT", "MaskedPixelCNN", "PixelCNN", "PixelSNAIL", "Prior",
+    "Stepper", "Transformer", "Uniform",
+]  # fmt: skip

@@ -40,7 +40,7 @@ class Pointwise(nn.Conv2d):
     def forward(self, input: Features) -> Features:
         """(..., in_channels) to (..., out_channels)."""
         if isinstance(input, Value):
-            return F.linear(input, self.weight.flatten(1), self.bias)
+            return input.plan.note(F.linear, (input, self.weight.flatten(1), self.bias), {}, input.by_row)
         return convolve(input, self.weight, self.bias)
 
 

@@ -153,8 +153,7 @@ class Machine:
             matrix = _fill(_fill(matrix, 3, source).flatten(1), 0, parts)
             if halves:  # a gate wants a vector of each half side by side
                 matrix = matrix.view(2, -1, self.native.panel // 2, matrix.shape[1]).transpose(0, 1).flatten(0, 2)
-            panels = torch.empty(-(-len(matrix) // self.native.panel), matrix.shape[1], self.native.panel)
-            self.native.pack(matrix.contiguous(), panels)
+            panels = self.native.packed(matrix)
             self.packed[name] = weight, weight._version, panels  # the weight is held, so that its address stays its own
         return panels
 

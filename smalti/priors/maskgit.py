@@ -12,20 +12,20 @@ from smalti.priors.base import Prior, PriorLoss, nats_of
 from smalti.priors.sampling import SamplePlan, gumbel_noise, sample_codes
 
 DEFAULT_STEPS = 12
-NLL_DRAWS = 16  # sets of hidden positions per image in the estimate of the bound
+NLL_SAMPLES = 16  # sets of hidden positions per image in the estimate of the bound
 
 
 class MaskGIT(Prior):
     """Masked generative transformer [1]. Not causal: a hidden position sees every code that is known, wherever it is.
 
     Training hides a share cos(pi r / 2), r uniform, of the codes and predicts them. Sampling starts with all codes
-    hidden; in each of `steps` rounds every hidden code is drawn, and the most confident draws are kept, so many that a
-    share cos(pi s / 2 steps) stays hidden after round s. Confidence is the draw's log-probability plus Gumbel noise of
-    the temperature `order_temperature`, which falls linearly to 0 in the last round.
+    hidden; in each of `steps` rounds every hidden code is sampled, and the most confident samples are kept, so many
+    that a share cos(pi s / 2 steps) stays hidden after round s. Confidence is the sample's log-probability plus Gumbel
+    noise of the temperature `order_temperature`, which falls linearly to 0 in the last round.
 
-    With as many rounds as codes and an infinite `order_temperature` codes are drawn one by one in random order, and
+    With as many rounds as codes and an infinite `order_temperature` codes are sampled one by one in random order, and
     `nll` bounds that distribution: -log p(codes) <= the mean over orders of the sum of -log p(code | codes known) [2].
-    Codes kept in the same round are drawn independently: quicker, and no longer from that distribution.
+    Codes kept in the same round are sampled independently: quicker, and no longer from that distribution.
 
     Shapes:
         codes   (B, h, w)     int64 in [0, K)
@@ -39,7 +39,7 @@ class MaskGIT(Prior):
         layers: blocks.
         heads: attention heads.
         dropout: in training, of the embeddings and of each block's output.
-        order_temperature: of the noise in the choice of which draws are kept; inf is a random order.
+        order_temperature: of the noise in the choice of which samples are kept; inf is a random order.
         num_conditions: classes to condition on; 0 is none.
         text_vocabulary: text tokens to condition on; 0 is none.
         text_length: positions of text.
@@ -89,14 +89,13 @@ class MaskGIT(Prior):
     def _logits(self, codes: Tensor, known: Tensor, condition: Tensor | None) -> Tensor:
         """(B, T, K) for codes and known (B, T)."""
         seen = torch.where(known, codes, self.codebook_size)
-        stream = torch.cat([self.prefix(len(codes), condition), self.codes(seen) + self.positions()], dim=1)
-        stream = self.drop(stream)
+        stream = self.drop(torch.cat([self.prefix(len(codes), condition), self.codes(seen) + self.positions()], dim=1))
         for block in self.blocks:
             stream = block(stream)
         return self.head(self.norm(stream[:, -self.num_codes :]))
 
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
-        """Nats per hidden code, at shares of hidden codes drawn as sampling will meet them."""
+        """Nats per hidden code, at shares of hidden codes as sampling will meet them."""
         self._check_codes(codes)
         flat = codes.flatten(1)
         shares = torch.cos(math.pi / 2 * torch.rand(len(flat), 1, device=flat.device))
@@ -114,14 +113,14 @@ class MaskGIT(Prior):
         self._check_codes(codes)
         condition, flat = self.conditions.check(condition, len(codes)), codes.flatten(1)
         generator, length = torch.Generator().manual_seed(0), self.num_codes
-        draws = min(NLL_DRAWS, length)
+        samples = min(NLL_SAMPLES, length)
         total = torch.zeros(len(flat), device=flat.device)
-        for index in range(draws):
-            place = (index + torch.rand((), generator=generator).item()) / draws
+        for index in range(samples):
+            place = (index + torch.rand((), generator=generator).item()) / samples
             count = 1 + min(length - 1, int(place * length))
             hidden = _hide(flat[:1].shape, torch.tensor([[count]]), generator, torch.device("cpu")).to(flat.device)
             nats = nats_of(self._logits(flat, ~hidden.expand_as(flat), condition), flat)
-            total = total + (nats * hidden).sum(1) * length / count / draws
+            total = total + (nats * hidden).sum(1) * length / count / samples
         return total
 
     def _sample(self, plan: SamplePlan) -> Tensor:
@@ -131,8 +130,8 @@ class MaskGIT(Prior):
         steps = min(plan.steps or DEFAULT_STEPS, unknown)
         for step in tqdm(range(1, steps + 1), desc="sampling", unit="round", disable=not plan.progress, leave=False):
             logits = plan.answer(self._logits(plan.asked(codes), plan.asked(known), plan.conditions))
-            drawn = sample_codes(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
-            codes = torch.where(known, codes, drawn)
+            sampled = sample_codes(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
+            codes = torch.where(known, codes, sampled)
             hidden = min(int(unknown * math.cos(math.pi / 2 * step / steps) + 1e-6), unknown - step)
             known = self._keep(-nats_of(logits, codes), known, hidden, 1 - step / steps, plan.generator)
         return codes
@@ -142,8 +141,8 @@ class MaskGIT(Prior):
     ) -> Tensor:
         """Which codes (B, T) are known after a round: all but the `num_hidden` least confident of the new ones."""
         gumbel = gumbel_noise(log_p, generator)
-        infinite = math.isinf(self.order_temperature)
-        confidence = gumbel if infinite else log_p + self.order_temperature * noise * gumbel
+        random_order = math.isinf(self.order_temperature)
+        confidence = gumbel if random_order else log_p + self.order_temperature * noise * gumbel
         order = confidence.masked_fill(known, math.inf).argsort(dim=1, stable=True)
         return torch.ones_like(known).scatter(1, order[:, :num_hidden], False)
 

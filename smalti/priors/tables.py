@@ -11,12 +11,7 @@ from smalti.shapes import check_shape
 
 
 class Uniform(CausalPrior):
-    """Every code equally likely everywhere: h w ln K nats, the fixed-length code.
-
-    Args:
-        codebook_size: K.
-        grid: (h, w).
-    """
+    """All K codes equally likely at each of h w positions: h w ln K nats, the fixed-length code."""
 
     table: Tensor  # (h*w, K)
 
@@ -34,8 +29,8 @@ class Histogram(CausalPrior):
     Args:
         codebook_size: K.
         grid: (h, w).
-        smoothing: weight of the whole set's histogram at every position, in observations; each code besides gets one
-            K-th of an observation, so that none is impossible.
+        smoothing: weight of the whole set's histogram at every position, in observations; each code gets 1 / K of an
+            observation on top, so that none is impossible.
     """
 
     log_share: Tensor  # (h*w, K) nats
@@ -43,8 +38,7 @@ class Histogram(CausalPrior):
     def __init__(self, *, codebook_size: int, grid: tuple[int, int], smoothing: float = 16.0):
         super().__init__(codebook_size, grid)
         self.smoothing = smoothing
-        uniform = torch.full((grid[0] * grid[1], codebook_size), -math.log(codebook_size))
-        self.register_buffer("log_share", uniform)
+        self.register_buffer("log_share", torch.full((self.num_codes, codebook_size), -math.log(codebook_size)))
 
     @torch.no_grad()
     def fit(self, codes: Tensor) -> None:

@@ -17,12 +17,7 @@ FILE = "text.json"  # in the prior's folder, in the format of `tokenizers`
 
 
 class TextTokenizer:
-    """Lower-cased captions to rows of tokens and back; any text of any language can be written.
-
-    Args:
-        bpe: of `tokenizers`.
-        length: tokens of a caption at most.
-    """
+    """Lower-cased captions to rows of at most `length` tokens and back; any text of any language can be written."""
 
     def __init__(self, bpe: "Tokenizer", length: int):
         self.bpe, self.length = bpe, length
@@ -35,9 +30,8 @@ class TextTokenizer:
         bpe.normalizer = kit.normalizers.Sequence([kit.normalizers.NFC(), kit.normalizers.Lowercase()])
         bpe.pre_tokenizer = kit.pre_tokenizers.ByteLevel(add_prefix_space=True)
         bpe.decoder = kit.decoders.ByteLevel()
-        trainer = kit.trainers.BpeTrainer(
-            vocab_size=vocabulary, initial_alphabet=kit.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-        )
+        alphabet = kit.pre_tokenizers.ByteLevel.alphabet()
+        trainer = kit.trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
         bpe.train_from_iterator(captions, trainer)
         return cls(bpe, length)
 
@@ -75,12 +69,11 @@ class TextTokenizer:
         for row, caption in zip(rows, captions, strict=True):
             tokens = self.bpe.encode(caption.strip()).ids
             if not tokens or not caption.strip():
-                raise SmaltiError('the text is empty; say what to draw, for example "red heart"')
+                raise SmaltiError('the text is empty; say what the image shall show, for example "red heart"')
             if len(tokens) > self.length and not cut:
                 shown = caption if len(caption) <= 40 else caption[:37] + "..."
                 raise SmaltiError(f"the text {shown!r} has {len(tokens)} tokens, at most {self.length} fit; shorten it")
-            kept = tokens[: self.length]
-            row[: len(kept)] = torch.tensor(kept)
+            row[: len(tokens)] = torch.tensor(tokens[: self.length])
         return rows
 
     def fits(self, caption: str) -> bool:

@@ -42,7 +42,7 @@ INLINE vec load_filled(const float *row, long k, long size) {
 typedef struct {
     float lse, entropy;   /* of softmax(logits) */
     float highest, scale; /* of the logits with noise; 1 / sum of e^((logits + noise - highest) / temperature) */
-    long code, drawn;     /* arg max of the logits, and of the logits with noise */
+    long code, sampled;   /* arg max of the logits, and of the logits with noise */
 } row_t;
 
 /* The largest value of each lane so far, and the first code that it was seen at. */
@@ -108,11 +108,10 @@ static row_t gumbel_row(const float *logits, float *weights, long size, float in
     return row;
 }
 
-/* latents (rows, dim) = weights x codebook, soft, or the drawn code vector, hard; kl (rows) = ln K - entropy; codes, drawn (rows);
-   stats (rows, 4) for the backward pass. `packed` is the codebook's transpose (dim columns,
-   depth K) in panels, `codebook` (K, dim). */
+/* latents (rows, dim) = weights x codebook, soft, or the sampled code vector, hard; kl (rows) = ln K - entropy; codes, sampled (rows);
+   stats (rows, 4) for the backward pass. `packed` is the codebook's transpose (dim columns, depth K) in panels, `codebook` (K, dim). */
 void NAME(gumbel)(const float *logits, const float *packed, const float *codebook, float *latents, float *kl, int64_t *codes,
-                  int64_t *drawn, float *stats, int64_t rows, int64_t size, int64_t dim, float temperature, int64_t hard, int64_t seed,
+                  int64_t *sampled, float *stats, int64_t rows, int64_t size, int64_t dim, float temperature, int64_t hard, int64_t seed,
                   int threads) {
     long stride = (size / (WAYS * LANES) + 1) * WAYS * LANES + LANES, panels = (dim + PANEL - 1) / PANEL;
     PARALLEL(num_threads(threads)) {
@@ -126,9 +125,9 @@ void NAME(gumbel)(const float *logits, const float *packed, const float *codeboo
                 row_t row = gumbel_row(logits + n * size, weights + r * stride, size, 1.0f / temperature,
                                        row_keys((uint64_t)seed, (uint64_t)n), !hard);
                 kl[n] = logf((float)size) - row.entropy;
-                codes[n] = row.code, drawn[n] = row.drawn;
+                codes[n] = row.code, sampled[n] = row.sampled;
                 memcpy(stats + n * 4, &row, sizeof(float) * 4);
-                if (hard) memcpy(latents + n * dim, codebook + row.drawn * dim, sizeof(float) * dim);
+                if (hard) memcpy(latents + n * dim, codebook + row.sampled * dim, sizeof(float) * dim);
             }
             if (hard) continue;
             memset(sums, 0, panels * GUMBEL_ROWS * sizeof *sums);
