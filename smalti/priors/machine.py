@@ -216,6 +216,8 @@ class Machine:
 
     def _norm(self, value: Value, source: Value, shape: Any) -> Place:
         place, options = self.at[source], value.options
+        if options.get("weight") is None or options.get("bias") is None:
+            raise Unknown("a norm without weight and bias")
         weight, bias = (_fill(options[name], 0, place.parts) for name in ("weight", "bias"))
         more = {"in": place, "table": weight, "bias": bias, "depth": sum(place.parts), "epsilon": options["eps"]}
         return self._add(NORM, value, place.parts, **more)
@@ -250,6 +252,8 @@ class Machine:
 
     def _sum(self, value: Value, *terms: Value) -> Place:
         """A sum: where a product begins or what is added to its result, or by itself."""
+        if not all(isinstance(term, Value) for term in terms):
+            raise Unknown("a sum with a constant")
         first, second = self.at[terms[0]], self.at[terms[1]]
         for one, place, other in ((terms[0], second, terms[1]), (terms[1], first, terms[0])):
             product = self._product_of(one, value) if self._is_free(one) else None
@@ -265,6 +269,8 @@ class Machine:
 
     def _join(self, value: Value, items: list[Value]) -> Place:
         """Values side by side; what nobody else wants is written there at once."""
+        if value.options.get("dim") != -1 or not all(isinstance(item, Value) for item in items):
+            raise Unknown("a concatenation of other axes or with a constant")
         place = self._target(value, tuple(part for item in items for part in self.at[item].parts))
         offset = place.offset
         for item in items:

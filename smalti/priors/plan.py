@@ -45,7 +45,13 @@ class Value:
     def __add__(self, other: Any) -> "Value":
         return self.__torch_function__(torch.add, (), (self, other))
 
-    __radd__ = __add__
+    def __sub__(self, other: Any) -> "Value":
+        return self.__torch_function__(torch.sub, (), (self, other))
+
+    def __mul__(self, other: Any) -> "Value":
+        return self.__torch_function__(torch.mul, (), (self, other))
+
+    __radd__, __rmul__ = __add__, __mul__
 
     def __len__(self) -> int:
         return self.plan.batch

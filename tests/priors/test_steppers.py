@@ -145,25 +145,35 @@ def test_weights_that_change_are_packed_anew(kind):
 class Own(CausalPrior):
     """A network that somebody else wrote, with functions that the interpreter may not have."""
 
-    def __init__(self, activation):
+    def __init__(self, function):
         super().__init__(K, GRID, Conditions())
         self.embedding, self.first = nn.Embedding(K, 8), CausalConv2d(8, 12, 3, strict=True)
         self.qkv, self.norm, self.head = nn.Linear(12, 3 * 12), nn.LayerNorm(12), nn.Linear(24, K)
-        self.activation = activation
+        self.plain, self.shift, self.function = nn.LayerNorm(12, elementwise_affine=False), torch.randn(12), function
 
     def _network(self, codes, condition):
-        stream = self.first(self.embedding(codes))
-        mixed = attend(self.activation(self.qkv(self.norm(stream))), heads=2, key_width=6)
-        return self.head(torch.cat([stream, self.activation(mixed)], dim=-1))
+        stream = self.function(self, self.first(self.embedding(codes)))
+        mixed = attend(self.qkv(self.norm(stream)), heads=2, key_width=6)
+        return self.head(torch.cat([stream, mixed], dim=-1))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("activation", "stepper"), [(F.relu, NativeStepper), (F.silu, CachedStepper), (torch.tanh, CachedStepper)]
+    ("function", "stepper"),
+    [
+        (lambda own, stream: F.relu(stream), NativeStepper),
+        (lambda own, stream: stream + F.elu(stream), NativeStepper),
+        (lambda own, stream: F.silu(stream), CachedStepper),
+        (lambda own, stream: torch.tanh(stream), CachedStepper),
+        (lambda own, stream: F.gelu(stream), CachedStepper),
+        (lambda own, stream: own.plain(stream), CachedStepper),
+        (lambda own, stream: stream + own.shift, CachedStepper),
+        (lambda own, stream: 2 * stream - own.shift, CachedStepper),
+    ],
 )
-def test_an_unknown_function_is_left_to_pytorch(activation, stepper):
+def test_an_unknown_function_is_left_to_pytorch(function, stepper):
     torch.manual_seed(0)
-    prior, codes = Own(activation).eval(), torch.randint(0, K, (3, *GRID))
+    prior, codes = Own(function).eval(), torch.randint(0, K, (3, *GRID))
     found, logits = stepped(prior, codes, None)
     assert type(found) is (stepper if AVAILABLE else CachedStepper)
     torch.testing.assert_close(logits, prior.logits(codes), rtol=1e-5, atol=1e-5)
