@@ -171,8 +171,9 @@ class Own(CausalPrior):
         (lambda own, stream: 2 * stream - own.shift, CachedStepper),
     ],
 )
-def test_an_unknown_function_is_left_to_pytorch(function, stepper):
+def test_an_unknown_function_is_left_to_pytorch(function, stepper, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setenv("SMALTI_KERNELS", "auto")
     prior, codes = Own(function).eval(), torch.randint(0, K, (3, *GRID))
     found, logits = stepped(prior, codes, None)
     assert type(found) is (stepper if AVAILABLE else CachedStepper)
@@ -186,7 +187,8 @@ def test_stepping_puts_the_mode_back_and_needs_no_gradient():
 
 
 @pytest.mark.skipif(not AVAILABLE, reason="no native kernels")
-def test_steps_that_make_no_sense_do_not_reach_c():
+def test_steps_that_make_no_sense_do_not_reach_c(monkeypatch):
+    monkeypatch.setenv("SMALTI_KERNELS", "auto")
     stepper = make("pixelcnn", SMALL["pixelcnn"][0], grid=(1, 2)).stepper(2, torch.tensor([0, 1]))
     stepper.step(None)
     for codes in ([0, K], [-1, 0]):
