@@ -23,7 +23,7 @@ from smalti.data.sources import open_data
 from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import find_images, read_image
 from smalti.models.autoencoder import Autoencoder
-from smalti.report.charts import COLOURS, figure
+from smalti.reports.charts import COLOURS, figure
 
 QUALITIES = {
     "JPEG": ("JPEG", (1, 3, 5, 10, 20, 40, 60, 80, 95), {"optimize": True}),

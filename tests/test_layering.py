@@ -20,7 +20,7 @@ LAYERS = [
     {"training"},
     {"evaluation"},
     {"recipes"},
-    {"report"},
+    {"reports"},
     {"apps"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

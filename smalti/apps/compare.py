@@ -58,8 +58,8 @@ def compare(
     from smalti.evaluation.comparison import gradient_noise, rate_distortion
     from smalti.models.autoencoder import Autoencoder
     from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
-    from smalti.report.comparison_page import System, as_html, as_json
-    from smalti.report.latent_pictures import latent_pictures
+    from smalti.reports.comparison_page import System, as_html, as_json
+    from smalti.reports.latent_pictures import latent_pictures
     from smalti.training.log import read_metrics
 
     chosen, size = _chosen(systems), 512 if codebook_size is None else codebook_size

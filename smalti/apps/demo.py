@@ -26,8 +26,8 @@ def demo(
     from smalti.generate.generator import Generator
     from smalti.models.autoencoder import Autoencoder
     from smalti.recipes import dvae, transformer
-    from smalti.report.caption_samples import picture, sample_captions
-    from smalti.report.demo_page import write_page
+    from smalti.reports.caption_samples import picture, sample_captions
+    from smalti.reports.demo_page import write_page
 
     run, prior = Path(out), Path(out) / "text_to_image"
     say(f"1/5 training a dVAE on 2,930 emoji at 32x32: {steps} steps into {run}")

@@ -43,8 +43,8 @@ def estimators(
     from smalti.data.batches import some_images
     from smalti.evaluation.estimators import study
     from smalti.models.autoencoder import Autoencoder
-    from smalti.report import html
-    from smalti.report.charts import curves, panels
+    from smalti.reports import html
+    from smalti.reports.charts import curves, panels
 
     for name, value in (("num_images", num_images), ("draws", draws)):
         if value < 2:

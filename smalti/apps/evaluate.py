@@ -43,7 +43,7 @@ def evaluate(
         model = Autoencoder.from_pretrained(run, device=device)
         result = measure(model, data, split, batch_size=batch_size, progress=True, **own)
     if folder.is_dir():  # a model from the hub has none
-        from smalti.report.model_card import model_card
+        from smalti.reports.model_card import model_card
 
         write_json(folder / "evaluation.json", result)
         if experiment := experiment_of(folder):

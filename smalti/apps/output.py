@@ -11,7 +11,7 @@ def say(text: str) -> None:
 
 def as_text(verb: str, result: dict[str, Any]) -> str:
     """A verb's result for a person."""
-    from smalti.report.model_card import format_number
+    from smalti.reports.model_card import format_number
 
     lines = []
     if verb == "evaluate":

@@ -14,7 +14,7 @@ def train(experiment: Training, out: Path | str, **settings: Any) -> dict[str, A
         out: the run's folder.
         **settings: of the run, see `RunSettings`; the others stay the experiment's own.
     """
-    from smalti.report.model_card import model_card
+    from smalti.reports.model_card import model_card
     from smalti.training.log import read_metrics
     from smalti.training.loop import train as run_training
 

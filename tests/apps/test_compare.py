@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from smalti.apps.cli import main
-from smalti.report.comparison_page import System, flag_rates
+from smalti.reports.comparison_page import System, flag_rates
 
 SYSTEMS = ("ae", "vae", "vqvae", "dvae", "fsq", "lfq", "bsq", "rvq", "pq")
 SMALL = ["--image_size", "16", "--width", "8", "--steps", "3", "--batch_size", "4", "--codebook_size", "64"]

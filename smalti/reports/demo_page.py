@@ -12,11 +12,11 @@ from smalti.evaluation.autoencoders import count_codes
 from smalti.files import atomic_path, write_text
 from smalti.images.contact_sheets import before_after, grid
 from smalti.models.autoencoder import Autoencoder
-from smalti.report import html
-from smalti.report.caption_samples import CaptionSamples
-from smalti.report.charts import learning_chart, usage_chart
-from smalti.report.latent_pictures import codebook_tiles
-from smalti.report.model_card import format_number
+from smalti.reports import html
+from smalti.reports.caption_samples import CaptionSamples
+from smalti.reports.charts import learning_chart, usage_chart
+from smalti.reports.latent_pictures import codebook_tiles
+from smalti.reports.model_card import format_number
 from smalti.training.log import read_metrics
 
 SHOWN_IMAGES, COLUMNS = 64, 16

@@ -13,8 +13,8 @@ from smalti.evaluation.comparison import GradientNoise
 from smalti.images.contact_sheets import grid
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
-from smalti.report import html
-from smalti.report.charts import curve_of, curves, panels
+from smalti.reports import html
+from smalti.reports.charts import curve_of, curves, panels
 
 
 @dataclass
