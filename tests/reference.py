@@ -56,3 +56,48 @@ def perplexity(codes: np.ndarray) -> float:
 def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     """Of one image in [0, 1]."""
     return 10 * math.log10(1 / float(((a.astype(np.float64) - b) ** 2).mean()))
+
+
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Heusel et al., eq. 6, by symmetric square roots: tr (S1 S2)^1/2 = tr (S1^1/2 S2 S1^1/2)^1/2."""
+    means = [features.mean(0) for features in (first, second)]
+    covariances = [np.cov(features, rowvar=False) for features in (first, second)]
+    values, vectors = np.linalg.eigh(covariances[0])
+    root = vectors @ np.diag(np.sqrt(values.clip(0))) @ vectors.T
+    product = np.sqrt(np.linalg.eigvalsh(root @ covariances[1] @ root).clip(0)).sum()
+    difference = means[0] - means[1]
+    return float(difference @ difference + sum(np.trace(part) for part in covariances) - 2 * product)
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray, paired: bool) -> float:
+    """The unbiased squared maximum mean discrepancy with (f f' / D + 1)^3, by loops."""
+
+    def mean(ours, others, without_self):
+        values = [
+            (float(a @ b) / len(a) + 1) ** 3
+            for i, a in enumerate(ours)
+            for j, b in enumerate(others)
+            if not (without_self and i == j)
+        ]
+        return sum(values) / len(values)
+
+    return mean(first, first, True) + mean(second, second, True) - 2 * mean(first, second, paired)
+
+
+def second_over_first_differences(image: np.ndarray) -> float:
+    """Period-2 energy of one image (C, H, W), by loops over rows and columns."""
+    second, first = [], []
+    for lines in (image, image.transpose(0, 2, 1)):
+        second.append(np.mean([(line[:-2] - 2 * line[1:-1] + line[2:]) ** 2 for channel in lines for line in channel]))
+        first.append(np.mean([(line[:-1] - line[1:]) ** 2 for channel in lines for line in channel]))
+    return float(sum(second) / sum(first))
+
+
+def jumps_at_borders(image: np.ndarray, stride: int) -> float:
+    """Border ratio of one image (C, H, W), by loops."""
+    across, everywhere = [], []
+    for lines in (image, image.transpose(0, 2, 1)):
+        jumps = {i: np.mean((lines[..., i + 1] - lines[..., i]) ** 2) for i in range(lines.shape[-1] - 1)}
+        everywhere.append(np.mean(list(jumps.values())))
+        across.append(np.mean([jump for i, jump in jumps.items() if (i + 1) % stride == 0]))
+    return float(sum(across) / sum(everywhere))

@@ -123,13 +123,17 @@ class Pixels:
 
     def evenly(self, count: int) -> Tensor:
         """At most `count` evenly spaced images of the source: uint8 (B, S, S, C)."""
-        places = torch.linspace(0, len(self) - 1, min(count, len(self))).long().tolist()
-        return torch.from_numpy(self.gather(places))
+        return torch.from_numpy(self.gather(evenly_spaced(len(self), count).tolist()))
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images once, in order: batches of uint8 (B, S, S, C)."""
         for start in range(0, len(self), batch_size):
             yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
+
+
+def evenly_spaced(num_images: int, count: int) -> Tensor:
+    """At most `count` evenly spaced places among some images, int64."""
+    return torch.linspace(0, num_images - 1, min(count, num_images)).long()
 
 
 def some_images(data: str, split: Split, preprocessing: Preprocessing, count: int) -> Tensor:

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,12 @@ from smalti.data.batches import Pixels
 from smalti.data.sources import Source, open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
-from smalti.evaluation.metrics import mse, nominal_bits_per_pixel, psnr_db, ssim
+from smalti.evaluation import artefacts
+from smalti.evaluation.catalogue import in_order
+from smalti.evaluation.metrics import ms_ssim, mse, nominal_bits_per_pixel, psnr_db, ssim
+from smalti.evaluation.perception import FeatureNetwork, Observer
+from smalti.evaluation.samples import measure_samples
+from smalti.evaluation.spread import PerImage
 from smalti.images.pixels import model_images
 from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck
@@ -34,23 +39,11 @@ def evaluate(
     *,
     batch_size: int = 64,
     importance_samples: int = 0,
+    networks: Mapping[str, FeatureNetwork] | None = None,
+    samples: int = 0,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model on every image of a split.
-
-    In "metrics", all means over images unless said otherwise:
-
-    - mse, psnr_db (mean of the images' PSNR), psnr_of_mean_mse_db (PSNR of the mean error), ssim: of the deterministic
-      reconstruction (the arg max code, the mean of a Gaussian), clamped to [0, 1];
-    - usage, perplexity: of the histogram of all codes of the split;
-    - distortion_nats: -log p(x|z) per image for the deterministic latents; distortion_bits: the same for 8-bit pixels;
-    - sampled_distortion_nats: for one sample z ~ q(z|x); rate_nats: KL(q || p); elbo_nats: minus their sum;
-    - relaxed_distortion_nats: in training mode, with noise and the last temperature; for a dVAE the difference to
-      distortion_nats is the relaxation gap;
-    - bits_per_dim: (bits of the 8-bit pixels under one sample + rate) / (C H W), an upper bound on the code length;
-    - nominal_bits_per_pixel: of the codes at fixed length;
-    - bf16_equal_codes: bf16 code agreement, the share of codes that a bf16 encoder gives too;
-    - nll_nats: -log p(x) estimated with `importance_samples` samples (a bound that tightens with their number).
+    """Measure a model on every image of a split; docs/evaluation.md says what each metric is.
 
     Args:
         model: in any mode.
@@ -58,25 +51,30 @@ def evaluate(
         split: "train", "validation", "test" or "all".
         batch_size: images at a time; does not change the result.
         importance_samples: for nll_nats; 0 leaves it out.
+        networks: for distances of sets and pairs, see `open_networks`; without them there are none.
+        samples: images from p(z) whose distance to the data is measured; 0 leaves it out.
         progress: show a bar on stderr.
 
     Returns:
-        What was measured on what: data, split, num_images, preprocessing, model_hash, metrics.
+        What was measured on what: data, split, num_images, preprocessing, model_hash, the networks; "metrics", with
+        the standard deviation of most over bootstrap resamples of the images in "spread", and what "originals" have
+        where a metric must be set beside that.
 
     Raises:
-        SmaltiError: no such data or split, or importance samples of a model without a prior.
+        SmaltiError: no such data or split, or samples of a model without a prior.
     """
     source = open_data(data, split)
     preprocessing = model.config.preprocessing
     pixels = Pixels(source, preprocessing, progress=progress)
-    if importance_samples and not model.bottleneck.has_prior:
-        raise SmaltiError("this model has no p(z), so no likelihood; leave --importance_samples out")
-    totals = _Totals(model, len(pixels))
+    if (importance_samples or samples) and not model.bottleneck.has_prior:
+        flag = "importance_samples" if importance_samples else "samples"
+        raise SmaltiError(f"this model has no p(z), so no likelihood and no samples; leave --{flag} out")
+    totals = _Totals(model, Observer(networks or {}))
     with torch.random.fork_rng(), using(model):
         torch.manual_seed(SEED)
         for images in _images(model, pixels, batch_size, progress):
             totals.add(images, importance_samples)
-    return {
+    result = {
         "data": data,
         "split": split,
         "num_images": len(pixels),
@@ -85,8 +83,18 @@ def evaluate(
         "importance_samples": importance_samples,
         "model_hash": model.source_hash,
         "smalti": smalti.__version__,
-        "metrics": totals.metrics(),
+        "networks": totals.observer.about(),
+        **totals.results(),
     }
+    if samples:
+        side = -(-preprocessing.image_size // model.stride)
+
+        def sample(places: Tensor) -> Tensor:
+            with using(model):
+                return model.likelihood.mean(model.decoder(model.bottleneck.sample_prior(len(places), side, side)))
+
+        measure_samples(result, samples, preprocessing, totals.observer.networks, sample)
+    return result
 
 
 def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool) -> Iterator[Tensor]:
@@ -99,81 +107,106 @@ def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool)
 
 
 class _Totals:
-    """Sums over a split; `metrics` divides once."""
+    """What is known of a split's images; `results` divides once."""
 
-    def __init__(self, model: Autoencoder, num_images: int):
-        self.model, self.num_images = model, num_images
-        self.sums: dict[str, float] = {}
-        self.dims = self.height = self.width = self.codes_per_image = 0
-        self.seen = self.bf16_equal = self.bf16_codes = 0
+    def __init__(self, model: Autoencoder, observer: Observer):
+        self.model, self.observer = model, observer
+        self.measured, self.of_originals = PerImage(), PerImage()
+        self.bf16_equal = self.bf16_codes = 0
         bottleneck = model.bottleneck
         self.discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
         self.counts: Tensor | None = None  # (q, K)
-
-    def _sum(self, **values: Tensor | None) -> None:
-        for name, value in values.items():
-            if value is not None:
-                self.sums[name] = self.sums.get(name, 0.0) + value.double().sum().item()
+        self.nominal_bits_per_pixel = 0.0
 
     def add(self, images: Tensor, importance_samples: int) -> None:
         """Count one batch (B, C, H, W)."""
         model = self.model
-        self.dims, (self.height, self.width) = images[0].numel(), images.shape[-2:]
         features = model.features(images)
         bottleneck = model.bottleneck(features)
         parameters = model.decoder(bottleneck.latents)
-        reconstructions = model.likelihood.mean(parameters)
-        errors = mse(images, reconstructions)
-        self._sum(mse=errors, psnr_db=psnr_db(errors.clamp(min=1e-10)), ssim=ssim(images, reconstructions))
-        self._distortion("", parameters, images)
-        as_trained = copy.deepcopy(model.bottleneck).train()  # a copy, since training mode collects statistics
-        self._distortion("relaxed_", model.decoder(as_trained(features).latents), images)
-        if model.bottleneck.has_prior:
-            self._sum(rate_nats=bottleneck.kl)
-            latents = model.bottleneck.sample_posterior(features).latents
-            self._distortion("sampled_", model.decoder(latents), images)
+        self._fidelity(images, model.likelihood.mean(parameters))
+        self._likelihoods(images, features, parameters, bottleneck.kl)
         if importance_samples:
-            self._sum(nll_nats=importance_sampled_nll(model, images, importance_samples))
+            self.measured.add(nll_nats=importance_sampled_nll(model, images, importance_samples))
         if self.discrete is not None and bottleneck.codes is not None:
-            self.codes_per_image = bottleneck.codes[0].numel()
-            counts = self.discrete.histogram(bottleneck.codes)
-            self.counts = counts if self.counts is None else self.counts + counts
-            if self.seen < BF16_IMAGES:
-                with torch.autocast(images.device.type, dtype=torch.bfloat16):
-                    rounded = self.discrete.encode(model.features(images))
-                self.bf16_equal += int((rounded == bottleneck.codes).sum())
-                self.bf16_codes += rounded.numel()
-        self.seen += len(images)
+            self._codes(images, bottleneck.codes)
 
-    def _distortion(self, kind: str, parameters: Tensor, images: Tensor) -> None:
-        """Sum -log p(x|z) of images, in nats and in bits of their 8-bit pixels."""
+    def _fidelity(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Errors, artefacts, and what networks see."""
+        errors = mse(images, reconstructions)
+        self.measured.add(
+            psnr_db=psnr_db(errors.clamp(min=1e-10)),
+            ssim=ssim(images, reconstructions),
+            ms_ssim=ms_ssim(images, reconstructions),
+            mse=errors,
+            ring_error=artefacts.ring_error(images, reconstructions),
+        )
+        for shown, kept in ((reconstructions, self.measured), (images, self.of_originals)):
+            kept.add(
+                sharpness=artefacts.sharpness(images, shown),
+                period2_energy=artefacts.period2_energy(shown),
+                border_ratio=artefacts.border_ratio(shown, self.model.stride),
+            )
+        seen, others = (
+            self.observer.add(name, shown) for name, shown in (("originals", images), ("made", reconstructions))
+        )
+        self.measured.add(**self.observer.pairs(seen, others))
+
+    def _likelihoods(self, images: Tensor, features: Tensor, parameters: Tensor, kl: Tensor) -> None:
+        """-log p(x|z) for deterministic, relaxed and sampled latents, and the bounds that follow."""
+        model = self.model
+        self.measured.add(**self._distortion("", parameters, images))
+        as_trained = copy.deepcopy(model.bottleneck).train()  # a copy, since training mode collects statistics
+        self.measured.add(**self._distortion("relaxed_", model.decoder(as_trained(features).latents), images))
+        if not model.bottleneck.has_prior:
+            return
+        latents = model.bottleneck.sample_posterior(features).latents
+        sampled = self._distortion("sampled_", model.decoder(latents), images)
+        nats, bits = sampled["sampled_distortion_nats"], sampled.get("sampled_distortion_bits")
+        per_dim = None if bits is None else (bits + kl / math.log(2)) / images[0].numel()
+        self.measured.add(
+            sampled_distortion_nats=nats, rate_nats=kl, elbo_nats=-(nats.double() + kl.double()), bits_per_dim=per_dim
+        )
+
+    def _distortion(self, kind: str, parameters: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """-log p(x|z) of images, in nats and in bits of their 8-bit pixels."""
         values = {f"{kind}distortion_nats": self.model.likelihood.nll(parameters, images)}
         with contextlib.suppress(SmaltiError):  # a Bernoulli on grey images is no likelihood of pixels
             values[f"{kind}distortion_bits"] = self.model.likelihood.bits(parameters, images)
-        self._sum(**values)
+        return values
 
-    def metrics(self) -> dict[str, float]:
-        """The means, in the order of the protocol."""
-        mean = {name: total / self.num_images for name, total in self.sums.items()}
-        result = {name: mean[name] for name in ("psnr_db", "ssim", "mse") if name in mean}
-        result["psnr_of_mean_mse_db"] = -10 * math.log10(max(mean["mse"], 1e-10))
+    def _codes(self, images: Tensor, codes: Tensor) -> None:
+        """Count codes, and those that a bf16 encoder gives too."""
+        assert self.discrete is not None
+        counts = self.discrete.histogram(codes)
+        self.counts = counts if self.counts is None else self.counts + counts
+        size = (self.discrete.codebook_size, *images.shape[-2:])
+        self.nominal_bits_per_pixel = nominal_bits_per_pixel(codes[0].numel(), *size)
+        if self.bf16_codes < BF16_IMAGES * codes[0].numel():
+            with torch.autocast(images.device.type, dtype=torch.bfloat16):
+                rounded = self.discrete.encode(self.model.features(images))
+            self.bf16_equal += int((rounded == codes).sum())
+            self.bf16_codes += rounded.numel()
+
+    def results(self) -> dict[str, dict[str, float]]:
+        """Metrics in the order of the catalogue, their spread, and the originals' own values."""
+        measured, originals = self.measured, self.of_originals
+        found = {name: measured.value(name) for name in measured}
+        spread = {name: measured.spread(name) for name in measured}
+        found["psnr_of_mean_mse_db"] = -10 * math.log10(max(found["mse"], 1e-10))
         if self.counts is not None:
-            result |= {"usage": usage(self.counts), "perplexity": perplexity(self.counts)}
-        names = [f"{kind}distortion_{unit}" for kind in ("", "relaxed_") for unit in ("nats", "bits")]
-        names += ["sampled_distortion_nats", "rate_nats"]
-        result |= {name: mean[name] for name in names if name in mean}
-        if "rate_nats" in mean:
-            result["elbo_nats"] = -(mean["sampled_distortion_nats"] + mean["rate_nats"])
-            if "sampled_distortion_bits" in mean:
-                bits = mean["sampled_distortion_bits"] + mean["rate_nats"] / math.log(2)
-                result["bits_per_dim"] = bits / self.dims
-        if "nll_nats" in mean:
-            result["nll_nats"] = mean["nll_nats"]
-        if self.counts is not None:
-            size = (self.counts.shape[1], self.height, self.width)
-            result["nominal_bits_per_pixel"] = nominal_bits_per_pixel(self.codes_per_image, *size)
-            result["bf16_equal_codes"] = self.bf16_equal / max(1, self.bf16_codes)
-        return result
+            found |= {"usage": usage(self.counts), "perplexity": perplexity(self.counts)}
+            found["nominal_bits_per_pixel"] = self.nominal_bits_per_pixel
+            found["bf16_equal_codes"] = self.bf16_equal / max(1, self.bf16_codes)
+        distances = self.observer.distances("made", "originals", paired=True)
+        distances |= self.observer.halves("originals", prefix="halves_")
+        found |= {name: distance.value for name, distance in distances.items()}
+        spread |= {name: distance.spread for name, distance in distances.items()}
+        return {
+            "metrics": in_order(found),
+            "spread": in_order(spread),
+            "originals": {name: originals.value(name) for name in originals},
+        }
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What each number of an evaluation is: its label, unit, form, direction and meaning, said once for every table."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 
@@ -13,12 +14,43 @@ class Metric(NamedTuple):
     meaning: str  # one sentence
 
 
+def _distances(prefix: str, label: str, meaning: str) -> dict[str, Metric]:
+    """The distances of other sets than reconstructions."""
+    forms = {
+        "fd_effnet": ("FD-EffNet", ".2f"),
+        "kid_effnet": ("KID-EffNet", ".4f"),
+        "fid": ("FID", ".2f"),
+        "kid": ("KID", ".5f"),
+    }
+    return {
+        prefix + name: Metric(f"{short}, {label}", "", form, "lower", meaning) for name, (short, form) in forms.items()
+    }
+
+
 METRICS: dict[str, Metric] = {  # in the order of tables
     "psnr_db": Metric("PSNR", "dB", ".2f", "higher", "Mean of the images' PSNR; blind to where the error is."),
     "psnr_of_mean_mse_db": Metric("PSNR of the mean error", "dB", ".2f", "higher", "PSNR of the mean squared error."),
     "ssim": Metric("SSIM", "", ".3f", "higher", "Structural similarity, 11-pixel Gaussian window."),
     "ms_ssim": Metric("MS-SSIM", "", ".3f", "higher", "Structural similarity over several scales."),
     "mse": Metric("MSE", "", ".3g", "lower", "Mean squared error of values in [0, 1]."),
+    "effnet_lpips": Metric("EffNet-LPIPS", "", ".3f", "lower", "Distance of each image's features to its original's."),
+    "lpips": Metric("LPIPS", "", ".4f", "lower", "LPIPS 0.1 on AlexNet, by the package of its authors."),
+    "fd_effnet": Metric("FD-EffNet", "", ".2f", "lower", "Frechet distance of reconstructions to their originals."),
+    "kid_effnet": Metric("KID-EffNet", "", ".4f", "lower", "Kernel distance of reconstructions to their originals."),
+    "fid": Metric("FID", "", ".2f", "lower", "Frechet distance by InceptionV3 of torch-fidelity: rFID in papers."),
+    "kid": Metric("KID", "", ".5f", "lower", "Kernel distance by InceptionV3 of torch-fidelity."),
+    **_distances("halves_", "two halves", "Of every other original to the rest: what chance gives at half the number."),
+    **_distances("sample_", "samples", "Of samples to the split."),
+    **_distances("real_", "real images", "Of images of another split: what samples cannot be expected to beat."),
+    **_distances("reconstruction_", "reconstructions", "Of the tokenizer's: what a perfect prior would reach."),
+    "border_ratio": Metric(
+        "border ratio", "", ".2f", "", "Squared jumps across cell borders, of the average; 1 is none."
+    ),
+    "period2_energy": Metric("period-2 energy", "", ".2f", "", "4 is a pixel checkerboard, less than originals blur."),
+    "ring_error": Metric(
+        "ring error", "", ".2f", "", "Squared error of the outermost pixels, of the inside's; 1 is even."
+    ),
+    "sharpness": Metric("sharpness", "", ".3f", "", "Gradient energy of the originals' that is kept; below 1 is blur."),
     "usage": Metric("codebook usage", "", ".1%", "higher", "Share of the K codes that occur in the split."),
     "perplexity": Metric("perplexity", "codes", ".0f", "higher", "exp(entropy) of the histogram of all codes."),
     "distortion_nats": Metric("distortion", "nats", ".4g", "lower", "-log p(x|z) of an image, deterministic latents."),
@@ -43,3 +75,8 @@ METRICS: dict[str, Metric] = {  # in the order of tables
 def format_metric(name: str, value: float) -> str:
     """A metric's value as it stands in tables; four significant digits of a name that is not in the catalogue."""
     return format(value, METRICS[name].form if name in METRICS else ".4g")
+
+
+def in_order(values: Mapping[str, float]) -> dict[str, float]:
+    """Metrics in the order of the catalogue, then those that it does not have."""
+    return {name: values[name] for name in [*METRICS, *values] if name in values}

@@ -23,13 +23,25 @@ def ssim(images: Tensor, reconstructions: Tensor) -> Tensor | None:
 
     None when the package pytorch-msssim is not installed or the images are smaller than the window.
     """
+    return _by_package("ssim", images, reconstructions, SSIM_WINDOW_PX)
+
+
+def ms_ssim(images: Tensor, reconstructions: Tensor) -> Tensor | None:
+    """Structural similarity over five scales, one per image (B,); Wang et al., 2003.
+
+    None when the package pytorch-msssim is not installed or the images are too small: 160 pixels and less.
+    """
+    return _by_package("ms_ssim", images, reconstructions, (SSIM_WINDOW_PX - 1) * 2**4 + 1)
+
+
+def _by_package(name: str, images: Tensor, reconstructions: Tensor, least_px: int) -> Tensor | None:
     try:
-        from pytorch_msssim import ssim as reference
+        import pytorch_msssim
     except ImportError:
         return None
-    if min(images.shape[-2:]) < SSIM_WINDOW_PX:
+    if min(images.shape[-2:]) < least_px:
         return None
-    result = reference(images, reconstructions, data_range=1.0, size_average=False)
+    result = getattr(pytorch_msssim, name)(images, reconstructions, data_range=1.0, size_average=False)
     assert isinstance(result, Tensor)
     return result
 

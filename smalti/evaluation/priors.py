@@ -1,6 +1,7 @@
 """The evaluation protocol of all priors: bits per code over a whole split, with two context-free baselines."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from tqdm import tqdm
 
 import smalti
 from smalti.data.splits import Split
+from smalti.evaluation.perception import FeatureNetwork
+from smalti.evaluation.samples import measure_samples
+from smalti.evaluation.spread import PerImage
 from smalti.generate.tokenizer import open_tokenizer
 from smalti.priors.code_model import CodeModel
 from smalti.priors.family import Histogram, Prior
 from smalti.training.codes import load_codes
+
+SEED = 0  # of samples
 
 
 def evaluate_prior(
@@ -23,25 +29,26 @@ def evaluate_prior(
     split: Split = "test",
     *,
     batch_size: int = 64,
+    networks: Mapping[str, FeatureNetwork] | None = None,
+    samples: int = 0,
     cache: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Measure a prior on the codes of every image of a split.
-
-    In "metrics", means over images:
-
-    - nll_nats, bits: -log p(codes) of an image (of a masked prior an upper bound); bits_per_code: the same per code;
-    - bits_per_dim: bits / (C * H * W); of a prior on exact pixels that is the bits per dimension of the literature;
-    - histogram_bits_per_code: of the per-position histogram of the training codes; uniform_bits_per_code: log2 K;
-    - share_of_histogram: bits_per_code / histogram_bits_per_code.
+    """Measure a prior on the codes of every image of a split; docs/evaluation.md says what each metric is.
 
     Args:
         model: a trained prior.
         data: as for `smalti.open_data`; its "train" split fits the histogram.
         split: the part to measure.
         batch_size: images at a time; changes no number.
+        networks: for the distances of samples, see `open_networks`.
+        samples: images whose distance to the split is measured; those of a prior with labels or text have the labels or
+            captions of as many images of the split. 0 leaves it out.
         cache: the prior's folder, where codes are cached.
         progress: show a bar.
+
+    Returns:
+        As `smalti.evaluation.autoencoders.evaluate`.
 
     Raises:
         SmaltiError: no such data or split, or another tokenizer than the prior's.
@@ -50,32 +57,51 @@ def evaluate_prior(
     codes, condition = load_codes(config, data, split, cache, text=model.text).fixed()
     histogram = Histogram(codebook_size=config.codebook_size, grid=config.grid)
     histogram.fit(load_codes(replace(config, labels=()), data, "train", cache).fixed()[0])
-    bits = _mean_bits(model.eval().prior, codes, condition, batch_size, progress)
-    floor = _mean_bits(histogram, codes, None, batch_size, False)
-    return {
+    tokenizer, images = open_tokenizer(config), PerImage()
+    images.add(bits=_bits(model.eval().prior, codes, condition, batch_size, progress))
+    bits, floor = images.value("bits"), _bits(histogram, codes, None, batch_size, False).mean().item()
+    units = {
+        "nll_nats": math.log(2),
+        "bits": 1.0,
+        "bits_per_code": 1 / codes[0].numel(),
+        "bits_per_dim": 1 / tokenizer.preprocessing.num_dims,
+        "share_of_histogram": 1 / floor,
+    }
+    result = {
         "data": data,
         "split": split,
         "num_images": len(codes),
         "model_hash": model.source_hash,
         "tokenizer_hash": config.tokenizer_hash,
         "smalti": smalti.__version__,
-        "metrics": {
-            "nll_nats": bits * math.log(2),
-            "bits": bits,
-            "bits_per_code": bits / codes[0].numel(),
-            "bits_per_dim": bits / open_tokenizer(config).preprocessing.num_dims,
+        "networks": {name: network.about() for name, network in (networks or {}).items()} if samples else {},
+        "metrics": {name: bits * unit for name, unit in units.items()}
+        | {
             "histogram_bits_per_code": floor / codes[0].numel(),
             "uniform_bits_per_code": math.log2(config.codebook_size),
-            "share_of_histogram": bits / floor,
         },
+        "spread": {name: images.spread("bits") * unit for name, unit in units.items()},
     }
+    if samples:
+        generator = torch.Generator(device=model.device).manual_seed(SEED)
+
+        def sample(places: Tensor) -> Tensor:
+            given = None if condition is None else condition[places].to(model.device)
+            return tokenizer.decode(model.prior.sample(len(places), given, generator=generator))
+
+        def reconstruct(originals: Tensor) -> Tensor:
+            return tokenizer.decode(tokenizer.encode(originals))
+
+        measure_samples(result, samples, tokenizer.preprocessing, networks or {}, sample, reconstruct)
+    return result
 
 
 @torch.no_grad()
-def _mean_bits(prior: Prior, codes: Tensor, condition: Tensor | None, batch_size: int, progress: bool) -> float:
-    total = 0.0
+def _bits(prior: Prior, codes: Tensor, condition: Tensor | None, batch_size: int, progress: bool) -> Tensor:
+    """-log2 p(codes) of each image, (N,) float64."""
+    found = []
     for start in tqdm(range(0, len(codes), batch_size), desc="evaluating", disable=not progress, leave=False):
         part = slice(start, start + batch_size)
         given = None if condition is None else condition[part].to(prior.device)
-        total += prior.nll(codes[part].to(prior.device), given).double().sum().item()
-    return total / len(codes) / math.log(2)
+        found.append(prior.nll(codes[part].to(prior.device), given).double().cpu())
+    return torch.cat(found) / math.log(2)

