@@ -13,6 +13,7 @@ from tqdm import tqdm
 import smalti
 from smalti.configs import to_dict
 from smalti.data.batches import Pixels
+from smalti.data.config import Data, DataConfig
 from smalti.data.sources import Source, open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
@@ -29,7 +30,7 @@ SEED = 0  # of binarisation and of posterior samples: evaluation is deterministi
 
 def evaluate(
     model: Autoencoder,
-    data: str,
+    data: Data,
     split: Split = "test",
     *,
     batch_size: int = 64,
@@ -61,7 +62,8 @@ def evaluate(
         progress: show a bar on stderr.
 
     Returns:
-        What was measured on what: data, split, num_images, preprocessing, model_hash, metrics.
+        What was measured on what: data (in words), data_config (`DataConfig`), split, num_images, preprocessing,
+        model_hash, metrics.
 
     Raises:
         SmaltiError: no such data or split, or importance samples of a model without a prior.
@@ -77,7 +79,8 @@ def evaluate(
         for images in _images(model, pixels, batch_size, progress):
             totals.add(images, importance_samples)
     return {
-        "data": data,
+        "data": source.name,
+        "data_config": to_dict(DataConfig.of(data)),
         "split": split,
         "num_images": len(pixels),
         "num_bad_images": len(pixels.bad),

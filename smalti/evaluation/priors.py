@@ -10,6 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import smalti
+from smalti.configs import to_dict
+from smalti.data.config import Data, DataConfig
 from smalti.data.splits import Split
 from smalti.generate.tokenizer import open_tokenizer
 from smalti.priors.code_model import CodeModel
@@ -19,7 +21,7 @@ from smalti.training.codes import load_codes
 
 def evaluate_prior(
     model: CodeModel,
-    data: str,
+    data: Data,
     split: Split = "test",
     *,
     batch_size: int = 64,
@@ -53,7 +55,8 @@ def evaluate_prior(
     bits = _mean_bits(model.eval().prior, codes, condition, batch_size, progress)
     floor = _mean_bits(histogram, codes, None, batch_size, False)
     return {
-        "data": data,
+        "data": str(data),
+        "data_config": to_dict(DataConfig.of(data)),
         "split": split,
         "num_images": len(codes),
         "model_hash": model.source_hash,
