@@ -120,18 +120,18 @@ def _open_parts(config: DataConfig) -> tuple[Source, list[str | None]]:
 
 def _leave_out_twins(texts: Sequence[str], parts: Sequence[Source], chosen: Sequence[list[str | None]]) -> None:
     """Take an image that several parts hold out of all but the last: no test image is trained on."""
-    taken: set[Hashable] = set()
-    for number, (text, part, splits) in reversed([*enumerate(zip(texts, parts, chosen, strict=True), 1)]):
+    holders: dict[Hashable, str] = {}
+    for text, part, splits in reversed([*zip(texts, parts, chosen, strict=True)]):
         identities = [part.identity(index) for index in range(len(splits))]
-        twins = [index for index, image in enumerate(identities) if splits[index] and image in taken]
+        twins = [index for index, image in enumerate(identities) if splits[index] and image in holders]
         for index in twins:
             splits[index] = None
-        holders = " or ".join(texts[number:])
+        others = " and ".join(dict.fromkeys(holders[identities[index]] for index in twins))
         if twins and not any(splits):
-            raise SmaltiError(f"{text}: all of its images are in {holders} too, nothing is left; give other data")
+            raise SmaltiError(f"{text}: nothing is left, for all of its images are in {others} too; give other data")
         if twins:
-            warnings.warn(f"{text}: left out {len(twins)} images that are in {holders} too", stacklevel=1)
-        taken.update(identities)
+            warnings.warn(f"{text}: left out {len(twins)} images that are in {others} too", stacklevel=1)
+        holders.update(dict.fromkeys(identities, text))
 
 
 def _concatenated(parts: Sequence[Source]) -> Source:
