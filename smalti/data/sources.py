@@ -350,8 +350,9 @@ def _open_parquet(pattern: str) -> tuple[Source, Splits]:
         by_file = next((split for word, split in NAMES.items() if word in Path(path).stem.lower()), None)
         counts.append(file.metadata.num_rows)
         names.extend(f"{Path(path).name}#{index}" for index in range(counts[-1]))
-        values = table["split"].to_pylist() if "split" in columns else [None] * counts[-1]
-        named.extend(split_of_value(value, f"{path}: row {index}") or by_file for index, value in enumerate(values))
+        values = enumerate(table["split"].to_pylist() if "split" in columns else [])
+        own = [split_of_value(value, f"{path}: row {index}") or by_file for index, value in values]
+        named.extend(own or [by_file] * counts[-1])
         labels.extend(map(str, table["label"].to_pylist()) if "label" in columns else [])
         captions.extend([{"en": text} for text in table["text"].to_pylist()] if "text" in columns else [])
     source = Source(
