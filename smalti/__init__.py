@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smalti.apps.sample import sample as sample
     from smalti.apps.train import train as train
     from smalti.codec import Codec as Codec
+    from smalti.data.config import DataConfig as DataConfig
     from smalti.data.sources import open_data as open_data
     from smalti.errors import SmaltiError as SmaltiError
     from smalti.generate.generator import Generator as Generator
@@ -52,6 +53,7 @@ _HOMES = {
     "Autoencoder": "smalti.models.autoencoder",
     "AutoencoderConfig": "smalti.models.config",
     "Codec": "smalti.codec",
+    "DataConfig": "smalti.data.config",
     "Experiment": "smalti.training.experiment",
     "Generator": "smalti.generate.generator",
     "RECIPES": "smalti.recipes",

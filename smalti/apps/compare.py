@@ -14,6 +14,7 @@ from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.apps.output import say
 from smalti.apps.train import train
 from smalti.configs import effective
+from smalti.data.config import DataConfig
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.files import WEIGHTS, file_hash, read_json, write_json, write_text
@@ -25,6 +26,8 @@ SHOWN = 16
 def compare(
     *,
     data: str,
+    validation: str = "",
+    test: str = "",
     out: str,
     systems: str = "ae,vae,vqvae,dvae",
     codebook_size: int | None = None,
@@ -41,6 +44,8 @@ def compare(
 
     Args:
         data: emoji, a folder of images or of idx files, or *.parquet.
+        validation: the validation images, all of this data; by default some of --data.
+        test: the test images, all of this data; by default some of --data.
         out: the folder for report.html, comparison.json and the runs.
         systems: recipes of autoencoders (see `smalti train --help`) or path/to/file.py:function, with commas.
         codebook_size: K of the discrete ones, a power of two, 512 by default; each gets the form that spends its bits
@@ -69,8 +74,10 @@ def compare(
         raise SmaltiError(f"seeds must be at least 1, not {seeds}")
     common = {"image_size": image_size, "stride": stride, "width": width}
     settings = {**settings, "steps": steps, "log_every": settings.get("log_every") or max(1, steps // 40)}
+    source = DataConfig(data=data, validation=validation, test=test)
+    alike = {"data": data, **source.elsewhere, **common}
     trainings = {
-        name: _experiment(name, recipe, size.bit_length() - 1, {"data": data, **common}).with_settings(**settings)
+        name: _experiment(name, recipe, size.bit_length() - 1, alike).with_settings(**settings)
         for name, recipe in chosen.items()
     }
     kinds = [BOTTLENECKS[training.model.bottleneck["kind"]] for training in trainings.values()]
@@ -83,9 +90,9 @@ def compare(
         for number, run in runs.items():
             say(f"{name}, seed {number}: {steps} steps into {run}")
             costs.append(_train(training.with_settings(seed=number), run))
-            evaluations.append(_evaluate(run, data, split))
+            evaluations.append(_evaluate(run, source, split))
         model, records = Autoencoder.from_pretrained(runs[seed]), read_metrics(runs[seed] / "metrics.jsonl")
-        images, bottleneck = some_images(data, split, model.config.preprocessing, 64), model.bottleneck
+        images, bottleneck = some_images(source, split, model.config.preprocessing, 64), model.bottleneck
         bits = None
         if isinstance(bottleneck, DiscreteBottleneck):
             grid = bottleneck.grid_shape(image_size // stride, image_size // stride)
@@ -107,8 +114,8 @@ def compare(
     batch_size = next(iter(trainings.values())).run.batch_size
     shared = {**common, "steps": steps, "batch_size": batch_size, "seeds": seeds, "codebook_size": size}
     report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
-    shown = some_images(data, split, measured[0].model.config.preprocessing, SHOWN)
-    write_json(numbers, as_json(measured, {"data": data, "split": split, "seed": seed, **shared}))
+    shown = some_images(source, split, measured[0].model.config.preprocessing, SHOWN)
+    write_json(numbers, as_json(measured, {"data": str(source), "split": split, "seed": seed, **shared}))
     write_text(report, as_html(measured, shared, shown))
     psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
     return {"written": [str(report), str(numbers)], **psnr}
@@ -150,11 +157,11 @@ def _train(experiment: Experiment, run: Path) -> int | None:
     return read_json(kept)["peak_bytes"] if kept.exists() else None
 
 
-def _evaluate(run: Path, data: str, split: Split) -> dict[str, Any]:
+def _evaluate(run: Path, data: DataConfig, split: Split) -> dict[str, Any]:
     """The evaluation kept in the run, if it is of this model, data and split; else a new one."""
     kept = run / "evaluation.json"
     if kept.exists():
-        found, wanted = read_json(kept), (file_hash(run / WEIGHTS), data, split)
+        found, wanted = read_json(kept), (file_hash(run / WEIGHTS), str(data), split)
         if (found["model_hash"], found["data"], found["split"]) == wanted:
             return found
-    return evaluate(str(run), data, split=split)
+    return evaluate(str(run), split=split)

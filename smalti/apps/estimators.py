@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.apps.output import say
+from smalti.apps.runs import data_of
 from smalti.apps.train import train
 from smalti.configs import effective
 from smalti.errors import SmaltiError
@@ -22,7 +23,7 @@ def estimators(
     *,
     out: str,
     run: str | None = None,
-    data: str = "emoji",
+    data: str | None = None,
     num_images: int = 8,
     draws: int = 1024,
     seed: int = 0,
@@ -33,8 +34,8 @@ def estimators(
     Args:
         out: the folder for estimators.html and estimators.json.
         run: the folder of a trained model with a categorical bottleneck of few states, for example a run of
-            `mnist_categorical`; by default a small one is trained on emoji first, into OUT/model.
-        data: what the images are taken from.
+            `mnist_categorical`; by default a small one is trained first, into OUT/model.
+        data: what the images are taken from; by default what the run was trained on, which without a run is emoji.
         num_images: images over which to average.
         draws: samples of each estimator, for each image.
         seed: of everything random.
@@ -54,10 +55,11 @@ def estimators(
         from smalti.recipes import emoji_categorical
 
         run = str(Path(out) / "model")
-        say(f"training a model with 8 x 4 latent states on emoji into {run}")
+        data = data or "emoji"
+        say(f"training a model with 8 x 4 latent states on {data} into {run}")
         train(emoji_categorical(data=data), run, seed=seed, **settings)
-    model = Autoencoder.from_pretrained(run)
-    images = some_images(data, "test", model.config.preprocessing, num_images)
+    model, measured = Autoencoder.from_pretrained(run), data_of(run, data)
+    images = some_images(measured, "test", model.config.preprocessing, num_images)
     results = study(model, images, draws=draws, seed=seed, progress=True)
 
     plots = []
@@ -73,7 +75,7 @@ def estimators(
         f"{draws} samples each.</p>{panels(plots, 12.0, 3.6)}<h2>All numbers</h2>{html.table(header, rows)}"
     )
     page, values = Path(out) / "estimators.html", Path(out) / "estimators.json"
-    write_json(values, {"run": run, "data": data, "num_images": num_images, "draws": draws,
+    write_json(values, {"run": run, "data": str(measured), "num_images": num_images, "draws": draws,
                         "results": [one._asdict() for one in results]})  # fmt: skip
     write_text(page, html.document("smalti: gradient estimators", body))
     best = min(results, key=lambda one: one.bias)

@@ -90,6 +90,8 @@ def _describe_run(run: Path) -> dict[str, Any]:
         own |= {"image_size": model.config.preprocessing.image_size, "stride": model.stride}
     result = {"run": str(run), "num_parameters": model.num_parameters, **own, "model_hash": model.source_hash}
     checkpoints, experiment = sorted((run / "checkpoints").glob("step-*.safetensors")), experiment_of(run)
+    if experiment:
+        result["trained_on"] = str(experiment.data)
     if checkpoints and experiment:
         done = int(checkpoints[-1].stem.removeprefix("step-"))
         result["trained"] = f"{done} of {experiment.run.steps} steps"

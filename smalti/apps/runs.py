@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.configs import from_dict
+from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG, read_json
 from smalti.training.experiment import Experiment, PriorExperiment
@@ -20,6 +21,20 @@ def experiment_of(run: Path) -> Experiment | PriorExperiment | None:
     """The settings that a run was trained with; None where its folder does not say."""
     path, kind = run / "experiment.json", PriorExperiment if what_is(str(run)) == "prior" else Experiment
     return from_dict(kind, read_json(path), str(path)) if path.exists() else None
+
+
+def data_of(run: str, data: str | None) -> DataConfig:
+    """The data that `--data` names; without it those that a run was trained on, with its validation and test images.
+
+    Raises:
+        SmaltiError: neither: a model from the hub, or a folder without experiment.json.
+    """
+    if data is not None:
+        return DataConfig.of(data)
+    experiment = experiment_of(Path(run))
+    if experiment is None:
+        raise SmaltiError(f"{run}: no experiment.json here says what it was trained on; check the path, or give --data")
+    return experiment.data
 
 
 def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:

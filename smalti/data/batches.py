@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti.data.config import Data
 from smalti.data.sources import Source, open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
@@ -136,7 +137,7 @@ def evenly_spaced(num_images: int, count: int) -> Tensor:
     return torch.linspace(0, num_images - 1, min(count, num_images)).long()
 
 
-def some_images(data: str, split: Split, preprocessing: Preprocessing, count: int) -> Tensor:
+def some_images(data: Data, split: Split, preprocessing: Preprocessing, count: int) -> Tensor:
     """At most `count` images of a split, evenly spread, as a model sees them: float32 (B, C, H, W), always the same."""
     pixels = Pixels(open_data(data, split), preprocessing, memory_bytes=0).evenly(count)
     return model_images(pixels, preprocessing, torch.Generator().manual_seed(BINARY_SEED))

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
+from smalti.data.config import Data
 from smalti.data.sources import Source, open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 
 
-def labels_of(data: str, split: Split, kind: str) -> Sequence[str]:
+def labels_of(data: Data, split: Split, kind: str) -> Sequence[str]:
     """The label of each image of a split.
 
     Raises:
@@ -16,7 +17,7 @@ def labels_of(data: str, split: Split, kind: str) -> Sequence[str]:
     source = open_data(data, split)
     if kind not in source.labels:
         known = ", ".join(source.labels) or "none"
-        raise SmaltiError(f"{data} has no labels of the kind {kind!r}; it has: {known}")
+        raise SmaltiError(f"{source.name} has no labels of the kind {kind!r}; it has: {known}")
     return [source.labels[kind][index] for index in source.indices]
 
 

@@ -1,33 +1,35 @@
 """Opens data sets: `--data` as a `Source` of images with their names, labels and captions.
 
 `emoji` (bundled) | a folder of images | a folder of MNIST-style idx files | *.parquet. A source is a list:
-images are read lazily. Splits are deterministic: the data set's own where it has them, otherwise by a hash of the
-image's name, so that adding images moves no other image to another split.
+images are read lazily. Its splits are deterministic, see `smalti.data.splits`; validation and test images may be data
+of their own, see `DataConfig`.
 """
 
 import csv
 import glob
 import gzip
-import hashlib
 import json
+import os
 import struct
 import threading
+import warnings
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
+from smalti.data.config import Data, DataConfig
 from smalti.data.emoji import read_table, read_tile
-from smalti.data.splits import SPLITS, Split
+from smalti.data.splits import NAMES, SPLITS, Split, Splits, assign_splits, split_of_value
 from smalti.errors import SmaltiError
 from smalti.images.pixels import recolour_pixels
 from smalti.images.reading import SUFFIXES, BadImage, find_images, read_image
 
-HELD_OUT_PERCENT = 5  # of images without a split of their own, for validation and for test each
 IDX_VALIDATION = 12  # one in 12 training images of idx files is validation: 5,000 of MNIST's 60,000
-FOLDER_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val"), "validation")
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,19 @@ class Source:
         reader: gives uint8 (H, W, C) for the index of an image of the whole data set, the channels C, and the pixels
             that a reduced image has at least on each side (see `read_image`); thread-safe; raises `BadImage`.
         names: of the images of the whole data set.
+        identity: gives for such an index the file and row that the image is; the same in all data that have it.
         name: of the data, as the user gave it.
         split: which part of the data this is.
         indices: of this part's images in the whole data set.
-        channels: of the stored images, 1 (grey) or 3.
+        channels: of the stored images, 1 (grey) or 3; where validation or test images are data of their own, of the
+            others. All are recoloured as they are read.
         labels: label kind ("group", "subgroup", "class") to one label for each image of the whole data set.
         captions: for each image of the whole data set, language to caption.
     """
 
     reader: Callable[[int, int, int | None], np.ndarray]
     names: Sequence[str]
+    identity: Callable[[int], Hashable]
     name: str = ""
     split: Split = "all"
     indices: Sequence[int] = ()
@@ -67,100 +72,166 @@ class Source:
         return self.names[self.indices[index]]
 
 
-def open_data(data: str | Path, split: Split = "all") -> Source:
-    """Open the data set that `--data` names.
+def open_data(data: Data, split: Split = "all") -> Source:
+    """Open the data set that `--data` names, with those of `--validation` and `--test`.
 
     Args:
-        data: "emoji", a folder (images or idx files), or a parquet file or pattern.
-        split: the part to take.
+        data: "emoji", a folder (images or idx files), or a parquet file or pattern; or a `DataConfig`.
+        split: the part to take; "all" is the union of the others.
 
     Raises:
         SmaltiError: no such data, nothing in it, or an empty split.
     """
     if split not in SPLITS:
         raise SmaltiError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
-    text = str(data)
-    if text == "emoji":
-        source, splits = _open_emoji()
-    elif text.endswith(".parquet"):
-        source, splits = _open_parquet(text)
-    elif not Path(text).is_dir():
-        hint = "a file was given; give its folder" if Path(text).exists() else "no such folder"
-        raise SmaltiError(f"{text}: {hint}. Data is 'emoji', a folder of images or of idx files, or *.parquet")
-    elif list(Path(text).glob("*idx3-ubyte*")):
-        source, splits = _open_idx(Path(text))
-    else:
-        source, splits = _open_folder(Path(text))
-    indices = [index for index, of in enumerate(splits) if split in ("all", of)]
+    config = DataConfig.of(data)
+    source, splits = _open_parts(config)
+    indices = [index for index, of in enumerate(splits) if of is not None and split in ("all", of)]
     if not indices:
         counts = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS[:-1])
-        raise SmaltiError(f"{text}: no images in the {split} split ({counts}); choose another with --split")
-    return replace(source, name=text, split=split, indices=indices)
+        raise SmaltiError(f"{config}: no images in the {split} split ({counts}); choose another with --split")
+    return replace(source, name=str(config), split=split, indices=indices)
 
 
-def _split_by_name(name: str) -> str:
-    rank = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % 100
-    return "test" if rank < HELD_OUT_PERCENT else "validation" if rank < 2 * HELD_OUT_PERCENT else "train"
+def _open(text: str) -> tuple[Source, Splits]:
+    """The whole of one data set, and its splits."""
+    if text == "emoji":
+        return _open_emoji()
+    if text.endswith(".parquet"):
+        return _open_parquet(text)
+    if not Path(text).is_dir():
+        hint = "a file was given; give its folder" if Path(text).exists() else "no such folder"
+        raise SmaltiError(f"{text}: {hint}. Data is 'emoji', a folder of images or of idx files, or *.parquet")
+    return _open_idx(Path(text)) if list(Path(text).glob("*idx3-ubyte*")) else _open_folder(Path(text))
 
 
-def assign_splits(names: Sequence[str], given: Sequence[str | None]) -> list[str]:
-    """Give every image a split: its own where it has one, otherwise (None) by a hash of its name.
-
-    Where the data has training and test images but no validation images, some training images become validation.
-    """
-    known, splits = set(given), []
-    for name, own in zip(names, given, strict=True):
-        by_name = _split_by_name(name)
-        if own is None:
-            own = by_name
-        elif own == "train" and "validation" not in known and by_name == "validation":
-            own = "validation"
-        splits.append(own)
-    return splits
+def _open_parts(config: DataConfig) -> tuple[Source, list[str | None]]:
+    """The data that a record names, as one, and the split of each image; None is in no split."""
+    first, splits = _open(config.data)
+    parts, chosen = [first], [splits.beside(config.elsewhere)]
+    for split, text in config.elsewhere.items():
+        parts.append(_open(text)[0])
+        chosen.append([split] * len(parts[-1].names))
+    if len(parts) == 1:
+        return first, chosen[0]
+    _leave_out_twins([config.data, *config.elsewhere.values()], parts, chosen)
+    return _concatenated(parts), [split for part in chosen for split in part]
 
 
-def _open_emoji() -> tuple[Source, list[str]]:
+def _leave_out_twins(texts: Sequence[str], parts: Sequence[Source], chosen: Sequence[list[str | None]]) -> None:
+    """Take an image that several parts hold out of all but the last: no test image is trained on."""
+    holders: dict[Hashable, str] = {}
+    for text, part, splits in reversed([*zip(texts, parts, chosen, strict=True)]):
+        identities = [part.identity(index) for index in range(len(splits))]
+        twins = [index for index, image in enumerate(identities) if splits[index] and image in holders]
+        for index in twins:
+            splits[index] = None
+        others = " and ".join(dict.fromkeys(holders[identities[index]] for index in twins))
+        if twins and not any(splits):
+            raise SmaltiError(f"{text}: nothing is left, for all of its images are in {others} too; give other data")
+        if twins:
+            warnings.warn(f"{text}: left out {len(twins)} images that are in {others} too", stacklevel=1)
+        holders.update(dict.fromkeys(identities, text))
+
+
+def _concatenated(parts: Sequence[Source]) -> Source:
+    """Several data sets, one after another, as one; of the labels the kinds that all have."""
+    starts = [0, *accumulate(len(part.names) for part in parts)]
+
+    def place(index: int) -> tuple[Source, int]:
+        number = bisect_right(starts, index) - 1
+        return parts[number], index - starts[number]
+
+    def read(index: int, channels: int, at_least: int | None) -> np.ndarray:
+        part, inside = place(index)
+        return part.reader(inside, channels, at_least)
+
+    def identity(index: int) -> Hashable:
+        part, inside = place(index)
+        return part.identity(inside)
+
+    kinds = [kind for kind in parts[0].labels if all(kind in part.labels for part in parts)]
+    captions = [row for part in parts for row in part.captions or [{}] * len(part.names)]
+    return Source(
+        reader=read,
+        names=[name for part in parts for name in part.names],
+        identity=identity,
+        channels=parts[0].channels,
+        labels={kind: [label for part in parts for label in part.labels[kind]] for kind in kinds},
+        captions=captions if any(part.captions for part in parts) else (),
+    )
+
+
+def _file_identity(path: Path | str) -> tuple[int, int]:
+    """The same for all paths to one file, as for `os.path.samefile`."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _row_identity(paths: Sequence[Path | str], counts: Sequence[int]) -> Callable[[int], Hashable]:
+    """Of rows of files, one after another: the file and the row in it."""
+    files, starts = [_file_identity(path) for path in paths], [0, *accumulate(counts)]
+
+    def identity(index: int) -> Hashable:
+        file = bisect_right(starts, index) - 1
+        return files[file], index - starts[file]
+
+    return identity
+
+
+def _open_emoji() -> tuple[Source, Splits]:
     rows = read_table()["rows"]
     source = Source(
         reader=lambda index, channels, _: recolour_pixels(read_tile(index), channels),
         names=[row["emoji"] for row in rows],
+        identity=lambda index: ("emoji", index),
         labels={kind: [row[kind] for row in rows] for kind in ("group", "subgroup")},
         captions=[row["captions"] for row in rows],
     )
-    return source, [row["split"] for row in rows]
+    splits = [row["split"] for row in rows]
+    return source, Splits(splits, splits)
 
 
-def _open_folder(folder: Path) -> tuple[Source, list[str]]:
+def _open_folder(folder: Path) -> tuple[Source, Splits]:
     paths = find_images(folder)
     if not paths:
         raise SmaltiError(f"{folder}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
     names = [path.relative_to(folder).as_posix() for path in paths]
     parts = [name.split("/") for name in names]
-    given = [FOLDER_NAMES.get(part[0].lower()) if len(part) > 1 else None for part in parts]
-    classes = [part[-2] if len(part) - (own is not None) > 1 else "" for part, own in zip(parts, given, strict=True)]
-    captions = _read_captions(folder, names)
+    by_folder = [NAMES.get(part[0].lower()) if len(part) > 1 else None for part in parts]
+    classes = [part[-2] if len(part) - (of is not None) > 1 else "" for part, of in zip(parts, by_folder, strict=True)]
+    captions, splits = _read_metadata(folder)
     source = Source(
         reader=lambda index, channels, at_least: read_image(paths[index], channels, at_least=at_least),
         names=names,
+        identity=lambda index: _file_identity(paths[index]),
         labels={"class": classes} if any(classes) else {},
         captions=[{"en": captions[name]} if name in captions else {} for name in names] if captions else (),
     )
-    return source, assign_splits(names, given)
+    return source, assign_splits(names, [splits.get(name, of) for name, of in zip(names, by_folder, strict=True)])
 
 
-def _read_captions(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Captions by file name, from metadata.csv or metadata.jsonl files with `file_name` and `text` columns."""
+def _read_metadata(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Captions and splits by file name, from the columns `file_name`, `text` and `split` of metadata.csv and .jsonl."""
     captions: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for path in [*folder.rglob("metadata.csv"), *folder.rglob("metadata.jsonl")]:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 lines = (json.loads(line) for line in file if line.strip())
                 rows = list(csv.DictReader(file) if path.suffix == ".csv" else lines)
             prefix = path.parent.relative_to(folder)
-            captions.update({(prefix / row["file_name"]).as_posix(): str(row["text"]) for row in rows if "text" in row})
+            for number, row in enumerate(rows, 1):
+                if "text" not in row and "split" not in row:
+                    continue
+                name = (prefix / row["file_name"]).as_posix()
+                if "text" in row:
+                    captions[name] = str(row["text"])
+                if split := split_of_value(row.get("split"), f"{path}: row {number}, {name}"):
+                    splits[name] = split
         except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise SmaltiError(f"{path}: needs the columns file_name and text ({error})") from error
-    return captions
+            raise SmaltiError(f"{path}: needs the columns file_name and text or split ({error})") from error
+    return captions, splits
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -185,9 +256,10 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _open_idx(folder: Path) -> tuple[Source, list[str]]:
-    parts, labels, names, splits = [], [], [], []
-    for path in sorted(folder.glob("*images*idx3-ubyte*")):
+def _open_idx(folder: Path) -> tuple[Source, Splits]:
+    parts, labels, names, named, usual = [], [], [], [], []
+    paths = sorted(folder.glob("*images*idx3-ubyte*"))
+    for path in paths:
         images = read_idx(path)
         stem = path.name.split("-")[0]
         beside = folder / path.name.replace("images", "labels").replace("idx3", "idx1")
@@ -198,7 +270,9 @@ def _open_idx(folder: Path) -> tuple[Source, list[str]]:
             labels.extend(str(label) for label in own_labels)
         first_validation = len(images) - len(images) // IDX_VALIDATION
         held_out = ["train" if index < first_validation else "validation" for index in range(len(images))]
-        splits.extend(["test"] * len(images) if stem in ("t10k", "test") else held_out)
+        is_test = stem in ("t10k", "test")
+        named.extend(["test" if is_test else None] * len(images))
+        usual.extend(["test"] * len(images) if is_test else held_out)
         names.extend(f"{stem}-{index}" for index in range(len(images)))
         parts.append(images)
     if not parts:
@@ -209,10 +283,11 @@ def _open_idx(folder: Path) -> tuple[Source, list[str]]:
     source = Source(
         reader=lambda index, channels, _: recolour_pixels(pixels[index][:, :, None], channels),
         names=names,
+        identity=_row_identity(paths, [len(images) for images in parts]),
         channels=1,
         labels={"class": labels} if len(labels) == len(names) else {},
     )
-    return source, splits
+    return source, Splits(named, usual)
 
 
 class _Parquet:
@@ -249,7 +324,7 @@ class _Parquet:
         return self.groups[at]
 
 
-def _open_parquet(pattern: str) -> tuple[Source, list[str]]:
+def _open_parquet(pattern: str) -> tuple[Source, Splits]:
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
@@ -258,29 +333,33 @@ def _open_parquet(pattern: str) -> tuple[Source, list[str]]:
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
         raise SmaltiError(f"{pattern}: no such file")
-    names, given, starts, labels, captions = [], [], [], [], []
+    names, named, starts, labels, captions, counts = [], [], [], [], [], []
     for number, path in enumerate(paths):
         try:
             file = parquet.ParquetFile(path)
             columns = file.schema_arrow.names
             if "image" not in columns:
                 raise SmaltiError(f"{path}: no column 'image' with {{bytes, path}}; it has {', '.join(columns)}")
-            table = file.read(columns=[column for column in ("label", "text") if column in columns])
+            table = file.read(columns=[column for column in ("label", "text", "split") if column in columns])
         except (arrow.ArrowException, OSError) as error:
             raise SmaltiError(f"{path}: cut off or not parquet ({error}); copy it again") from error
         row = len(names)
         for group in range(file.num_row_groups):
             starts.append((row, number, group))
             row += file.metadata.row_group(group).num_rows
-        own = next((split for word, split in FOLDER_NAMES.items() if word in Path(path).stem.lower()), None)
-        names.extend(f"{Path(path).name}#{index}" for index in range(file.metadata.num_rows))
-        given.extend([own] * file.metadata.num_rows)
+        by_file = next((split for word, split in NAMES.items() if word in Path(path).stem.lower()), None)
+        counts.append(file.metadata.num_rows)
+        names.extend(f"{Path(path).name}#{index}" for index in range(counts[-1]))
+        values = enumerate(table["split"].to_pylist() if "split" in columns else [])
+        own = [split_of_value(value, f"{path}: row {index}") or by_file for index, value in values]
+        named.extend(own or [by_file] * counts[-1])
         labels.extend(map(str, table["label"].to_pylist()) if "label" in columns else [])
         captions.extend([{"en": text} for text in table["text"].to_pylist()] if "text" in columns else [])
     source = Source(
         reader=_Parquet(paths, starts, names),
         names=names,
+        identity=_row_identity(paths, counts),
         labels={"class": labels} if len(labels) == len(names) else {},
         captions=captions if len(captions) == len(names) else (),
     )
-    return source, assign_splits(names, given)
+    return source, assign_splits(names, named)

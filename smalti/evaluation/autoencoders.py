@@ -13,6 +13,7 @@ from tqdm import tqdm
 import smalti
 from smalti.configs import to_dict
 from smalti.data.batches import Pixels
+from smalti.data.config import Data, DataConfig
 from smalti.data.sources import Source, open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
@@ -34,7 +35,7 @@ SEED = 0  # of binarisation and of posterior samples: evaluation is deterministi
 
 def evaluate(
     model: Autoencoder,
-    data: str,
+    data: Data,
     split: Split = "test",
     *,
     batch_size: int = 64,
@@ -56,9 +57,9 @@ def evaluate(
         progress: show a bar on stderr.
 
     Returns:
-        What was measured on what: data, split, num_images, preprocessing, model_hash, the networks; "metrics", with
-        the standard deviation of most over bootstrap resamples of the images in "spread", and what "originals" have
-        where a metric must be set beside that.
+        What was measured on what: data (in words), data_config (`DataConfig`), split, num_images, preprocessing,
+        model_hash, the networks; "metrics", with the standard deviation of most over bootstrap resamples of the images
+        in "spread", and what "originals" have where a metric must be set beside that.
 
     Raises:
         SmaltiError: no such data or split, or samples of a model without a prior.
@@ -75,7 +76,8 @@ def evaluate(
         for images in _images(model, pixels, batch_size, progress):
             totals.add(images, importance_samples)
     result = {
-        "data": data,
+        "data": source.name,
+        "data_config": to_dict(DataConfig.of(data)),
         "split": split,
         "num_images": len(pixels),
         "num_bad_images": len(pixels.bad),
@@ -93,7 +95,7 @@ def evaluate(
             with using(model):
                 return model.likelihood.mean(model.decoder(model.bottleneck.sample_prior(len(places), side, side)))
 
-        measure_samples(result, samples, preprocessing, totals.observer.networks, sample)
+        measure_samples(result, data, samples, preprocessing, totals.observer.networks, sample)
     return result
 
 

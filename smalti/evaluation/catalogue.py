@@ -18,7 +18,7 @@ def _distances(prefix: str, label: str, meaning: str) -> dict[str, Metric]:
     """The distances of other sets than reconstructions."""
     forms = {
         "fd_effnet": ("FD-EffNet", ".2f"),
-        "kid_effnet": ("KID-EffNet", ".4f"),
+        "kid_effnet": ("KID-EffNet", ".2f"),
         "fid": ("FID", ".2f"),
         "kid": ("KID", ".5f"),
     }
@@ -36,7 +36,7 @@ METRICS: dict[str, Metric] = {  # in the order of tables
     "effnet_lpips": Metric("EffNet-LPIPS", "", ".3f", "lower", "Distance of each image's features to its original's."),
     "lpips": Metric("LPIPS", "", ".4f", "lower", "LPIPS 0.1 on AlexNet, by the package of its authors."),
     "fd_effnet": Metric("FD-EffNet", "", ".2f", "lower", "Frechet distance of reconstructions to their originals."),
-    "kid_effnet": Metric("KID-EffNet", "", ".4f", "lower", "Kernel distance of reconstructions to their originals."),
+    "kid_effnet": Metric("KID-EffNet", "", ".2f", "lower", "Kernel distance of reconstructions to their originals."),
     "fid": Metric("FID", "", ".2f", "lower", "Frechet distance by InceptionV3 of torch-fidelity: rFID in papers."),
     "kid": Metric("KID", "", ".5f", "lower", "Kernel distance by InceptionV3 of torch-fidelity."),
     **_distances("halves_", "two halves", "Of every other original to the rest: what chance gives at half the number."),

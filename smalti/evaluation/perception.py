@@ -47,7 +47,11 @@ class FeatureNetwork(ABC):
 
 
 class EffNet(FeatureNetwork):
-    """EfficientNet-Lite0: mean features of its last block for sets, those of five resolutions for pairs."""
+    """EfficientNet-Lite0, looked at through repeated pixels: mean features of four stages for sets, five for pairs.
+
+    The last stage is left out of the sets: it tells objects apart and takes a checkerboard for detail. What is left has
+    192 features, so that some hundred images have a covariance of full rank.
+    """
 
     needs = "smalti[perceptual]"
     set_metrics, pair_metric = ("fd_effnet", "kid_effnet"), "effnet_lpips"
@@ -60,8 +64,8 @@ class EffNet(FeatureNetwork):
         return self.network(enlarged(images))
 
     def pooled(self, seen: list[Tensor]) -> Tensor:
-        """The mean over positions of the last stage, (B, 320)."""
-        return seen[-1].mean((2, 3))
+        """The means over positions of the stages at strides 2, 4, 8 and 16, (B, 192)."""
+        return torch.cat([stage.mean((2, 3)) for stage in seen[:-1]], dim=1)
 
     def pair(self, seen: list[Tensor], others: list[Tensor]) -> Tensor:
         """LPIPS' form with all channels weighted alike, see `perceptual_distances`."""
@@ -70,7 +74,7 @@ class EffNet(FeatureNetwork):
     def about(self) -> dict[str, str]:
         """The network, its weights and how images come to it."""
         return {
-            "network": "EfficientNet-Lite0, ImageNet; last block averaged (320) for sets, 5 stages for pairs",
+            "network": "EfficientNet-Lite0, ImageNet; means of 4 stages (192) for sets, 5 stages for pairs",
             "weights_sha256": self.network.weights_hash,
             "input": f"8-bit values, pixels repeated {LEAST_FACTOR} times or more, to {LEAST_SIZE} px or more",
         }

@@ -11,6 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import smalti
+from smalti.configs import to_dict
+from smalti.data.config import Data, DataConfig
 from smalti.data.splits import Split
 from smalti.evaluation.perception import FeatureNetwork
 from smalti.evaluation.samples import measure_samples
@@ -25,7 +27,7 @@ SEED = 0  # of samples
 
 def evaluate_prior(
     model: CodeModel,
-    data: str,
+    data: Data,
     split: Split = "test",
     *,
     batch_size: int = 64,
@@ -68,7 +70,8 @@ def evaluate_prior(
         "share_of_histogram": 1 / floor,
     }
     result = {
-        "data": data,
+        "data": str(data),
+        "data_config": to_dict(DataConfig.of(data)),
         "split": split,
         "num_images": len(codes),
         "model_hash": model.source_hash,
@@ -92,7 +95,7 @@ def evaluate_prior(
         def reconstruct(originals: Tensor) -> Tensor:
             return tokenizer.decode(tokenizer.encode(originals))
 
-        measure_samples(result, samples, tokenizer.preprocessing, networks or {}, sample, reconstruct)
+        measure_samples(result, data, samples, tokenizer.preprocessing, networks or {}, sample, reconstruct)
     return result
 
 

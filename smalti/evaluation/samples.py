@@ -1,13 +1,14 @@
 """Distances of samples to the data, beside those of real images to real ones and of reconstructions to real ones."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from smalti.data.batches import Pixels, evenly_spaced
+from smalti.data.config import Data
 from smalti.data.sources import open_data
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
@@ -22,6 +23,7 @@ SEED = 0
 
 def measure_samples(
     result: dict[str, Any],
+    data: Data,
     num: int,
     preprocessing: Preprocessing,
     networks: Mapping[str, FeatureNetwork],
@@ -36,6 +38,7 @@ def measure_samples(
 
     Args:
         result: what `evaluate` or `evaluate_prior` gave.
+        data: what it was given.
         num: images to sample, at most as many as the split has.
         preprocessing: of the images.
         networks: what looks at them.
@@ -47,7 +50,7 @@ def measure_samples(
     """
     if not any(network.set_metrics for network in networks.values()):
         raise SmaltiError("samples are measured by a distance of sets; give --distances effnet, or leave --samples out")
-    data, split = result["data"], result["split"]
+    split = result["split"]
     pixels = Pixels(open_data(data, split), preprocessing, memory_bytes=0)
     places = evenly_spaced(len(pixels), num)
     if len(places) < num:
@@ -73,7 +76,9 @@ def measure_samples(
     result["spread"] = in_order(result["spread"] | {name: distance.spread for name, distance in found.items()})
 
 
-def _of_another_split(data: str, split: str, preprocessing: Preprocessing, num: int, generator: torch.Generator):
+def _of_another_split(
+    data: Data, split: str, preprocessing: Preprocessing, num: int, generator: torch.Generator
+) -> Iterator[Tensor]:
     """Batches of `num` images that are not in the split, where there are as many."""
     for other in SPLITS[:-1]:
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from smalti.configs import Spec, effective
+from smalti.data.config import DataConfig
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.flat import recipe
 from smalti.schedules import Schedule, constant, linear
@@ -50,7 +51,7 @@ class Common:
     """What these and the recipes of other quantizers have in common.
 
     Attributes:
-        data: emoji, a folder of images or of idx files, or *.parquet.
+        data: what to train on, and to measure with.
         preprocessing: of the images.
         networks: around the bottleneck.
         likelihood: p(x|z).
@@ -59,7 +60,7 @@ class Common:
         photo: further terms of the loss, for photographs.
     """
 
-    data: str = "emoji"
+    data: DataConfig = DataConfig(data="emoji")
     preprocessing: Preprocessing = Preprocessing()
     networks: Residual = Residual()
     likelihood: LikelihoodName = "gaussian"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from smalti.configs import effective
+from smalti.data.config import DataConfig
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.autoencoders import Estimator, relaxation
 from smalti.recipes.flat import recipe
@@ -56,7 +57,7 @@ def mnist_categorical(
     variables: Variables,
     optimizer: OptimizerConfig = ADAM,
     *,
-    data: str,
+    data: DataConfig,
     first_temperature: float | None = None,
     last_temperature: float | None = None,
     temperature_portion: float | None = None,
@@ -85,7 +86,7 @@ def emoji_categorical(
     variables: Variables = Variables(estimator="gumbel_straight_through", hidden=(256, 128)),
     optimizer: OptimizerConfig = ADAM,
     *,
-    data: str = "emoji",
+    data: DataConfig = DataConfig(data="emoji"),
     temperature: float | None = None,
 ) -> Experiment:
     """The same on grey emoji of 16x16 pixels: half a minute, for `smalti estimators`.

@@ -10,6 +10,7 @@ variance, perplexity 326, both of single training batches. Measured here: experi
 from dataclasses import dataclass
 
 from smalti.configs import Spec
+from smalti.data.config import DataConfig
 from smalti.models.config import AutoencoderConfig
 from smalti.recipes.autoencoders import Vectors
 from smalti.recipes.flat import recipe
@@ -30,7 +31,7 @@ class Example:
         optimizer: Adam.
     """
 
-    data: str
+    data: DataConfig
     width: int = 128
     residual_channels: int = 32
     optimizer: OptimizerConfig = OptimizerConfig(

@@ -9,6 +9,7 @@ For so few epochs neither the batch and the learning rate (256; 1e-3, times 0.99
 the published ones.
 """
 
+from smalti.data.config import DataConfig
 from smalti.priors.config import PixelLevels, PriorConfig
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment
@@ -20,7 +21,7 @@ def mnist_pixelcnn(
         learning_rate=2e-3, warmup=50, betas=(0.9, 0.99), weight_decay=0.0, muon_rate=1.5
     ),
     *,
-    data: str,
+    data: DataConfig,
     channels: int = 32,
     layers: int = 15,
 ) -> PriorExperiment:

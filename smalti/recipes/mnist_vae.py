@@ -9,6 +9,7 @@ Measured here, with command and time: experiments/mnist_vae.md.
 
 from typing import Literal
 
+from smalti.data.config import DataConfig
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.autoencoders import ramp
 from smalti.recipes.flat import recipe
@@ -19,7 +20,7 @@ from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 def mnist_vae(
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, weight_decay=0.0, clip_norm=0.0, ema_decay=0.9995),
     *,
-    data: str,
+    data: DataConfig,
     latent_channels: int = 50,
     activation: Literal["relu", "tanh"] = "relu",
     beta_warmup: float = 0.05,

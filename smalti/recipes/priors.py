@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.configs import Spec, effective
+from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG, WEIGHTS, file_hash
 from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
@@ -50,7 +51,7 @@ class Codes:
 
     Attributes:
         tokenizer: the run of a trained model with a codebook, or "pixels".
-        data: emoji, a folder of images or of idx files, or *.parquet.
+        data: what to train on, and to measure with.
         image_size: with the tokenizer "pixels", the size of the images; 32 by default.
         levels: with the tokenizer "pixels", K: 256, the default, is exact, 2 is dynamic binarisation.
         label: the kind of label to condition on (emoji: group or subgroup; folders: class); empty is none.
@@ -59,7 +60,7 @@ class Codes:
     """
 
     tokenizer: str
-    data: str = "emoji"
+    data: DataConfig = DataConfig(data="emoji")
     image_size: int | None = None
     levels: int | None = None
     label: str = ""

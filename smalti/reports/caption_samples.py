@@ -6,6 +6,7 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
+from smalti.data.config import Data
 from smalti.data.sources import Source, open_data
 from smalti.generate.generator import Generator
 from smalti.images.contact_sheets import captioned
@@ -23,7 +24,7 @@ class CaptionSamples(NamedTuple):
     images: Tensor  # (captions, samples, C, H, W)
 
 
-def sample_captions(generator: Generator, data: str, *, guidance: float, seed: int = 0) -> list[CaptionSamples]:
+def sample_captions(generator: Generator, data: Data, *, guidance: float, seed: int = 0) -> list[CaptionSamples]:
     """Sample captions of the training split, of the test split, and compositions.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from smalti.data.batches import some_images
+from smalti.data.config import Data
 from smalti.data.sources import open_data
 from smalti.evaluation.autoencoders import count_codes
 from smalti.files import atomic_path, write_text
@@ -25,7 +26,7 @@ SHOWN_IMAGES, COLUMNS = 64, 16
 def write_page(
     run: Path,
     model: Autoencoder,
-    data: str,
+    data: Data,
     evaluation: Mapping[str, Any],
     *,
     samples: Sequence[CaptionSamples] = (),

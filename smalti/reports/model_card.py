@@ -102,4 +102,4 @@ images = model.decode(codes)     # (B, C, H, W) in [0, 1]"""
 {run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}."""
     load = 'from smalti import Autoencoder\n\nmodel = Autoencoder.from_pretrained("this folder")\n'
     parts = (model.networks, bottleneck, model.likelihood)
-    return About("image-to-image", "image-tokenizer", experiment.data, text, load + example, parts)
+    return About("image-to-image", "image-tokenizer", str(experiment.data), text, load + example, parts)

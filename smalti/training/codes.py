@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from smalti.configs import to_dict
 from smalti.data.batches import Pixels
 from smalti.data.conditions import captions_of, labels_of
+from smalti.data.config import Data, DataConfig
 from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
@@ -55,7 +57,7 @@ class CodeSet:
 
 def load_codes(
     config: PriorConfig,
-    data: str,
+    data: Data,
     split: Split,
     cache: Path | None,
     text: TextTokenizer | None = None,
@@ -69,7 +71,7 @@ def load_codes(
     Raises:
         SmaltiError: another tokenizer than the prior's, no such data, or images without the prior's kind of label.
     """
-    key = json.dumps([config.tokenizer_hash, data, split])
+    key = json.dumps([config.tokenizer_hash, to_dict(DataConfig.of(data)), split])
     path = cache / f"codes-{split}.safetensors" if cache else None
     stored, metadata = read_tensors(path) if path and path.exists() else ({}, {})
     if metadata.get("key") == key:
@@ -97,7 +99,7 @@ def load_codes(
     return replace(found, tokens=tokens, num_captions=torch.tensor([len(row) for row in captions]))
 
 
-def _encode(config: PriorConfig, data: str, split: Split, progress: bool) -> Tensor:
+def _encode(config: PriorConfig, data: Data, split: Split, progress: bool) -> Tensor:
     """Codes as the smallest integers that hold them."""
     tokenizer = open_tokenizer(config)
     pixels = Pixels(open_data(data, split), tokenizer.preprocessing, progress=progress)

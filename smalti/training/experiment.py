@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from smalti.configs import effective, nearest
+from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
 from smalti.models.config import AutoencoderConfig
 from smalti.priors.config import PriorConfig
@@ -103,9 +104,12 @@ class Training:
     """Settings of every training; deterministic on the same machine."""
 
     recipe: str = ""  # the name of what made it
-    data: str  # what `--data` said
+    data: DataConfig  # a name alone will do, as for `open_data`
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunSettings = RunSettings()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", DataConfig.of(self.data))
 
     def with_settings(self, **settings: Any) -> Self:
         """The same experiment with other settings of the run, see `RunSettings`; None leaves one as it is.

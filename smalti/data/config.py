@@ -1,0 +1,43 @@
+"""What `--data`, `--validation` and `--test` name; without numpy, so that recipes stay light."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """A data set, perhaps with its validation or test images elsewhere.
+
+    Attributes:
+        data: emoji, a folder of images or of idx files, or *.parquet.
+        validation: the validation images, all of this data; by default some of --data.
+        test: the test images, all of this data; by default some of --data.
+    """
+
+    data: str
+    validation: str = ""
+    test: str = ""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # paths become text
+            object.__setattr__(self, field.name, str(getattr(self, field.name)))
+
+    @classmethod
+    def of(cls, data: "Data") -> Self:
+        """The data that one name, or a record, stands for."""
+        return data if isinstance(data, cls) else cls(data=str(data))
+
+    @property
+    def elsewhere(self) -> Mapping[str, str]:
+        """The splits that have data of their own, with its names."""
+        return {split: getattr(self, split) for split in ("validation", "test") if getattr(self, split)}
+
+    def __str__(self) -> str:
+        """For people: "A (validation: B, test: C)"."""
+        own = ", ".join(f"{split}: {name}" for split, name in self.elsewhere.items())
+        return f"{self.data} ({own})" if own else self.data
+
+
+Data = str | Path | DataConfig  # what may stand for a data set
