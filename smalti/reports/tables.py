@@ -141,7 +141,8 @@ def _caption(group: Sequence[Row]) -> str:
 def _lay_out(group: Sequence[Row], metrics: Sequence[str], what: str) -> _Layout:
     """The text of one table; the best of a column is known among at least two runs."""
     names = [name for name in metrics if any(name in row.numbers() for row in group)]
-    about = list(dict.fromkeys(key for row in group for key, value in row.about.items() if value is not None))
+    keys = dict.fromkeys(key for row in group for key in row.about)
+    about = [key for key in keys if any(row.about.get(key) is not None for row in group)]
     originals: dict[str, set[str]] = {name: set() for name in names}
     for row in group:
         for name, value in row.numbers("originals").items():
