@@ -12,9 +12,14 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the smalti beside this file, not another that is installed
+
+from smalti.evaluation.catalogue import METRICS, format_metric, heading
+from smalti.reports.tables import Row, as_markdown, markdown_table, markdown_text
 
 ROOT = Path(__file__).parent.parent
 QUALITY, SPEED = ROOT / "experiments" / "results", ROOT / "benchmarks" / "results"
@@ -23,21 +28,11 @@ VARIANTS = {"avx2": "AVX2", "avx512": "AVX-512", "portable": "portable", "off": 
 Result = dict[str, Any]
 
 
-def rows_of(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-
-
 # ------------------------------------------------------------------ quality
 
 
 def run(name: str) -> Result:
     return json.loads((QUALITY / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def cell(result: Result, metric: str, form: str) -> str:
-    value = result["metrics"].get(metric)
-    return "-" if value is None else format(value, form)
 
 
 def measured(results: Sequence[Result]) -> list[str]:
@@ -49,15 +44,17 @@ def measured(results: Sequence[Result]) -> list[str]:
     return ["", f"Measured on {'; '.join(places)}."]
 
 
+def compared_runs(what: str, names: dict[str, str], metrics: Sequence[str], *about: str) -> list[str]:
+    """The table of `smalti report`, of result files by the names of their rows."""
+    results = {shown: run(name) for shown, name in names.items()}
+    rows = [Row(shown, result, {key: result.get(key) for key in about}) for shown, result in results.items()]
+    *table, last = as_markdown(rows, metrics, what).splitlines()
+    return [*table, f"{last} {measured(list(results.values()))[-1]}"]
+
+
 def reconstruction() -> list[str]:
     names = {"AE": "emoji_ae", "VAE": "emoji_vae", "VQ-VAE": "emoji_vqvae", "dVAE": "emoji_dvae"}
-    results = {system: run(name) for system, name in names.items()}
-    forms = {"psnr_db": ".2f", "ssim": ".3f", "usage": ".0%", "perplexity": ".0f", "rate_nats": ".0f",
-             "bits_per_dim": ".3f", "bf16_equal_codes": ".1%"}  # fmt: skip
-    header = ["system", "PSNR, dB", "SSIM", "codebook usage", "perplexity", "rate, nats", "bits per dim",
-              "bf16 code agreement"]  # fmt: skip
-    rows = [[system, *(cell(result, *form) for form in forms.items())] for system, result in results.items()]
-    return rows_of(header, rows) + measured(list(results.values()))
+    return compared_runs("system", names, ())
 
 
 def generation() -> list[str]:
@@ -67,19 +64,8 @@ def generation() -> list[str]:
         "PixelSNAIL": "emoji_pixelsnail",
         "PixelCNN": "emoji_pixelcnn",
     }
-    results = {prior: run(name) for prior, name in names.items()}
-    rows = [
-        [
-            prior + (f", {result['note']}" if "note" in result else ""),
-            cell(result, "bits_per_code", ".2f"),
-            cell(result, "share_of_histogram", ".0%"),
-            result.get("time") or "-",
-            f"`{result['commands'][0]}`",
-        ]
-        for prior, result in results.items()
-    ]
-    header = ["prior", "bits per code", "of the histogram's", "training", "command"]
-    return rows_of(header, rows) + measured(list(results.values()))
+    table = compared_runs("prior", names, ("bits_per_code", "share_of_histogram"), "note", "time")
+    return [*table, "", *(f"- {prior}: `{run(name)['commands'][0]}`" for prior, name in names.items())]
 
 
 def published() -> list[str]:
@@ -89,10 +75,24 @@ def published() -> list[str]:
         known = dict(result["published"])
         source = known.pop("source")
         rows += [
-            [f"{result['data']}: {result['note']}", metric, f"{value:g}", f"{result['metrics'][metric]:g}", source]
+            [
+                f"{result['data']}: {result['note']}",
+                heading(metric),
+                f"{value:g}",
+                format_metric(metric, result["metrics"][metric]),
+                source,
+            ]
             for metric, value in known.items()
         ]
-    return rows_of(["run", "metric", "published", "here", "source"], rows) + measured(results)
+    return markdown_table(["run", "metric", "published", "here", "source"], rows) + measured(results)
+
+
+def metrics() -> list[str]:
+    """Every metric of the catalogue."""
+    rows = [
+        [f"`{name}`", markdown_text(heading(name)), markdown_text(metric.meaning)] for name, metric in METRICS.items()
+    ]
+    return markdown_table(["metric", "in tables", "what it is"], rows)
 
 
 def keep(folder: Path, name: str, time: str) -> None:
@@ -160,7 +160,11 @@ def speed() -> list[str]:
         processors, commits = (", ".join(dict.fromkeys(one[key] for one in own)) for key in ("processor", "commit"))
         places.append(f"{VARIANTS[variant]}: {processors}, {own[0]['threads']} threads, commit {commits}")
     header = ["operation", "peer", *(f"times faster, {VARIANTS[variant]}" for variant in shown)]
-    return [*rows_of(header, rows), "", f"Medians of the per-round ratios, with their range. {'; '.join(places)}."]
+    return [
+        *markdown_table(header, rows),
+        "",
+        f"Medians of the per-round ratios, with their range. {'; '.join(places)}.",
+    ]
 
 
 def where(result: Result) -> str:
@@ -192,7 +196,7 @@ def compared(name: str) -> list[str]:
     columns = [
         f"{VARIANTS[variant]}: {what}" for variant in variants for what in ("rate", "first side over it (range)")
     ]
-    return rows_of(["workload", "side", *columns], rows)
+    return markdown_table(["workload", "side", *columns], rows)
 
 
 def conditions(name: str) -> list[str]:
@@ -264,7 +268,7 @@ def imports() -> list[str]:
         if one["kernels"] == timings("imports")[-1]["kernels"]
     ]
     header = ["process", "seconds", "of `import torch`, median (range)"]
-    return [*rows_of(header, rows), "", f"`make bench-imports`; {where(timings('imports')[-1])}."]
+    return [*markdown_table(header, rows), "", f"`make bench-imports`; {where(timings('imports')[-1])}."]
 
 
 def process() -> list[str]:
@@ -274,7 +278,7 @@ def process() -> list[str]:
         for name, rate in alone["images_per_second"].items()
     ]
     header = ["images per second of a training step", "alone", "page faults a step", "beside a busy process"]
-    return [*rows_of(header, rows), "", f"`make bench-process`; {where(alone)}."]
+    return [*markdown_table(header, rows), "", f"`make bench-process`; {where(alone)}."]
 
 
 def codec() -> list[str]:
@@ -290,7 +294,7 @@ def codec() -> list[str]:
     rows.append(["the prior's own bits", *(bits(result, result["prior_own_bytes"]) for result in sets)])
     header = ["bits per code"]
     header += [f"{result['workload']}, {result['grids'][0]:,} images, K = {result['codebook_size']}" for result in sets]
-    return [*rows_of(header, rows), "", f"`python benchmarks/codec.py`, one thread; {where(sets[0])}."]
+    return [*markdown_table(header, rows), "", f"`python benchmarks/codec.py`, one thread; {where(sets[0])}."]
 
 
 # ------------------------------------------------------------------ pages
@@ -298,6 +302,7 @@ def codec() -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "reconstruction": reconstruction,
     "generation": generation,
+    "metrics": metrics,
     "speed": speed,
     "published": published,
     "codec": codec,

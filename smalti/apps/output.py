@@ -11,11 +11,12 @@ def say(text: str) -> None:
 
 def as_text(verb: str, result: dict[str, Any]) -> str:
     """A verb's result for a person."""
-    from smalti.reports.model_card import format_number
-
+    if verb == "report":
+        return "\n".join([result["markdown"], *_written(result)])
     lines = []
     if verb == "evaluate":
         lines.append(f"{result['num_images']} images of the {result['split']} split of {result['data']}")
+    texts = _metrics(result) if "metrics" in result else {}
     shown = {name: value for name, value in result.get("metrics", result).items() if name != "written"}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
@@ -23,16 +24,28 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
             continue
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_short(item)}" for key, item in value.items())
-        lines.append(f"  {name:<{width}}  {format_number(value) if isinstance(value, float) else _short(value)}")
+        lines.append(f"  {name:<{width}}  {texts.get(name) or _short(value)}")
+    return "\n".join(lines + _written(result))
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, str]:
+    """The numbers of an evaluation with their units."""
+    from smalti.evaluation.catalogue import describe
+    from smalti.reports.tables import metric_texts
+
+    return {name: f"{text} {describe(name).unit}".rstrip() for name, text in metric_texts(result).items()}
+
+
+def _written(result: dict[str, Any]) -> list[str]:
     written = result.get("written", [])
-    for path in [written] if isinstance(written, str) else written[:12]:
-        lines.append(f"wrote {path}")
-    if isinstance(written, list) and len(written) > 12:
-        lines.append(f"and {len(written) - 12} more")
-    return "\n".join(lines)
+    paths = [written] if isinstance(written, str) else written
+    more = [f"and {len(paths) - 12} more"] if len(paths) > 12 else []
+    return [f"wrote {path}" for path in paths[:12]] + more
 
 
 def _short(value: Any) -> str:
+    from smalti.evaluation.catalogue import format_number
+
     if isinstance(value, list):
         return (" x " if all(isinstance(item, int) for item in value) else ", ").join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)

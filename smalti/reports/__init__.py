@@ -1,1 +1,1 @@
-"""Self-contained pages, charts, model cards and contact sheets."""
+"""Tables of runs, self-contained pages, charts and model cards."""

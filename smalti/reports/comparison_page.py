@@ -9,12 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smalti.evaluation.catalogue import format_metric, heading
 from smalti.evaluation.comparison import GradientNoise
 from smalti.images.contact_sheets import grid
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.reports import html
 from smalti.reports.charts import curve_of, curves, panels
+
+DISTORTION = ("psnr_db", "ssim", "distortion_nats", "rate_nats", "elbo_nats", "bits_per_dim")
+USE = ("usage", "perplexity")
 
 
 @dataclass
@@ -49,13 +53,12 @@ class System:
         """One metric of every seed."""
         return [one["metrics"][name] for one in self.evaluations if name in one["metrics"]]
 
-    def text(self, name: str, digits: int) -> str:
+    def text(self, name: str) -> str:
         """The mean over seeds, with the standard deviation where there are several."""
         found = self.values(name)
         if not found:
             return "-"
-        spread = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
-        return f"{statistics.mean(found):.{digits}f}{spread}"
+        return format_metric(name, statistics.mean(found), statistics.stdev(found) if len(found) > 1 else None)
 
 
 def flag_rates(systems: Sequence[System]) -> list[str]:
@@ -129,20 +132,18 @@ def as_html(systems: Sequence[System], settings: Mapping[str, Any], images: Tens
 
 
 def _distortion(systems: Sequence[System]) -> str:
-    header = ["system", "bits an image, fixed length", "PSNR, dB", "SSIM", "distortion, nats", "rate, nats"]
-    header += ["ELBO, nats", "bits per dim"]
-    metrics = {"psnr_db": 2, "ssim": 3, "distortion_nats": 0, "rate_nats": 0, "elbo_nats": 0, "bits_per_dim": 3}
+    header = ["system", "bits an image, fixed length", *map(heading, DISTORTION)]
     rows = []
     for system in systems:
         bits = "-" if system.bits_per_image is None else f"{system.bits_per_image:.0f}"
-        rows.append([system.name, bits, *(system.text(name, digits) for name, digits in metrics.items())])
+        rows.append([system.name, bits, *map(system.text, DISTORTION)])
     return f"<h2>Distortion</h2>{html.table(header, rows)}"
 
 
 def _reconstructions(systems: Sequence[System], images: Tensor) -> str:
     rows = {"originals": images}
     for system in systems:
-        rows[f"{system.name}, {system.text('psnr_db', 2)} dB"] = system.model.reconstruct(images).cpu()
+        rows[f"{system.name}, {system.text('psnr_db')} dB"] = system.model.reconstruct(images).cpu()
     return "".join(html.captioned_picture(grid(row, len(images), 2), caption) for caption, row in rows.items())
 
 
@@ -160,8 +161,8 @@ def _usage(systems: Sequence[System]) -> str:
         bottleneck = system.model.bottleneck
         if isinstance(bottleneck, DiscreteBottleneck):
             size = f"{bottleneck.num_codebooks} x {bottleneck.codebook_size}"
-            rows.append([system.name, size, system.text("usage", 3), system.text("perplexity", 1)])
-    return html.table(["system", "codebooks x K", "usage", "perplexity"], rows)
+            rows.append([system.name, size, *map(system.text, USE)])
+    return html.table(["system", "codebooks x K", *map(heading, USE)], rows)
 
 
 def _gradients(systems: Sequence[System]) -> str:
@@ -190,5 +191,5 @@ def _cost(systems: Sequence[System]) -> str:
 
 def _everything(systems: Sequence[System]) -> str:
     names = list(dict.fromkeys(name for system in systems for name in system.evaluations[0]["metrics"]))
-    rows = [[name, *(system.text(name, 4) for system in systems)] for name in names]
+    rows = [[heading(name), *(system.text(name) for system in systems)] for name in names]
     return html.table(["", *(system.name for system in systems)], rows)

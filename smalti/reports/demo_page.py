@@ -10,6 +10,7 @@ from smalti.data.batches import some_images
 from smalti.data.config import Data
 from smalti.data.sources import open_data
 from smalti.evaluation.autoencoders import count_codes
+from smalti.evaluation.catalogue import heading
 from smalti.files import atomic_path, write_text
 from smalti.images.contact_sheets import before_after, grid
 from smalti.models.autoencoder import Autoencoder
@@ -17,7 +18,7 @@ from smalti.reports import html
 from smalti.reports.caption_samples import CaptionSamples
 from smalti.reports.charts import learning_chart, usage_chart
 from smalti.reports.latent_pictures import codebook_tiles
-from smalti.reports.model_card import format_number
+from smalti.reports.tables import metric_texts
 from smalti.training.log import read_metrics
 
 SHOWN_IMAGES, COLUMNS = 64, 16
@@ -69,20 +70,20 @@ def write_page(
 
 
 def _body(shown: Mapping[str, str], counts: Tensor, evaluation: Mapping[str, Any], samples: str) -> str:
-    metrics, used = evaluation["metrics"], int((counts > 0).sum())
-    numbers = html.table([], [(name, format_number(value)) for name, value in metrics.items()])
+    said, used = metric_texts(evaluation), int((counts > 0).sum())
+    numbers = html.table([], [(heading(name), text) for name, text in said.items()])
     return f"""<h1>What the tokenizer learned</h1>
 <p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none
 of them seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>
 <h2>Reconstructions</h2>
 <p>Each pair of rows: originals above, reconstructions from their codes below
-({metrics["psnr_db"]:.2f} dB, {metrics["nominal_bits_per_pixel"]:.3f} bits per pixel).</p>
+({said["psnr_db"]} dB, {said["nominal_bits_per_pixel"]} bits per pixel).</p>
 {shown["reconstructions.png"]}
 <h2>The codebook</h2>
 <p>What each of the {len(counts)} codes decodes to, surrounded by itself; most frequent first.</p>
 {shown["codebook.png"]}
 <h2>Use of the codes</h2>
-<p>{used} of {len(counts)} codes occur in this split; perplexity {metrics["perplexity"]:.0f}.
+<p>{used} of {len(counts)} codes occur in this split; perplexity {said["perplexity"]}.
 The line is the uniform share.</p>
 {shown["usage.svg"]}
 <h2>Learning</h2>
@@ -95,14 +96,14 @@ The line is the uniform share.</p>
 
 def _samples(samples: Sequence[CaptionSamples], prior: Mapping[str, Any]) -> str:
     """The part of the page about text to image."""
-    metrics, parts = prior["metrics"], []
+    said, parts = metric_texts(prior), []
     for group in samples:
         shown = zip(group.images, group.captions, strict=True)
         figures = [html.captioned_picture(grid(images, len(images), 2), caption) for images, caption in shown]
         parts.append(f"<p>{group.title}:</p>\n{html.row(figures)}")
     return f"""<h2>Text to image</h2>
-<p>A transformer has learned which codes follow a caption: {metrics["bits_per_code"]:.2f} bits a code on held-out
-images, against {metrics["histogram_bits_per_code"]:.2f} for a histogram at each position and a fixed length of
-{metrics["uniform_bits_per_code"]:.2f}. {samples[0].images.shape[1]} samples of each caption.</p>
+<p>A transformer has learned which codes follow a caption: {said["bits_per_code"]} bits a code on held-out
+images, against {said["histogram_bits_per_code"]} for a histogram at each position and a fixed length of
+{said["uniform_bits_per_code"]}. {samples[0].images.shape[1]} samples of each caption.</p>
 {"".join(parts)}
 """

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from PIL import Image
 
@@ -12,12 +12,15 @@ from smalti.reports.charts import INK
 STYLE = f"""
   body {{ font: 16px/1.5 system-ui, sans-serif; color: {INK}; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
   h1 {{ font-size: 1.6rem; margin-bottom: 0; }}  h2 {{ font-size: 1.1rem; margin: 2.2rem 0 0.4rem; }}
-  p {{ margin: 0.3rem 0 0.8rem; max-width: 46rem; }}
+  p {{ margin: 0.3rem 0 0.8rem; max-width: 46rem; }}  ul {{ padding-left: 1.2rem; max-width: 46rem; }}
   img {{ max-width: 100%; image-rendering: pixelated; }}
   svg {{ max-width: 100%; height: auto; }}
   table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
   .row {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
   .wide {{ overflow-x: auto; }}
+  .wide th:first-child, .wide td:first-child {{ position: sticky; left: 0; background: white; min-width: 5rem; }}
+  .sheet figure {{ width: max-content; }}  .sheet figcaption {{ position: sticky; left: 0; margin-bottom: 0.6rem; }}
+  .sheet img {{ max-width: none; display: block; }}
   figure {{ margin: 0; }}  figcaption {{ font-size: 0.85rem; max-width: 17rem; }}
   th {{ text-align: left; font-weight: 600; font-size: 0.85rem; vertical-align: bottom; }}
   td, th {{ padding: 0.1rem 1.2rem 0.1rem 0; border-bottom: 1px solid #ddd; }}
@@ -61,8 +64,13 @@ def row(parts: Iterable[str]) -> str:
     return f'<div class="row">{"".join(parts)}</div>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of text."""
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], bold: Container[tuple[int, int]] = frozenset()) -> str:
+    """A table of text; the cells at the (row, column) of `bold` stand out."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in rows)
+    body = ""
+    for row, cells in enumerate(rows):
+        shown = [
+            f"<b>{escape(cell)}</b>" if (row, column) in bold else escape(cell) for column, cell in enumerate(cells)
+        ]
+        body += f"<tr>{''.join(f'<td>{cell}</td>' for cell in shown)}</tr>"
     return f'<div class="wide"><table>{f"<tr>{head}</tr>" if header else ""}{body}</table></div>'

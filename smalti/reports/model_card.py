@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import smalti
+from smalti.evaluation.catalogue import heading
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.priors.code_model import CodeModel
+from smalti.reports.tables import markdown_table, markdown_text, metric_texts
 from smalti.training.experiment import Experiment, PriorExperiment
-
-SHORT = ("psnr_db", "ssim", "usage", "perplexity", "distortion_nats", "rate_nats", "elbo_nats", "nll_nats", "bits",
-         "bits_per_code", "bits_per_dim", "histogram_bits_per_code", "uniform_bits_per_code", "share_of_histogram",
-         "nominal_bits_per_pixel", "bf16_equal_codes")  # fmt: skip
 
 
 class About(NamedTuple):
@@ -52,24 +50,17 @@ tags: [smalti, {about.tag}, {experiment.recipe}]
         need = "by its author defines parts of it: name its file by `--code`, or import it before the model is loaded."
         card += f"\nThe module {own} {need}\n"
     if evaluation:
-        metrics = evaluation["metrics"]
-        rows = "\n".join(f"| {name} | {format_number(metrics[name])} |" for name in SHORT if name in metrics)
+        numbers = [(markdown_text(heading(name)), text, f"`{name}`") for name, text in metric_texts(evaluation).items()]
+        rows = "\n".join(markdown_table(["metric", "value", "name"], numbers))
         card += f"""
 ## Evaluation
 
 {evaluation["num_images"]:,} images of the {evaluation["split"]} split of `{evaluation["data"]}`; \
 weights {evaluation["model_hash"][:12]}; smalti {evaluation["smalti"]}.
 
-| metric | value |
-|---|---|
 {rows}
 """
     return card
-
-
-def format_number(value: float) -> str:
-    """Four significant digits, without an exponent where two decimals do."""
-    return f"{value:.2f}" if 10 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _of_prior(model: CodeModel, experiment: PriorExperiment) -> About:
