@@ -16,6 +16,7 @@ from smalti.data.batches import Pixels
 from smalti.data.sources import Source, open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
+from smalti.evaluation.latents import LatentStatistics
 from smalti.evaluation.metrics import mse, nominal_bits_per_pixel, psnr_db, ssim
 from smalti.images.pixels import model_images
 from smalti.models.autoencoder import Autoencoder, using
@@ -50,6 +51,8 @@ def evaluate(
     - bits_per_dim: (bits of the 8-bit pixels under one sample + rate) / (C H W), an upper bound on the code length;
     - nominal_bits_per_pixel: of the codes at fixed length;
     - bf16_equal_codes: bf16 code agreement, the share of codes that a bf16 encoder gives too;
+    - active_units, active_unit_share, aggregate_kl_nats, information_bound_nats: of a Gaussian q(z|x), see
+      `smalti.evaluation.latents.LatentStatistics`;
     - nll_nats: -log p(x) estimated with `importance_samples` samples (a bound that tightens with their number).
 
     Args:
@@ -109,6 +112,7 @@ class _Totals:
         bottleneck = model.bottleneck
         self.discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
         self.counts: Tensor | None = None  # (q, K)
+        self.latents = LatentStatistics(bottleneck)
 
     def _sum(self, **values: Tensor | None) -> None:
         for name, value in values.items():
@@ -121,6 +125,7 @@ class _Totals:
         self.dims, (self.height, self.width) = images[0].numel(), images.shape[-2:]
         features = model.features(images)
         bottleneck = model.bottleneck(features)
+        self.latents.add(features)
         parameters = model.decoder(bottleneck.latents)
         reconstructions = model.likelihood.mean(parameters)
         errors = mse(images, reconstructions)
@@ -173,7 +178,7 @@ class _Totals:
             size = (self.counts.shape[1], self.height, self.width)
             result["nominal_bits_per_pixel"] = nominal_bits_per_pixel(self.codes_per_image, *size)
             result["bf16_equal_codes"] = self.bf16_equal / max(1, self.bf16_codes)
-        return result
+        return result | self.latents.metrics()
 
 
 @torch.no_grad()
@@ -188,7 +193,7 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
     at_once = max(1, SAMPLED_VALUES // images.numel())
     for start in range(0, num_samples, at_once):
         count = min(at_once, num_samples - start)
-        latents, log_ratio = model.bottleneck.sample_posterior(features.repeat(count, 1, 1, 1))
+        latents, log_ratio, _ = model.bottleneck.sample_posterior(features.repeat(count, 1, 1, 1))
         nll = model.likelihood.nll(model.decoder(latents), images.repeat(count, 1, 1, 1))
         log_weights = (log_ratio - nll).double().view(count, len(images))
         total = torch.logaddexp(total, log_weights.logsumexp(0))

@@ -37,6 +37,12 @@ METRICS: dict[str, Metric] = {  # in the order of tables
     "share_of_histogram": Metric("of the histogram's", "", ".0%", "lower", "Bits per code, of the histogram's."),
     "nominal_bits_per_pixel": Metric("bits per pixel", "", ".3f", "", "The codes at fixed length, T log2 K / (H W)."),
     "bf16_equal_codes": Metric("bf16 code agreement", "", ".1%", "higher", "Codes that a bf16 encoder gives too."),
+    "active_units": Metric(
+        "active units", "", ".0f", "", "Latent dimensions whose posterior mean varies with the image."
+    ),
+    "active_unit_share": Metric("active units", "", ".1%", "higher", "The same, of all latent dimensions."),
+    "aggregate_kl_nats": Metric("aggregate KL", "nats", ".4g", "lower", "KL of q(z)'s moments, unit by unit, to p(z)."),
+    "information_bound_nats": Metric("information", "nats", ".4g", "", "Rate minus aggregate KL: a bound of I(x; z)."),
 }
 
 
