@@ -204,9 +204,9 @@ class Autoencoder(Pretrained):
         check_shape(ends, "B C H W", "the images at the ends", B=2)
         with using(self):
             first, last = self._in_fixed_batches(self.features, ends)
-            between = self.bottleneck.interpolate(first, last, torch.linspace(0, 1, steps)[1:-1])
+            path = self.bottleneck.interpolate(first, last, torch.linspace(0, 1, steps))
             before, after = self._latents(ends).split(1)
-        latents, size = torch.cat([before, between, after]), (ends.shape[2], ends.shape[3])
+        latents, size = torch.cat([before, path[1:-1], after]), (ends.shape[2], ends.shape[3])
         return self.decode_latents(latents, size, batch_size=1)  # as one reconstruction is decoded: the same rounding
 
     def decode_latents(self, latents: Tensor, size: tuple[int, int] | None = None, batch_size: int = 64) -> Tensor:
