@@ -1,5 +1,8 @@
 """Laws of samples and interpolations of an autoencoder, for every bottleneck."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +11,7 @@ from laws.test_bottlenecks import MEMBERS
 from smalti.errors import SmaltiError
 from smalti.images.pixels import to_float
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.bottlenecks import DiscreteBottleneck
+from smalti.models.bottlenecks import DiscreteBottleneck, Gaussian
 from smalti.models.config import AutoencoderConfig, Preprocessing
 
 SIZE = 16
@@ -78,3 +81,21 @@ def test_what_cannot_be_sampled_or_interpolated_is_said(model):
         model.interpolate(pictures(2), pictures(1))
     with pytest.raises(SmaltiError, match="at least 1, not 0"):
         model.sample(0)
+
+
+def test_the_way_between_gaussian_means_is_the_great_circle():
+    """Against numpy: the plane of both, the angle in proportion to the share; equal lengths stay as they are."""
+    bottleneck = Gaussian(channels=4).eval()
+    start, end = (torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    end[:4] *= start[:4].norm() / end[:4].norm()
+    shares = np.linspace(0, 1, 5)
+    path = bottleneck.interpolate(start, end, torch.from_numpy(shares)).flatten(1).double().numpy()
+    first, last = (features[:4].flatten().double().numpy() for features in (start, end))
+    length = np.linalg.norm(first)
+    across = last - first * (first @ last) / length**2
+    across *= length / np.linalg.norm(across)
+    angle = math.acos(first @ last / length**2)
+    expected = [math.cos(share * angle) * first + math.sin(share * angle) * across for share in shares]
+    np.testing.assert_allclose(path, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(path, axis=1), length, rtol=1e-5)
+    assert np.linalg.norm((first + last) / 2) < 0.9 * length
