@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the smalti beside this file, not another that is installed
 
-from smalti.evaluation.catalogue import METRICS, format_metric, heading
+from smalti.evaluation.catalogue import METRICS, SETS, format_metric, heading
 from smalti.reports.tables import Row, as_markdown, markdown_table, markdown_text
 
 ROOT = Path(__file__).parent.parent
@@ -88,9 +88,15 @@ def published() -> list[str]:
 
 
 def metrics() -> list[str]:
-    """Every metric of the catalogue."""
+    """Every metric of the catalogue; the distances of other sets in one row each set."""
     rows = [
-        [f"`{name}`", markdown_text(heading(name)), markdown_text(metric.meaning)] for name, metric in METRICS.items()
+        [f"`{name}`", markdown_text(heading(name)), markdown_text(metric.meaning)]
+        for name, metric in METRICS.items()
+        if not name.startswith(tuple(SETS))
+    ]
+    rows += [
+        [f"`{prefix}...`", f"..., {whose} ↓", f"The distances of sets. {meaning}"]
+        for prefix, (whose, meaning) in SETS.items()
     ]
     return markdown_table(["metric", "in tables", "what it is"], rows)
 

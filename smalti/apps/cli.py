@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -139,7 +139,10 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
     for name, parameter in inspect.signature(function).parameters.items():
         required, text = parameter.default is inspect.Parameter.empty, texts.get(name)
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            _add_settings(parser, function)
+            for record in get_args(parameter.annotation):  # a TypedDict: Unpack[Record]
+                _add_record(parser, record)
+            if not get_args(parameter.annotation):
+                _add_settings(parser, function)
         elif required and parameter.annotation == list[str]:
             parser.add_argument(name, type=str, nargs="+", help=text)
         elif required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
@@ -149,6 +152,13 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
         else:
             default = {"required": True} if required else {"default": parameter.default}
             parser.add_argument(f"--{name}", type=parameter.annotation, help=text, **default)
+
+
+def _add_record(parser: ArgumentParser, record: Any) -> None:
+    """Flags for the keys of a TypedDict; None where they are not given."""
+    texts = help_texts(record)
+    for name, hint in get_type_hints(record).items():
+        parser.add_argument(f"--{name}", type=hint, default=None, help=texts[name])
 
 
 def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
-from smalti.images.reading import BadImage, find_images, to_images
+from smalti.images.pixels import to_float
+from smalti.images.preprocessing import Preprocessing
+from smalti.images.reading import BadImage, find_images, fit, read_image, to_images
 
 T = TypeVar("T")
 IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
@@ -69,6 +72,12 @@ class ImageFiles:
                 files, images = [], []
         if files:
             yield files, images
+
+
+def fitted(files: Sequence[str], preprocessing: Preprocessing) -> Tensor:
+    """Named images as a model was trained on them, (B, C, H, W): the centre square of each, resized."""
+    squares = [fit(read_image(Path(file), preprocessing.channels), preprocessing.image_size) for file in files]
+    return to_float(torch.stack([torch.from_numpy(square) for square in squares]))
 
 
 def unused(path: Path, taken: list[str]) -> Path:

@@ -19,6 +19,7 @@ from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.evaluation import artefacts
 from smalti.evaluation.catalogue import in_order
+from smalti.evaluation.latents import LatentStatistics
 from smalti.evaluation.metrics import ms_ssim, mse, nominal_bits_per_pixel, psnr_db, ssim
 from smalti.evaluation.perception import FeatureNetwork, Observer
 from smalti.evaluation.samples import measure_samples
@@ -89,11 +90,9 @@ def evaluate(
         **totals.results(),
     }
     if samples:
-        side = -(-preprocessing.image_size // model.stride)
 
         def sample(places: Tensor) -> Tensor:
-            with using(model):
-                return model.likelihood.mean(model.decoder(model.bottleneck.sample_prior(len(places), side, side)))
+            return model.sample(len(places), seed=int(places[0]))
 
         measure_samples(result, data, samples, preprocessing, totals.observer.networks, sample)
     return result
@@ -119,12 +118,14 @@ class _Totals:
         self.discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
         self.counts: Tensor | None = None  # (q, K)
         self.nominal_bits_per_pixel = 0.0
+        self.latents = LatentStatistics(bottleneck)
 
     def add(self, images: Tensor, importance_samples: int) -> None:
         """Count one batch (B, C, H, W)."""
         model = self.model
         features = model.features(images)
         bottleneck = model.bottleneck(features)
+        self.latents.add(features)
         parameters = model.decoder(bottleneck.latents)
         self._fidelity(images, model.likelihood.mean(parameters))
         self._likelihoods(images, features, parameters, bottleneck.kl)
@@ -196,6 +197,7 @@ class _Totals:
         found = {name: measured.value(name) for name in measured}
         spread = {name: measured.spread(name) for name in measured}
         found["psnr_of_mean_mse_db"] = -10 * math.log10(max(found["mse"], 1e-10))
+        found |= self.latents.metrics()
         if self.counts is not None:
             found |= {"usage": usage(self.counts), "perplexity": perplexity(self.counts)}
             found["nominal_bits_per_pixel"] = self.nominal_bits_per_pixel
@@ -223,7 +225,7 @@ def importance_sampled_nll(model: Autoencoder, images: Tensor, num_samples: int)
     at_once = max(1, SAMPLED_VALUES // images.numel())
     for start in range(0, num_samples, at_once):
         count = min(at_once, num_samples - start)
-        latents, log_ratio = model.bottleneck.sample_posterior(features.repeat(count, 1, 1, 1))
+        latents, log_ratio, _ = model.bottleneck.sample_posterior(features.repeat(count, 1, 1, 1))
         nll = model.likelihood.nll(model.decoder(latents), images.repeat(count, 1, 1, 1))
         log_weights = (log_ratio - nll).double().view(count, len(images))
         total = torch.logaddexp(total, log_weights.logsumexp(0))

@@ -17,17 +17,14 @@ class Metric(NamedTuple):
     meaning: str  # one sentence
 
 
-def _distances(prefix: str, label: str, meaning: str) -> dict[str, Metric]:
-    """The distances of other sets than reconstructions."""
-    forms = {
-        "fd_effnet": ("FD-EffNet", ".2f"),
-        "kid_effnet": ("KID-EffNet", ".2f"),
-        "fid": ("FID", ".2f"),
-        "kid": ("KID", ".5f"),
-    }
-    return {
-        prefix + name: Metric(f"{short}, {label}", "", form, "lower", meaning) for name, (short, form) in forms.items()
-    }
+SETS = {  # whose distance to the split it is, when it is not that of reconstructions to their originals
+    "halves_": ("two halves", "Of every other original to the rest: what chance gives at half of N."),
+    "sample_": ("samples", "Of samples to as many images of the split."),
+    "real_": ("real images", "Of as many images of another split: what samples cannot be expected to beat."),
+    "reconstruction_": ("reconstructions", "Of the tokenizer's reconstructions: what a perfect prior would reach."),
+}
+SET_METRICS = {"fd_effnet": ("FD-EffNet", ".2f"), "kid_effnet": ("KID-EffNet", ".2f"), "fid": ("FID", ".2f"),
+               "kid": ("KID", ".5f")}  # fmt: skip
 
 
 # fmt: off
@@ -50,10 +47,10 @@ METRICS: dict[str, Metric] = {  # in the order of tables; a meaning that is too 
     "fid": Metric("FID", "", ".2f", "lower",
         "Frechet distance of reconstructions on InceptionV3 features by torch-fidelity: rFID in papers."),
     "kid": Metric("KID", "", ".5f", "lower", "Kernel distance of reconstructions on the same InceptionV3 features."),
-    **_distances("halves_", "two halves", "Of every other original to the rest: what chance gives at half of N."),
-    **_distances("sample_", "samples", "Of samples to as many images of the split."),
-    **_distances("real_", "real images", "Of images of another split: what samples cannot be expected to beat."),
-    **_distances("reconstruction_", "reconstructions", "Of the tokenizer's: what a perfect prior would reach."),
+    **{
+        prefix + name: Metric(f"{label}, {whose}", "", form, "lower", meaning)
+        for prefix, (whose, meaning) in SETS.items() for name, (label, form) in SET_METRICS.items()
+    },
     "border_ratio": Metric("border ratio", "", ".2f", "",
         "Squared jumps across the borders of grid cells over all jumps; above the originals' is visible squares."),
     "period2_energy": Metric("period-2 energy", "", ".2f", "",
@@ -94,6 +91,15 @@ METRICS: dict[str, Metric] = {  # in the order of tables; a meaning that is too 
     "nominal_bits_per_pixel": Metric("bits per pixel", "", ".3f", "", "The codes at fixed length, T log2 K / (H W)."),
     "bf16_equal_codes": Metric("bf16 code agreement", "", ".1%", "higher",
         "Share of the codes that a bf16 encoder gives too."),
+    "active_units": Metric("active units", "", ".0f", "",
+        "Latent dimensions (a channel at a position) whose posterior mean has a variance above 0.01 over the images "
+        "(arXiv:1509.00519); the decoder ignores the others."),
+    "active_unit_share": Metric("active units, share", "", ".1%", "higher", "The same, of all latent dimensions."),
+    "aggregate_kl_nats": Metric("aggregate KL", "nats", ".4g", "lower",
+        "KL to p(z) of a Gaussian with the moments of each latent dimension under q(z); a bound from below of "
+        "KL(q(z), p(z))."),
+    "information_bound_nats": Metric("information bound", "nats", ".4g", "",
+        "Rate - aggregate KL: an upper bound of the mutual information of images and latents."),
 }
 # fmt: on
 

@@ -62,6 +62,29 @@ def captioned(
     return sheet
 
 
+def labelled(header: Sequence[str], rows: Sequence[tuple[str, Tensor]], zoom: int = 2, note: str = "") -> Image.Image:
+    """Rows (label, images (B, C, H, W)) of one shape, the labels at the left, under a header of a word a column.
+
+    A note goes below.
+    """
+    margin, line, aside = 8, 18, 104
+    font = ImageFont.load_default(13)
+    strips = [grid(images, len(images), zoom) for _, images in rows]
+    width, height = strips[0].width, strips[0].height + GAP
+    size = (aside + width + margin, margin + line + len(rows) * height + (line if note else 0) + margin)
+    sheet = Image.new("RGB", size, "white")
+    pen, cell, top = ImageDraw.Draw(sheet), (width + GAP) / len(header), margin + line
+    for column, word in enumerate(header):
+        pen.text((aside + (column + 0.5) * cell, margin + line // 2), word, fill="#222222", font=font, anchor="mm")
+    for (label, _), strip in zip(rows, strips, strict=True):
+        sheet.paste(strip, (aside, top))
+        text = "\n".join(_shortened(part, aside - 2 * margin, font) for part in label.split("\n"))
+        pen.multiline_text((margin, top + strip.height / 2), text, fill="#222222", font=font, anchor="lm")
+        top += height
+    pen.text((margin, top + line / 2), note, fill="#222222", font=font, anchor="lm")
+    return sheet
+
+
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The text, truncated with an ellipsis to `width` pixels."""
     shown = text

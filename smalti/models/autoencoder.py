@@ -30,6 +30,14 @@ class Encoded(NamedTuple):
     size: tuple[int, int]  # (H, W), pixels
 
 
+class LatentSample(NamedTuple):
+    """Latents at random, and the codes that they are of."""
+
+    latents: Tensor  # (B, D, h, w)
+    codes: Tensor | None  # (B, *grid) int64; None when continuous
+    size: tuple[int, int]  # (H, W), pixels to crop the images to
+
+
 class AutoencoderOutput(NamedTuple):
     """One pass through the autoencoder."""
 
@@ -137,6 +145,87 @@ class Autoencoder(Pretrained):
         """As `reconstruct`, for images of any mixture of sizes: one (C, H, W) for each, in order."""
         return map_by_size(self._reconstruct, to_images(images, self.config.preprocessing.channels), batch_size)
 
+    def sample(self, num: int, *, like: Images | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
+        """Images (num, C, H, W) float32 in [0, 1] of latents that `sample_latents` gives."""
+        sampled = self.sample_latents(num, like=like, seed=seed, temperature=temperature)
+        return self.decode_latents(sampled.latents, sampled.size)
+
+    def sample_latents(
+        self, num: int, *, like: Images | None = None, seed: int = 0, temperature: float = 1.0
+    ) -> LatentSample:
+        """Sample latents z ~ p(z), for images of the size that the model was trained on, or z ~ q(z|x) around an image.
+
+        Of a discrete system p(z) is the one of its ELBO, mostly uniform: codes that know nothing of each other.
+
+        Args:
+            num: how many.
+            like: the image x.
+            seed: of the random numbers.
+            temperature: scales the standard deviation: 0 gives the mean of p(z), or of q(z|x). Of codes it divides the
+                logits; it has no effect, and is refused, where p(z) is uniform.
+
+        Raises:
+            SmaltiError: a model without a p(z), with a q(z|x) that is one point, or a temperature without effect.
+        """
+        bottleneck, size = self.bottleneck, self.config.preprocessing.image_size
+        if num < 1:
+            raise SmaltiError(f"the number of samples must be at least 1, not {num}")
+        if like is not None and not bottleneck.random_posterior:
+            raise SmaltiError("q(z|x) of this model is one point, the image's reconstruction: reconstruct it instead")
+        if not bottleneck.has_prior:
+            remedy = "sample from a vae, or interpolate between images of this one"
+            raise SmaltiError(f"this model has no p(z) to sample from; {remedy}")
+        with using(self), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            if like is not None:
+                images = self._stack(like)
+                check_shape(images, "B C H W", "the image", B=1)
+                features = self._in_fixed_batches(self.features, images).expand(num, -1, -1, -1)
+                sample = bottleneck.sample_posterior(features, temperature)
+                return LatentSample(sample.latents, sample.codes, (images.shape[2], images.shape[3]))
+            side = -(-size // self.stride)
+            if isinstance(bottleneck, DiscreteBottleneck):
+                codes = bottleneck.sample_codes(num, side, side, temperature).to(self.device)
+                return LatentSample(bottleneck.decode(codes), codes, (size, size))
+            latents = bottleneck.sample_prior(num, side, side, temperature).to(self.device)
+            return LatentSample(latents, None, (size, size))
+
+    def interpolate(self, start: Images, end: Images, steps: int = 8) -> Tensor:
+        """Images (steps, C, H, W) on the way between two of one size, see `Bottleneck.interpolate`.
+
+        The first and the last are their reconstructions, bit for bit.
+
+        Raises:
+            SmaltiError: fewer than two steps, not one image at each end, or images of two sizes.
+        """
+        if steps < 2:
+            raise SmaltiError(f"an interpolation has at least 2 steps, its ends, not {steps}")
+        ends = self._stack([start, end])
+        check_shape(ends, "B C H W", "the images at the ends", B=2)
+        with using(self):
+            first, last = self._in_fixed_batches(self.features, ends)
+            path = self.bottleneck.interpolate(first, last, torch.linspace(0, 1, steps))
+            before, after = self._latents(ends).split(1)
+        latents, size = torch.cat([before, path[1:-1], after]), (ends.shape[2], ends.shape[3])
+        return self.decode_latents(latents, size, batch_size=1)  # as one reconstruction is decoded: the same rounding
+
+    def decode_latents(self, latents: Tensor, size: tuple[int, int] | None = None, batch_size: int = 64) -> Tensor:
+        """The images (B, C, H, W) float32 in [0, 1] of latents (B, D, h, w).
+
+        Args:
+            latents: as the bottleneck gives them.
+            size: (H, W) to crop to; by default the grid times the stride.
+            batch_size: latents at a time; convolutions round differently for different numbers of them.
+        """
+        check_shape(latents, "B D h w", "latents", D=self.bottleneck.out_channels)
+        with using(self):
+            parts = latents.to(self.device).split(batch_size)
+            images = torch.cat([self.likelihood.mean(self.decoder(part)) for part in parts])
+            return images if size is None else crop_to(images, size)
+
+    def _latents(self, images: Tensor) -> Tensor:
+        return self._in_fixed_batches(lambda batch: self.bottleneck(self.features(batch)).latents, images)
+
     def _stack(self, images: Images) -> Tensor:
         listed = to_images(images, self.config.preprocessing.channels)
         sizes = {tuple(image.shape[-2:]) for image in listed}
@@ -163,7 +252,7 @@ class Autoencoder(Pretrained):
             return torch.cat([function(batch) for batch in filled.split(count)])[: len(padded)]
 
     def _reconstruct(self, images: Tensor) -> Tensor:
-        latents = self._in_fixed_batches(lambda batch: self.bottleneck(self.features(batch)).latents, images)
+        latents = self._latents(images)
         with using(self):
             return crop_to(self.likelihood.mean(self.decoder(latents)), (images.shape[2], images.shape[3]))
 

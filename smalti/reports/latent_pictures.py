@@ -29,7 +29,8 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[Captioned]:
     """
     with using(model), torch.random.fork_rng():
         torch.manual_seed(0)
-        latents = model.bottleneck(model.features(images)).latents
+        features = model.features(images)
+        latents = model.bottleneck(features).latents
         height, width = latents.shape[2:]
         if model.bottleneck.has_prior:
             latent_samples, caption = model.bottleneck.sample_prior(SAMPLES, height, width), "Samples from p(z)"
@@ -41,11 +42,9 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[Captioned]:
         yield grid(_images(model, latent_samples), 8, ZOOM), caption
         if isinstance(model.bottleneck, DiscreteBottleneck):
             yield from _code_pictures(model, model.bottleneck, images)
-        else:
-            ways = torch.linspace(0, 1, STEPS).view(-1, 1, 1, 1)
-            pairs = [latents[index : index + 2] for index in range(0, min(8, len(latents) - 1), 2)]
-            rows = [torch.lerp(start, end, ways) for start, end in pairs]
-            yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "Linear interpolation between two images' latents"
+        pairs = [features[index : index + 2] for index in range(0, min(8, len(features) - 1), 2)]
+        rows = [model.bottleneck.interpolate(start, end, torch.linspace(0, 1, STEPS)) for start, end in pairs]
+        yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "Interpolation between two images' latents"
 
 
 def _images(model: Autoencoder, latents: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from conftest import own_members
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks import BOTTLENECKS, Bottleneck, DiscreteBottleneck
+from smalti.models.bottlenecks import BOTTLENECKS, Bottleneck, DiscreteBottleneck, GaussianPosterior
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, NEAREST
 from smalti.schedules import cosine
@@ -211,7 +211,73 @@ def test_mean_log_ratio_is_minus_kl(bottleneck):
     assert (ratios.mean() + bottleneck(inputs).kl[0]).abs() < 5 * error + 1e-3
 
 
+def test_an_interpolation_starts_and_ends_at_the_images_bit_for_bit(bottleneck):
+    start, end = features(bottleneck.eval(), 2)
+    latents = bottleneck.interpolate(start, end, torch.linspace(0, 1, 7))
+    assert latents.shape == (7, bottleneck.out_channels, SIDE, SIDE)
+    for share, of in ((0, start), (-1, end)):
+        assert torch.equal(latents[share], bottleneck(of[None]).latents[0])
+    same = bottleneck.interpolate(start, start, torch.linspace(0, 1, 3))
+    torch.testing.assert_close(same, same[:1].expand_as(same))
+
+
+def test_samples_have_the_stated_shapes_and_are_functions_of_the_seed(bottleneck):
+    if not bottleneck.has_prior:
+        return
+
+    def sampled(seed):
+        torch.manual_seed(seed)
+        prior = bottleneck.sample_prior(5, SIDE, SIDE)
+        return prior, *bottleneck.sample_posterior(features(bottleneck, 3))
+
+    bottleneck.eval()
+    prior, latents, _, codes = sampled(1)
+    assert prior.shape == (5, bottleneck.out_channels, SIDE, SIDE)
+    assert torch.equal(prior, sampled(1)[0]) and torch.equal(latents, sampled(1)[1])
+    assert not torch.equal(prior, sampled(2)[0])
+    assert torch.equal(latents, sampled(2)[1]) != bottleneck.random_posterior
+    if isinstance(bottleneck, DiscreteBottleneck):
+        assert torch.equal(bottleneck.decode(codes), latents)
+        torch.manual_seed(1)
+        assert torch.equal(bottleneck.decode(bottleneck.sample_codes(5, SIDE, SIDE)), prior)
+    else:
+        assert codes is None
+
+
+def test_temperature_0_samples_what_is_most_likely(bottleneck):
+    """The same for every seed; of q(z|x) the latents of the reconstruction. Without effect it is refused."""
+    inputs = features(bottleneck.eval(), 2)
+    for sample, active in (
+        (lambda: bottleneck.sample_prior(3, SIDE, SIDE, 0.0), has_temperature(bottleneck)),
+        (lambda: bottleneck.sample_posterior(inputs, 0.0).latents, bottleneck.random_posterior),
+    ):
+        if not bottleneck.has_prior or not active:
+            with pytest.raises(SmaltiError, match=r"no p\(z\)|temperature 0.0 has no effect"):
+                sample()
+        else:
+            first, second = sample(), sample()
+            assert torch.equal(first, second)
+    if bottleneck.has_prior and bottleneck.random_posterior:
+        assert torch.equal(second, bottleneck(inputs).latents)
+    with pytest.raises(SmaltiError, match="0 or more, not -1"):
+        bottleneck.sample_prior(3, SIDE, SIDE, -1)
+
+
+def has_temperature(bottleneck):
+    """Whether p(z) is other than uniform."""
+    return getattr(bottleneck, "prior_logits", None) is not None or isinstance(bottleneck, GaussianPosterior)
+
+
 # ------------------------------------------------------------------ discrete members
+
+
+def test_every_step_of_an_interpolation_is_the_latents_of_codes(discrete):
+    start, end = features(discrete.eval(), 2)
+    shares = torch.linspace(0, 1, 9)
+    codes = discrete.encode(torch.lerp(start, end, shares.view(-1, 1, 1, 1)))
+    assert torch.equal(discrete.interpolate(start, end, shares), discrete.decode(codes))
+    new = (codes[1:] != codes[:-1]).flatten(1).any(1)
+    assert new.sum() > 1, "the way is not one jump"
 
 
 def test_encode_equals_forward_codes_in_eval_mode(discrete):

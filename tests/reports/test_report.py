@@ -218,7 +218,9 @@ def test_the_page_shows_the_same_images_and_loads_nothing(runs, tmp_path):
     chosen = [str(runs / name) for name in ("ae", "vqvae", "tiny", "prior")]
     result = smalti.report(chosen, out=str(tmp_path), images=3)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<img ") == (1 + 2) + (1 + 1) and page.count("<figcaption>originals<") == 2  # a group for each size
+    assert (
+        page.count("<img ") == (1 + 2) + (1 + 1) and page.count("<figcaption>originals<") == 2
+    )  # a group for each size
     assert not re.search(r"(?:src|href)=\"(?!data:)", page) and "@import" not in page and "url(" not in page
     assert "image_size: 16 against 8" in page and html.unescape(page).count(describe("psnr_db").meaning) == 1
     assert [one["name"] for one in result["rows"]] == ["ae", "vqvae", "tiny", "prior"]

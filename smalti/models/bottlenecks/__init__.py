@@ -7,6 +7,7 @@ from smalti.models.bottlenecks.base import (
     CategoricalPosterior,
     DeterministicQuantizer,
     DiscreteBottleneck,
+    GaussianPosterior,
     PosteriorSample,
 )
 from smalti.models.bottlenecks.binary import BinaryQuantizer
@@ -43,6 +44,7 @@ __all__ = [
     "DeterministicQuantizer",
     "DiscreteBottleneck",
     "Gaussian",
+    "GaussianPosterior",
     "Identity",
     "PosteriorSample",
     "ProductQuantizer",

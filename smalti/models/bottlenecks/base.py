@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smalti.configs import effective
 from smalti.errors import SmaltiError
 from smalti.ops.counts import code_counts
 from smalti.shapes import check_shape
 
 T = TypeVar("T")
+PARALLEL = 1e-4  # sine of the angle below which a great circle is a straight line
 
 
 class BottleneckOutput(NamedTuple):
@@ -26,10 +29,11 @@ class BottleneckOutput(NamedTuple):
 
 
 class PosteriorSample(NamedTuple):
-    """A sample z ~ q(z|x), for bounds on log p(x)."""
+    """A sample z ~ q(z|x), for bounds on log p(x) and for pictures around an image."""
 
     latents: Tensor  # (B, D, h, w)
     log_ratio: Tensor  # (B,) nats per image, log p(z) - log q(z|x)
+    codes: Tensor | None = None  # (B, *grid) int64; None when continuous
 
 
 def flatten_grid(features: Tensor) -> Tensor:
@@ -54,6 +58,7 @@ class Bottleneck(nn.Module, ABC):
     in_channels: int  # of the features that the encoder has to make
     out_channels: int  # D, of the latents that the decoder gets
     has_prior: bool = True  # whether there is a p(z), so that an ELBO exists
+    random_posterior: ClassVar[bool] = True  # whether q(z|x) is a distribution; otherwise it is one point
     how_gradients_pass: ClassVar[str] = ""  # from the latents to the features, a phrase for people
     estimator: str = ""  # the name of the gradient estimator, where there is a choice
 
@@ -72,36 +77,63 @@ class Bottleneck(nn.Module, ABC):
         """
         return self._in_float32(self._forward, features)
 
-    def sample_posterior(self, features: Tensor) -> PosteriorSample:
+    def sample_posterior(self, features: Tensor, temperature: float = 1.0) -> PosteriorSample:
         """Sample z ~ q(z|x), with its log p(z) - log q(z|x), nats per image.
 
+        Args:
+            features: (B, in_channels, h, w).
+            temperature: scales the standard deviation of q(z|x), or divides the logits of codes: at 0 it is the mean,
+                or the most likely codes. The log ratio is that of p and q themselves.
+
         Raises:
-            SmaltiError: the bottleneck has no prior.
+            SmaltiError: the bottleneck has no prior, or a temperature that is negative or has no effect.
         """
-        return self._in_float32(self._sample_posterior, features)
+        _check_temperature(temperature)
+        return self._in_float32(lambda values: self._sample_posterior(values, temperature), features)
 
     def _in_float32(self, function: Callable[[Tensor], T], features: Tensor) -> T:
         check_shape(features, "B C h w", "features", C=self.in_channels)
         with fp32_island(features):
             return function(features.float())
 
-    def sample_prior(self, num: int, h: int, w: int) -> Tensor:
+    def sample_prior(self, num: int, h: int, w: int, temperature: float = 1.0) -> Tensor:
         """Sample latents (num, D, h, w) from p(z), with torch's global generator.
 
+        Args:
+            num: how many.
+            h: rows of the grid.
+            w: columns of the grid.
+            temperature: as of `sample_posterior`.
+
         Raises:
-            SmaltiError: the bottleneck has no prior.
+            SmaltiError: the bottleneck has no prior, or a temperature that is negative or has no effect.
         """
+        _check_temperature(temperature)
         with torch.no_grad():
-            return self._sample_prior(num, h, w)
+            return self._sample_prior(num, h, w, temperature)
+
+    def interpolate(self, start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
+        """The latents (T, D, h, w) on the way from one image's features to another's; in eval mode.
+
+        They are the latents of features on the straight line between the two, so that each is one which the bottleneck
+        gives to some features. Of a discrete member that is a grid of codes: a half-way code is the code of the
+        half-way feature.
+
+        Args:
+            start: features (in_channels, h, w) of the image at share 0.
+            end: features of the image at share 1.
+            shares: (T,) in [0, 1], how much of the way is behind each.
+        """
+        return self(torch.lerp(start, end, shares.to(start).view(-1, 1, 1, 1))).latents
 
     @abstractmethod
     def _forward(self, features: Tensor) -> BottleneckOutput: ...
 
     @abstractmethod
-    def _sample_prior(self, num: int, h: int, w: int) -> Tensor: ...
+    def _sample_prior(self, num: int, h: int, w: int, temperature: float) -> Tensor: ...
 
     @abstractmethod
-    def _sample_posterior(self, features: Tensor) -> PosteriorSample: ...
+    def _sample_posterior(self, features: Tensor, temperature: float) -> PosteriorSample: ...
 
     def anneal(self, step: int, steps: int) -> dict[str, float]:
         """Set what follows a schedule for step `step` of `steps`; reports what was set. Called before the step."""
@@ -113,6 +145,37 @@ class Bottleneck(nn.Module, ABC):
         Called once after every optimiser step, so gradient accumulation changes nothing; reports what happened.
         """
         return {}
+
+
+def _check_temperature(temperature: float) -> None:
+    if not 0 <= temperature < math.inf:
+        raise SmaltiError(f"a sampling temperature must be 0 or more, not {temperature}")
+
+
+class GaussianPosterior(Bottleneck):
+    """A continuous bottleneck with q(z|x) = N(mean, diag variance) and p(z) = N(0, I)."""
+
+    @abstractmethod
+    def posterior(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the ln variance of q(z|x), each (B, D, h, w), of features (B, in_channels, h, w)."""
+
+    def interpolate(self, start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
+        """The latents (T, D, h, w) on the way between two posterior means, see `Bottleneck.interpolate`.
+
+        The way is spherical: both weights are sines of the angle that is left. Half-way between two independent
+        vectors of many dimensions a straight line has lost half of their variance, and pictures fade; the great circle
+        keeps it [1].
+
+        References:
+            [1] White. Sampling Generative Networks. 2016. arXiv:1609.04468, section 3.1
+        """
+        first, last = self._in_float32(lambda features: self.posterior(features)[0], torch.stack([start, end]))
+        shares = shares.to(first).view(-1, 1, 1, 1)
+        angle = F.cosine_similarity(first.flatten().double(), last.flatten().double(), dim=0).clamp(-1, 1).acos()
+        if angle.sin() < PARALLEL:
+            return torch.lerp(first, last, shares)
+        weights = [((way * angle).sin() / angle.sin()).float() for way in (1 - shares, shares)]
+        return weights[0] * first + weights[1] * last
 
 
 class DiscreteBottleneck(Bottleneck):
@@ -164,8 +227,22 @@ class DiscreteBottleneck(Bottleneck):
             raise SmaltiError(f"codes must lie in {known}; these lie in [{low}, {high}]: is this their model?")
         return self._decode(codes.long())
 
-    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
-        return self.decode(torch.randint(0, self.codebook_size, (num, *self.grid_shape(h, w))))
+    def sample_codes(self, num: int, h: int, w: int, temperature: float = 1.0) -> Tensor:
+        """Sample codes (num, *grid) from p(z), uniform unless a member says otherwise.
+
+        Raises:
+            SmaltiError: a temperature that is negative, or other than 1 where p(z) is uniform.
+        """
+        _check_temperature(temperature)
+        with torch.no_grad():
+            return self._sample_codes(num, h, w, temperature)
+
+    def _sample_codes(self, num: int, h: int, w: int, temperature: float) -> Tensor:
+        effective(False, "on a uniform p(z)", temperature=(None if temperature == 1 else temperature, 1.0))
+        return torch.randint(0, self.codebook_size, (num, *self.grid_shape(h, w)))
+
+    def _sample_prior(self, num: int, h: int, w: int, temperature: float) -> Tensor:
+        return self.decode(self._sample_codes(num, h, w, temperature))
 
     @abstractmethod
     def _encode(self, features: Tensor) -> Tensor: ...
@@ -177,8 +254,12 @@ class DiscreteBottleneck(Bottleneck):
 class DeterministicQuantizer(DiscreteBottleneck):
     """A discrete bottleneck whose posterior is a point mass on one code; a member encodes and decodes."""
 
-    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
-        return PosteriorSample(latents=self._decode(self._encode(features)), log_ratio=-self.uniform_kl(features))
+    random_posterior = False
+
+    def _sample_posterior(self, features: Tensor, temperature: float) -> PosteriorSample:
+        effective(False, "on a q(z|x) of one point", temperature=(None if temperature == 1 else temperature, 1.0))
+        codes = self._encode(features)
+        return PosteriorSample(self._decode(codes), -self.uniform_kl(features), codes)
 
 
 class CategoricalPosterior(DiscreteBottleneck):

@@ -180,18 +180,19 @@ class Categorical(CategoricalPosterior):
         latents, codes = unflatten_grid(latents, features), codes.view(batch, height, width)
         return BottleneckOutput(latents, codes, kl.view(batch, -1).sum(1), penalties={}, log_prob=log_prob)
 
-    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
+    def _sample_posterior(self, features: Tensor, temperature: float) -> PosteriorSample:
         batch, _, height, width = features.shape
         logits = self.logits(features)
-        codes = (logits + standard_gumbel(logits)).argmax(1)
+        codes = (logits + temperature * standard_gumbel(logits)).argmax(1)
         log_ratio = (self._log_prior(batch, height, width) - logits.log_softmax(1)).gather(1, codes[:, None])
-        return PosteriorSample(self._decode(codes.view(batch, height, width)), log_ratio.view(batch, -1).sum(1))
+        codes = codes.view(batch, height, width)
+        return PosteriorSample(self._decode(codes), log_ratio.view(batch, -1).sum(1), codes)
 
-    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
+    def _sample_codes(self, num: int, h: int, w: int, temperature: float) -> Tensor:
         if self.prior_logits is None:
-            return super()._sample_prior(num, h, w)
-        codes = self._log_prior(num, h, w)
-        return self._decode((codes + standard_gumbel(codes)).argmax(1).view(num, h, w))
+            return super()._sample_codes(num, h, w, temperature)
+        log_prior = self._log_prior(num, h, w)
+        return (log_prior + temperature * standard_gumbel(log_prior)).argmax(1).view(num, h, w)
 
     def _encode(self, features: Tensor) -> Tensor:
         """The arg max of the logits, which are not written where they are products."""

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from smalti.models.bottlenecks.base import Bottleneck, BottleneckOutput, PosteriorSample
+from smalti.models.bottlenecks.base import BottleneckOutput, GaussianPosterior, PosteriorSample
 
 
-class Gaussian(Bottleneck):
+class Gaussian(GaussianPosterior):
     """Diagonal Gaussian posterior with a standard normal prior: the bottleneck of a VAE [1].
 
     Shapes:
@@ -29,24 +29,25 @@ class Gaussian(Bottleneck):
         super().__init__()
         self.in_channels, self.out_channels = 2 * channels, channels
 
-    def _split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the ln variance of q(z|x), each (B, D, h, w)."""
         mean, log_variance = features.chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 20)
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
-        mean, log_variance = self._split(features)
+        mean, log_variance = self.posterior(features)
         noise = torch.randn_like(mean) if self.training else 0.0
         latents = mean + (log_variance / 2).exp() * noise
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1) / 2
         return BottleneckOutput(latents=latents, codes=None, kl=kl, penalties={})
 
-    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
-        mean, log_variance = self._split(features)
-        noise = torch.randn_like(mean)
+    def _sample_posterior(self, features: Tensor, temperature: float) -> PosteriorSample:
+        mean, log_variance = self.posterior(features)
+        noise = temperature * torch.randn_like(mean)
         latents = mean + (log_variance / 2).exp() * noise
         log_prior = -(latents.square() + math.log(2 * math.pi)) / 2
         log_posterior = -(noise.square() + math.log(2 * math.pi) + log_variance) / 2
         return PosteriorSample(latents=latents, log_ratio=(log_prior - log_posterior).flatten(1).sum(1))
 
-    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
-        return torch.randn(num, self.out_channels, h, w)
+    def _sample_prior(self, num: int, h: int, w: int, temperature: float) -> Tensor:
+        return temperature * torch.randn(num, self.out_channels, h, w)

@@ -23,6 +23,7 @@ class Identity(Bottleneck):
     """
 
     has_prior = False
+    random_posterior = False
     how_gradients_pass = "plainly"
 
     def __init__(self, *, channels: int):
@@ -32,8 +33,8 @@ class Identity(Bottleneck):
     def _forward(self, features: Tensor) -> BottleneckOutput:
         return BottleneckOutput(latents=features, codes=None, kl=features.new_zeros(len(features)), penalties={})
 
-    def _sample_posterior(self, features: Tensor) -> PosteriorSample:
+    def _sample_posterior(self, features: Tensor, temperature: float) -> PosteriorSample:
         raise SmaltiError(NO_PRIOR)
 
-    def _sample_prior(self, num: int, h: int, w: int) -> Tensor:
+    def _sample_prior(self, num: int, h: int, w: int, temperature: float) -> Tensor:
         raise SmaltiError(NO_PRIOR)
