@@ -10,6 +10,7 @@ variance, perplexity 326, both of single training batches. Measured here: experi
 from dataclasses import dataclass
 
 from smalti.configs import Spec
+from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig
 from smalti.recipes.autoencoders import Vectors
 from smalti.recipes.flat import recipe
@@ -28,6 +29,7 @@ class Example:
         width: channels of the networks.
         residual_channels: channels inside a residual block.
         optimizer: Adam.
+        corruption: the noise that the model learns to remove.
     """
 
     data: str
@@ -36,6 +38,7 @@ class Example:
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=3e-4, decay_learning_rate=False, weight_decay=0.0, clip_norm=0.0, ema_decay=0.0
     )
+    corruption: Corruption = Corruption()
 
     def experiment(self, bottleneck: Spec, loss: LossConfig = LossConfig()) -> Experiment:
         """The training of an autoencoder with this bottleneck."""
@@ -45,6 +48,7 @@ class Example:
             bottleneck=bottleneck,
             # nats per dimension are then the example's squared error / VARIANCE, plus a constant
             likelihood={"kind": "gaussian", "scale": (VARIANCE / 2) ** 0.5},
+            corruption=self.corruption,
         )
         return Experiment(data=self.data, model=model, loss=loss, optimizer=self.optimizer)
 
