@@ -6,7 +6,9 @@ from typing import Any
 from smalti.apps.runs import experiment_of, what_is
 from smalti.configs import effective
 from smalti.data.splits import Split
+from smalti.errors import SmaltiError
 from smalti.files import CARD, write_json, write_text
+from smalti.images.preprocessing import Noise, asked_noise
 
 
 def evaluate(
@@ -16,6 +18,8 @@ def evaluate(
     split: Split = "test",
     batch_size: int = 64,
     importance_samples: int = 0,
+    noise: Noise = "none",
+    noise_patch: int | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure a model on a whole split; writes RUN/evaluation.json and the model card.
@@ -26,10 +30,15 @@ def evaluate(
         split: train, validation, test or all.
         batch_size: images at a time; changes no number.
         importance_samples: of an autoencoder, samples per image for an estimate of -log p(x); 0 leaves it out.
+        noise: of an autoencoder: gaussian, salt_and_pepper or masking, for a curve of PSNR and SSIM of noisy and
+            restored images over its levels, beside classical filters; also written as RUN/denoising.svg.
+        noise_patch: of masking, the side of the masked squares, in pixels; by default as the model was trained, or 1.
         device: cpu, cuda, ...
     """
     folder, is_prior = Path(run), what_is(run) == "prior"
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
+    given_noise = {"noise": (None if noise == "none" else noise, "none"), "noise_patch": (noise_patch, None)}
+    effective(not is_prior, "on a prior", **given_noise)
     if is_prior:
         from smalti.evaluation.priors import evaluate_prior
         from smalti.priors.code_model import CodeModel
@@ -41,11 +50,31 @@ def evaluate(
         from smalti.models.autoencoder import Autoencoder
 
         model = Autoencoder.from_pretrained(run, device=device)
+        corruption = asked_noise(model.config.corruption, noise, noise_patch=noise_patch)
         result = measure(model, data, split, batch_size=batch_size, progress=True, **own)
+        if noise != "none":
+            from smalti.evaluation.denoising import denoising
+
+            result["denoising"] = denoising(model, data, split, corruption, progress=True)
     if folder.is_dir():  # a model from the hub has none
         from smalti.reports.model_card import model_card
 
         write_json(folder / "evaluation.json", result)
+        _write_chart(folder / "denoising.svg", result.get("denoising"))
         if experiment := experiment_of(folder):
             write_text(folder / CARD, model_card(model, experiment, result))
     return result
+
+
+def _write_chart(path: Path, denoising: dict[str, Any] | None) -> None:
+    """The curve of denoising; where there is none, that of an evaluation before goes too."""
+    from smalti.apps.output import say
+    from smalti.reports.charts import denoising_chart
+
+    if denoising is None:
+        path.unlink(missing_ok=True)
+        return
+    try:
+        write_text(path, denoising_chart(denoising))
+    except SmaltiError as error:  # no matplotlib; the numbers are worth keeping without it
+        say(f"smalti: {path.name} is left out: {error}")

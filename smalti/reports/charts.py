@@ -84,3 +84,14 @@ def curves(
             axes.legend(frameon=False, fontsize=7)
 
     return plot
+
+
+def denoising_chart(measured: Mapping[str, Any]) -> str:
+    """PSNR of noisy, restored and filtered images over the noise's level, from `smalti.evaluation.denoising`."""
+    rows = measured["rows"]
+    names = [name for name, value in rows[-1].items() if isinstance(value, Mapping)]
+    lines = {
+        name.replace("_", " "): [(row["level"], row[name]["psnr_db"]) for row in rows if name in row] for name in names
+    }
+    label = f"level of {measured['noise'].replace('_', ' ')} noise"
+    return figure(curves(lines, label, "PSNR, dB"), height=3.6)
