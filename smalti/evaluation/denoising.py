@@ -18,6 +18,7 @@ from smalti.models.autoencoder import Autoencoder
 
 MOST_IMAGES, FEWEST_IMAGES, PIXELS = 400, 16, 1 << 21  # the filters are slow: evenly spread images of the split
 TUNED_ON = 32  # images of another split, for the filters' settings
+TONES = 64  # points of a tone curve
 SEED, TUNING_SEED = 0, 1
 INSTALL = "pip install 'smalti[filters]'"
 Settings = Mapping[str, Any]
@@ -30,6 +31,23 @@ class Filter(NamedTuple):
     settings: tuple[Settings, ...]
 
 
+class Tuned(NamedTuple):
+    """A filter for one noise."""
+
+    apply: Callable[..., np.ndarray]
+    deviation: float  # of the noise
+    settings: Settings
+    tone: tuple[np.ndarray, np.ndarray] | None = None  # from the filter's values to those of clean images
+
+    def __call__(self, noisy: Tensor) -> Tensor:
+        """Noisy images (B, C, H, W) restored, in [0, 1]."""
+        arrays = noisy.permute(0, 2, 3, 1).double().numpy()
+        made = np.stack([self.apply(image, self.deviation, **self.settings) for image in arrays])
+        made = made.reshape(arrays.shape).clip(0, 1)  # some filters drop an axis of 1
+        made = made if self.tone is None else np.interp(made, *self.tone)
+        return torch.from_numpy(made).permute(0, 3, 1, 2).float()
+
+
 def denoising(
     model: Autoencoder, data: str, split: Split, corruption: Corruption, *, progress: bool = False
 ) -> dict[str, Any]:
@@ -38,7 +56,9 @@ def denoising(
     All are means over the same evenly spread images of the split, at most 400, fewer when they are large. A filter's
     settings are those with the highest mean PSNR at the same level on images of the validation split (of the training
     split, where validation is what is measured); they may depend on the deviation of the noise, which is measured
-    there. Filters whose packages are not installed are left out. The noise is always the same.
+    there, as is the tone curve that every filter is followed by, from its values to the mean clean ones: noise that was
+    clamped darkens white and lightens black, which no filter of these knows about. Filters whose packages are not
+    installed are left out. The noise is always the same.
 
     Args:
         model: in any mode, trained on this noise or not.
@@ -48,9 +68,10 @@ def denoising(
         progress: show a bar on stderr.
 
     Returns:
-        noise, trained_on, num_images, tuned_on, left_out (filters, with the remedy) and rows: level, noisy (not at
-        level 0), restored, a key for each filter with its settings, best_filter, and ahead_db, by which restored is
-        ahead of it. The model's restored images at level 0 are plain reconstructions.
+        noise, noise_patch, trained_on, num_images, tuned_on (a split), left_out (filters, with the remedy) and rows:
+        level, noisy (not at level 0), restored, a key for each filter with its settings and its PSNR without the tone
+        curve, best_filter, and ahead_db, by which restored is ahead of it. The model's restored images at level 0 are
+        plain reconstructions.
     """
     preprocessing = model.config.preprocessing
     count = max(FEWEST_IMAGES, min(MOST_IMAGES, PIXELS // preprocessing.image_size**2))
@@ -68,8 +89,7 @@ def denoising(
         if level and filters:
             others_noisy = torch.stack(corrupt_each(others, noise, TUNING_SEED))
             for name, each in filters.items():
-                deviation, best = tuned(each, others, others_noisy)
-                row[name] = {**quality(images, filtered(each, torch.stack(noisy), deviation, best)), "settings": best}
+                row[name] = measured(tuned(each, others, others_noisy), images, torch.stack(noisy))
             row["best_filter"] = max(filters, key=lambda name: row[name]["psnr_db"])
             row["ahead_db"] = row["restored"]["psnr_db"] - row[row["best_filter"]]["psnr_db"]
         rows.append(row)
@@ -80,8 +100,14 @@ def denoising(
 
 def quality(images: Tensor, restored: Tensor) -> dict[str, float]:
     """Mean PSNR in dB, and mean SSIM where it can be measured, of restored images (B, C, H, W)."""
-    measured = {"psnr_db": psnr_db(mse(images, restored).clamp(min=1e-10)), "ssim": ssim(images, restored)}
-    return {name: value.double().mean().item() for name, value in measured.items() if value is not None}
+    found = {"psnr_db": psnr_db(mse(images, restored).clamp(min=1e-10)), "ssim": ssim(images, restored)}
+    return {name: value.double().mean().item() for name, value in found.items() if value is not None}
+
+
+def measured(best: Tuned, images: Tensor, noisy: Tensor) -> dict[str, Any]:
+    """The quality of what a filter restores, its PSNR without the tone curve, and its settings."""
+    plain = quality(images, best._replace(tone=None)(noisy))["psnr_db"]
+    return {**quality(images, best(noisy)), "without_tone_curve_psnr_db": plain, "settings": dict(best.settings)}
 
 
 def available_filters(channels: int) -> tuple[dict[str, Filter], dict[str, str]]:
@@ -134,18 +160,25 @@ def combinations(**values: tuple[Any, ...]) -> tuple[Settings, ...]:
     return tuple(made)
 
 
-def tuned(each: Filter, images: Tensor, noisy: Tensor) -> tuple[float, Settings]:
-    """The deviation of the noise on images (B, C, H, W), and the settings with the highest mean PSNR on them."""
+def tuned(each: Filter, images: Tensor, noisy: Tensor) -> Tuned:
+    """A filter as it restores these noisy images (B, C, H, W) with the highest mean PSNR."""
     deviation = (noisy - images).square().mean().sqrt().item()
-    scored = [quality(images, filtered(each, noisy, deviation, one))["psnr_db"] for one in each.settings]
-    return deviation, each.settings[int(np.argmax(scored))]
+    found: list[tuple[float, Tuned]] = []
+    for one in each.settings:
+        plain = Tuned(each.apply, deviation, one)
+        toned = plain._replace(tone=tone_curve(plain(noisy), images))
+        found.append((quality(images, toned(noisy))["psnr_db"], toned))
+    return max(found, key=lambda scored: scored[0])[1]
 
 
-def filtered(each: Filter, images: Tensor, deviation: float, settings: Settings) -> Tensor:
-    """Images (B, C, H, W) through a filter, clamped to [0, 1]."""
-    arrays = images.permute(0, 2, 3, 1).double().numpy()
-    made = np.stack([each.apply(image, deviation, **settings) for image in arrays])  # some drop an axis of 1
-    return torch.from_numpy(made).view(arrays.shape).permute(0, 3, 1, 2).float().clamp(0, 1)
+def tone_curve(filtered: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Values that a filter gives, rising, and the mean of the clean images where it gives about that."""
+    values, clean = filtered.double().numpy().ravel(), images.double().numpy().ravel()
+    bins = np.minimum((values * TONES).astype(int), TONES - 1)
+    counts = np.bincount(bins, minlength=TONES)
+    sums = (np.bincount(bins, weights=weights, minlength=TONES)[counts > 0] for weights in (values, clean))
+    mean_value, mean_clean = (total / counts[counts > 0] for total in sums)
+    return mean_value, mean_clean
 
 
 def _other_images(model: Autoencoder, data: str, split: Split) -> tuple[Tensor, Split]:

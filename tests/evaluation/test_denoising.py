@@ -8,7 +8,16 @@ import torch
 
 from smalti.evaluation import denoising as module
 from smalti.evaluation.autoencoders import evaluate
-from smalti.evaluation.denoising import available_filters, combinations, denoising, filtered, quality, tuned
+from smalti.evaluation.denoising import (
+    Tuned,
+    available_filters,
+    combinations,
+    denoising,
+    measured,
+    quality,
+    tone_curve,
+    tuned,
+)
 from smalti.images.noise import corrupt_each
 from smalti.images.preprocessing import CURVES, Corruption
 from smalti.models.autoencoder import Autoencoder
@@ -73,18 +82,26 @@ def test_the_median_is_numpys_and_other_filters_take_noise_away():
     images[..., 8:] = 0.2
     noisy = torch.stack(corrupt_each(images, Corruption(noise="gaussian", noise_level=0.1)))
     filters, _ = available_filters(3)
-    found = filtered(filters["median"], noisy, 0.1, {"window": 3})
-    inside = np.median(noisy[0, 1, 4:7, 9:12].numpy())
-    assert found[0, 1, 5, 10].item() == pytest.approx(inside)
+    found = Tuned(filters["median"].apply, 0.1, {"window": 3})(noisy)
+    assert found[0, 1, 5, 10].item() == pytest.approx(np.median(noisy[0, 1, 4:7, 9:12].numpy()))
     for name, each in filters.items():
-        deviation, best = tuned(each, images, noisy)
-        assert deviation == pytest.approx(0.1, rel=0.05) and best in each.settings
-        gained = quality(images, filtered(each, noisy, deviation, best))["psnr_db"]
-        assert gained > quality(images, noisy)["psnr_db"] + 3, name
-        assert gained == max(quality(images, filtered(each, noisy, deviation, one))["psnr_db"] for one in each.settings)
-    grey, _ = available_filters(1)
-    for name, each in grey.items():
-        assert filtered(each, noisy[:, :1], 0.1, each.settings[0]).shape == (2, 1, 16, 16), name
+        best = tuned(each, images, noisy)
+        assert best.deviation == pytest.approx(0.1, rel=0.05) and best.settings in each.settings
+        gained = measured(best, images, noisy)
+        assert gained["psnr_db"] >= gained["without_tone_curve_psnr_db"] > quality(images, noisy)["psnr_db"] + 3, name
+    for name, each in available_filters(1)[0].items():
+        assert Tuned(each.apply, 0.1, each.settings[0])(noisy[:, :1]).shape == (2, 1, 16, 16), name
+
+
+def test_the_tone_curve_is_the_mean_clean_value_and_undoes_clamping():
+    images = torch.ones(4, 3, 32, 32)
+    images[..., 16:] = 0.5
+    noisy = torch.stack(corrupt_each(images, Corruption(noise="gaussian", noise_level=0.1)))
+    mean = torch.where(images == 1, noisy[..., :16].mean(), noisy[..., 16:].mean())  # a filter that knows the areas
+    assert mean.max() < 0.97
+    values, clean = tone_curve(mean, images)
+    assert values.tolist() == pytest.approx([noisy[..., 16:].mean().item(), noisy[..., :16].mean().item()], abs=1e-5)
+    assert clean.tolist() == [0.5, 1.0]
 
 
 def test_filters_are_tuned_on_another_split(model, image_folder, monkeypatch):
