@@ -9,7 +9,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 
 INK, ACCENT = "#222222", "#c2410c"
-COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#a21caf", "#b45309", "#0f766e", "#475569", "#be123c", "#4d7c0f", "#6d28d9")
+COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#a21caf", "#ca8a04", "#0f766e", "#475569", "#be123c", "#4d7c0f", "#6d28d9")
 FEW = 12
 Curve = Sequence[tuple[float, float]]
 

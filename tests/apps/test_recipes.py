@@ -7,6 +7,7 @@ import typing
 import pytest
 
 from smalti.apps.cli import main
+from smalti.apps.info import info
 from smalti.configs import to_dict
 from smalti.data.emoji import read_table
 from smalti.errors import SmaltiError
@@ -75,6 +76,8 @@ def test_every_autoencoder_learns_to_restore_from_every_noise(name, data, tmp_pa
     for noise in noises:
         command = ["train", name, "--data", data["folder"], "--out", str(tmp_path / noise), *RUN, *SMALL[name]]
         assert main([*command, "--noise", noise]) == 0
+        about = info(str(tmp_path / noise))["trained_on"]
+        assert about.startswith(noise.replace("_", " ")) and about in (tmp_path / noise / "README.md").read_text()
 
 
 def test_every_recipe_of_an_autoencoder_has_noise():
