@@ -6,7 +6,9 @@ from typing import Any
 from smalti.apps.runs import data_of, experiment_of, what_is
 from smalti.configs import effective
 from smalti.data.splits import Split
+from smalti.errors import SmaltiError
 from smalti.files import CARD, write_json, write_text
+from smalti.images.preprocessing import Noise, asked_noise
 
 
 def evaluate(
@@ -18,6 +20,8 @@ def evaluate(
     importance_samples: int = 0,
     distances: str | None = None,
     samples: int = 0,
+    noise: Noise = "none",
+    noise_patch: int | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure a model on a whole split; writes RUN/evaluation.json and the model card.
@@ -33,6 +37,9 @@ def evaluate(
             torch-fidelity), lpips; or none.
         samples: images to sample from a prior, or from p(z) of an autoencoder, whose distance to the data is measured;
             0 leaves it out.
+        noise: of an autoencoder: gaussian, salt_and_pepper or masking, for a curve of PSNR and SSIM of noisy and
+            restored images over its levels, beside classical filters; also written as RUN/denoising.svg.
+        noise_patch: of masking, the side of the masked squares, in pixels; by default as the model was trained, or 1.
         device: cpu, cuda, ...
     """
     from smalti.evaluation.perception import chosen_networks
@@ -40,6 +47,8 @@ def evaluate(
     folder, is_prior, measured = Path(run), what_is(run) == "prior", data_of(run, data)
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
     effective(not is_prior or samples > 0, "on a prior without samples", distances=(distances, None))
+    given_noise = {"noise": (None if noise == "none" else noise, "none"), "noise_patch": (noise_patch, None)}
+    effective(not is_prior, "on a prior", **given_noise)
     networks = chosen_networks(distances, device) if samples or not is_prior else {}
     shared: dict[str, Any] = {"batch_size": batch_size, "networks": networks, "samples": samples, "progress": True}
     if is_prior:
@@ -53,11 +62,31 @@ def evaluate(
         from smalti.models.autoencoder import Autoencoder
 
         model = Autoencoder.from_pretrained(run, device=device)
+        corruption = asked_noise(model.config.corruption, noise, noise_patch=noise_patch)
         result = measure(model, measured, split, **shared, **own)
+        if noise != "none":
+            from smalti.evaluation.denoising import denoising
+
+            result["denoising"] = denoising(model, measured, split, corruption, progress=True)
     if folder.is_dir():  # a model from the hub has none
         from smalti.reports.model_card import model_card
 
         write_json(folder / "evaluation.json", result)
+        _write_chart(folder / "denoising.svg", result.get("denoising"))
         if experiment := experiment_of(folder):
             write_text(folder / CARD, model_card(model, experiment, result))
     return result
+
+
+def _write_chart(path: Path, denoising: dict[str, Any] | None) -> None:
+    """The curve of denoising; where there is none, that of an evaluation before goes too."""
+    from smalti.apps.output import say
+    from smalti.reports.charts import denoising_chart
+
+    if denoising is None:
+        path.unlink(missing_ok=True)
+        return
+    try:
+        write_text(path, denoising_chart(denoising))
+    except SmaltiError as error:  # no matplotlib; the numbers are worth keeping without it
+        say(f"smalti: {path.name} is left out: {error}")

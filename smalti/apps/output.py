@@ -20,11 +20,13 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
     shown = {name: value for name, value in result.get("metrics", result).items() if name != "written"}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
-        if value in ({}, []):
-            continue
+        if value in ({}, []) or (isinstance(value, list) and isinstance(value[0], dict)):
+            continue  # nothing, or rows for a program
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_short(item)}" for key, item in value.items())
         lines.append(f"  {name:<{width}}  {texts.get(name) or _short(value)}")
+    if "denoising" in result:
+        lines += _denoising(result["denoising"])
     return "\n".join(lines + _written(result))
 
 
@@ -41,6 +43,26 @@ def _written(result: dict[str, Any]) -> list[str]:
     paths = [written] if isinstance(written, str) else written
     more = [f"and {len(paths) - 12} more"] if len(paths) > 12 else []
     return [f"wrote {path}" for path in paths[:12]] + more
+
+
+def _denoising(measured: dict[str, Any]) -> list[str]:
+    """The curve of `smalti.evaluation.denoising` as a table."""
+    from smalti.evaluation.catalogue import format_metric
+
+    def quality(found: dict[str, Any] | None) -> str:
+        names = [name for name in ("psnr_db", "ssim") if found and name in found]
+        return "  ".join(format_metric(name, found[name]) for name in names if found) or "-"
+
+    ways = [name for name, value in measured["rows"][-1].items() if isinstance(value, dict)]
+    table = [["level", *(name.replace("_", " ") for name in ways), "ahead of the best filter"]]
+    for row in measured["rows"]:
+        ahead = f"{row['ahead_db']:+.2f} dB" if "ahead_db" in row else "-"
+        table.append([f"{row['level']:g}", *(quality(row.get(way)) for way in ways), ahead])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    kind, trained = measured["noise"].replace("_", " "), measured["trained_noise"]
+    lines = [f"{kind} noise: PSNR in dB and SSIM of {measured['num_images']} images, by a model trained on {trained}"]
+    lines += ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    return lines + [f"  left out: {name} ({remedy})" for name, remedy in measured["left_out"].items()]
 
 
 def _short(value: Any) -> str:

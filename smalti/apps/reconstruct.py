@@ -3,33 +3,58 @@
 from pathlib import Path
 from typing import Any
 
+from smalti.configs import effective
 from smalti.files import atomic_path
+from smalti.images.preprocessing import Noise, asked_noise
 
 
-def reconstruct(run: str, images: list[str], *, out: str, device: str = "cpu") -> dict[str, Any]:
-    """Write before | after pictures of images of any size.
+def reconstruct(
+    run: str,
+    images: list[str],
+    *,
+    out: str,
+    noise: Noise = "none",
+    noise_level: float | None = None,
+    noise_patch: int | None = None,
+    seed: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Write before | after pictures of images of any size; with noise, noisy | restored | clean.
 
     Args:
         run: the folder of a trained model, or owner/name on the hub.
         images: files, or folders of images.
         out: the folder for the pictures.
+        noise: put on the images before the model sees them: gaussian, salt_and_pepper or masking.
+        noise_level: deviation of gaussian noise on values in [0, 1], the share of pixels of the others; by default as
+            the model was trained on this noise, or 0.1, of masking 0.25.
+        noise_patch: of masking, the side of the masked squares, in pixels; by default as the model was trained, or 1.
+        seed: of the noise; 0 by default.
         device: cpu, cuda, ...
     """
     from smalti.apps.imagefiles import ImageFiles, unused
     from smalti.evaluation.metrics import mse, psnr_db
     from smalti.images.contact_sheets import side_by_side
+    from smalti.images.noise import corrupt_each
     from smalti.images.reading import to_pil
     from smalti.models.autoencoder import Autoencoder
 
+    chosen = effective(noise != "none", "without noise", seed=(seed, 0))
     model = Autoencoder.from_pretrained(run, device=device)
+    corruption = asked_noise(model.config.corruption, noise, noise_level, noise_patch)
     images_in = ImageFiles(images, model.config.preprocessing.channels)
     written: list[str] = []
-    quality: list[float] = []
-    for files, batch in images_in.chunks("reconstructing"):
-        for file, before, after in zip(files, batch, model.reconstruct_many(batch), strict=True):
+    rows: list[dict[str, Any]] = []
+    for files, clean in images_in.chunks("reconstructing"):
+        seen = corrupt_each(clean, corruption, chosen.get("seed", 0), first=len(rows))
+        for file, *stages in zip(files, seen, model.reconstruct_many(seen), clean, strict=True):
+            stages = [stage.cpu() for stage in stages]
             target = unused(Path(out) / f"{file.stem}.png", written)
             with atomic_path(target) as temporary:
-                side_by_side(to_pil(before)[0], to_pil(after)[0]).save(temporary)
+                side_by_side(*(to_pil(stage)[0] for stage in stages[: 3 if chosen else 2])).save(temporary)
             written.append(str(target))
-            quality.append(psnr_db(mse(before[None], after[None].cpu()).clamp(min=1e-10)).item())
-    return {"written": written, "bad_images": images_in.bad, "mean_psnr_db": sum(quality) / len(quality)}
+            before, after = (psnr_db(mse(stage[None], stages[2][None]).clamp(min=1e-10)).item() for stage in stages[:2])
+            rows.append({"image": str(file), **({"noisy_psnr_db": before} if chosen else {}), "psnr_db": after})
+    means = {f"mean_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "image"}
+    about = {"noise": str(corruption), "trained_noise": str(model.config.corruption)} if chosen else {}
+    return {"written": written, "bad_images": images_in.bad, **about, **means, "images": rows}

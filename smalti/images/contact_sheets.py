@@ -23,19 +23,22 @@ def grid(images: Tensor, columns: int, zoom: int = 1, background: str = "white")
     return sheet
 
 
-def before_after(originals: Tensor, reconstructions: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
-    """Pairs of rows: originals above their reconstructions, both (B, C, H, W); the last pair is filled up in white."""
-    columns = min(columns, len(originals))
-    missing = originals.new_ones(-len(originals) % columns, *originals.shape[1:])
-    above, below = (torch.cat([images, missing]).split(columns) for images in (originals, reconstructions))
-    return grid(torch.cat([row for pair in zip(above, below, strict=True) for row in pair]), columns, zoom)
+def before_after(*stages: Tensor, columns: int = 16, zoom: int = 2) -> Image.Image:
+    """Rows of the same images (B, C, H, W) at each stage, originals above reconstructions; the last are filled up."""
+    columns = min(columns, len(stages[0]))
+    missing = stages[0].new_ones(-len(stages[0]) % columns, *stages[0].shape[1:])
+    rows = [torch.cat([images, missing]).split(columns) for images in stages]
+    return grid(torch.cat([row for group in zip(*rows, strict=True) for row in group]), columns, zoom)
 
 
-def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two pictures in one: before | after."""
-    sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
-    sheet.paste(left.convert("RGB"), (0, 0))
-    sheet.paste(right.convert("RGB"), (left.width + GAP, 0))
+def side_by_side(*pictures: Image.Image) -> Image.Image:
+    """Pictures in one, from left to right: before | after."""
+    width = sum(picture.width + GAP for picture in pictures) - GAP
+    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture.convert("RGB"), (left, 0))
+        left += picture.width + GAP
     return sheet
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from smalti.configs import Spec
-from smalti.images.preprocessing import Preprocessing
+from smalti.images.preprocessing import Corruption, Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +14,4 @@ class AutoencoderConfig:
     bottleneck: Spec  # of a member of `BOTTLENECKS`
     likelihood: Spec = field(default_factory=lambda: {"kind": "gaussian"})  # of `LIKELIHOODS`, without its channels
     preprocessing: Preprocessing = Preprocessing()  # of the images it was trained on
+    corruption: Corruption = Corruption()  # what it was trained to restore images from

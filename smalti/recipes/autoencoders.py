@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from smalti.configs import Spec, effective
 from smalti.data.config import DataConfig
+from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.flat import recipe
 from smalti.schedules import Schedule, constant, linear
@@ -58,6 +59,7 @@ class Common:
         optimizer: AdamW with warm-up and cosine, averaged weights.
         augment: none, flip, or flip_shift.
         photo: further terms of the loss, for photographs.
+        corruption: the noise that the model learns to remove.
     """
 
     data: DataConfig = DataConfig(data="emoji")
@@ -67,6 +69,7 @@ class Common:
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=4e-3, warmup=100, ema_decay=0.998)
     augment: Literal["none", "flip", "flip_shift"] = "flip_shift"
     photo: PhotoConfig = PhotoConfig()
+    corruption: Corruption = Corruption()
 
     def experiment(self, bottleneck: Spec, loss: LossConfig = LossConfig()) -> Experiment:
         """The training of an autoencoder with this bottleneck."""
@@ -75,6 +78,7 @@ class Common:
             bottleneck=bottleneck,
             likelihood={"kind": self.likelihood},
             preprocessing=self.preprocessing,
+            corruption=self.corruption,
         )
         return Experiment(
             data=self.data, model=model, loss=loss, optimizer=self.optimizer, photo=self.photo, augment=self.augment

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from smalti.configs import effective
 from smalti.data.config import DataConfig
+from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.autoencoders import Estimator, relaxation
 from smalti.recipes.flat import recipe
@@ -30,6 +31,7 @@ class Variables:
         hidden: widths of the encoder's hidden layers; the decoder mirrors them; none is a linear encoder and decoder.
         decoder_hidden: widths of the decoder's hidden layers, where they are others.
         learned_prior: learn a distribution for each variable; otherwise the prior is uniform.
+        corruption: the noise that the model learns to remove.
     """
 
     variables: int = 4
@@ -38,6 +40,7 @@ class Variables:
     hidden: tuple[int, ...] = (512, 256)
     decoder_hidden: tuple[int, ...] | None = None
     learned_prior: bool = False
+    corruption: Corruption = Corruption()
 
     def model(self, preprocessing: Preprocessing, temperature: dict[str, Any]) -> AutoencoderConfig:
         """The autoencoder of such images."""
@@ -48,7 +51,11 @@ class Variables:
         codes = {"codebook_size": self.classes, "code_dim": 0, "prior_grid": grid if self.learned_prior else None}
         bottleneck = {"kind": "categorical", "logits": "features", "estimator": self.estimator, **codes, **temperature}
         return AutoencoderConfig(
-            networks=networks, bottleneck=bottleneck, likelihood={"kind": "bernoulli"}, preprocessing=preprocessing
+            networks=networks,
+            bottleneck=bottleneck,
+            likelihood={"kind": "bernoulli"},
+            preprocessing=preprocessing,
+            corruption=self.corruption,
         )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from smalti.configs import Spec
 from smalti.data.config import DataConfig
+from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig
 from smalti.recipes.autoencoders import Vectors
 from smalti.recipes.flat import recipe
@@ -29,6 +30,7 @@ class Example:
         width: channels of the networks.
         residual_channels: channels inside a residual block.
         optimizer: Adam.
+        corruption: the noise that the model learns to remove.
     """
 
     data: DataConfig
@@ -37,6 +39,7 @@ class Example:
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=3e-4, decay_learning_rate=False, weight_decay=0.0, clip_norm=0.0, ema_decay=0.0
     )
+    corruption: Corruption = Corruption()
 
     def experiment(self, bottleneck: Spec, loss: LossConfig = LossConfig()) -> Experiment:
         """The training of an autoencoder with this bottleneck."""
@@ -46,6 +49,7 @@ class Example:
             bottleneck=bottleneck,
             # nats per dimension are then the example's squared error / VARIANCE, plus a constant
             likelihood={"kind": "gaussian", "scale": (VARIANCE / 2) ** 0.5},
+            corruption=self.corruption,
         )
         return Experiment(data=self.data, model=model, loss=loss, optimizer=self.optimizer)
 

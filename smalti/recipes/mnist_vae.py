@@ -10,6 +10,7 @@ Measured here, with command and time: experiments/mnist_vae.md.
 from typing import Literal
 
 from smalti.data.config import DataConfig
+from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.autoencoders import ramp
 from smalti.recipes.flat import recipe
@@ -19,6 +20,7 @@ from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 @recipe(steps=110_000, batch_size=100, log_every=550, sample_every=11_000, checkpoint_every=5_500)
 def mnist_vae(
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, weight_decay=0.0, clip_norm=0.0, ema_decay=0.9995),
+    corruption: Corruption = Corruption(),
     *,
     data: DataConfig,
     latent_channels: int = 50,
@@ -31,6 +33,7 @@ def mnist_vae(
 
     Args:
         optimizer: Adam, averaged weights.
+        corruption: the noise that the model learns to remove.
         data: a folder with MNIST's idx files.
         latent_channels: size of the latent vector.
         activation: of the hidden layers; the paper's is tanh, which is worse after 200 epochs.
@@ -41,5 +44,6 @@ def mnist_vae(
         bottleneck={"kind": "gaussian", "channels": latent_channels},
         likelihood={"kind": "bernoulli"},
         preprocessing=Preprocessing(image_size=28, channels=1, binarize="dynamic"),
+        corruption=corruption,
     )
     return Experiment(data=data, model=model, loss=LossConfig(beta=ramp(1.0, beta_warmup)), optimizer=optimizer)

@@ -9,7 +9,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 
 INK, ACCENT = "#222222", "#c2410c"
-COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#a21caf", "#b45309", "#0f766e", "#475569", "#be123c", "#4d7c0f", "#6d28d9")
+COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#a21caf", "#ca8a04", "#0f766e", "#475569", "#be123c", "#4d7c0f", "#6d28d9")
 FEW = 12
 Curve = Sequence[tuple[float, float]]
 
@@ -84,3 +84,14 @@ def curves(
             axes.legend(frameon=False, fontsize=7)
 
     return plot
+
+
+def denoising_chart(measured: Mapping[str, Any]) -> str:
+    """PSNR of noisy, restored and filtered images over the noise's level, from `smalti.evaluation.denoising`."""
+    rows = measured["rows"]
+    names = [name for name, value in rows[-1].items() if isinstance(value, Mapping)]
+    lines = {
+        name.replace("_", " "): [(row["level"], row[name]["psnr_db"]) for row in rows if name in row] for name in names
+    }
+    label = f"level of {measured['noise'].replace('_', ' ')} noise"
+    return figure(curves(lines, label, "PSNR, dB"), height=3.6)

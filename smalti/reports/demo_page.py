@@ -50,7 +50,7 @@ def write_page(
     counts = count_codes(model, open_data(data, split))[0]  # a demo's model has one codebook
     images = some_images(data, split, model.config.preprocessing, SHOWN_IMAGES)
     pictures = {
-        "reconstructions.png": before_after(images, model.reconstruct(images).cpu(), COLUMNS),
+        "reconstructions.png": before_after(images, model.reconstruct(images).cpu(), columns=COLUMNS),
         "codebook.png": codebook_tiles(model, counts.argsort(descending=True).tolist()),
     }
     charts = {

@@ -82,6 +82,8 @@ images = generator({prompt}num=4)"""
 def _of_autoencoder(model: Autoencoder, experiment: Experiment) -> About:
     run, images, bottleneck = experiment.run, experiment.model.preprocessing, model.bottleneck
     codes, example = "", "images = model.reconstruct(images)"
+    noise = experiment.model.corruption
+    restores = "" if noise.noise == "none" else f", to restore images from {noise}"
     if isinstance(bottleneck, DiscreteBottleneck):
         several = f"{bottleneck.num_codebooks} x " if bottleneck.num_codebooks > 1 else ""
         codes = f", {several}{bottleneck.codebook_size} codes"
@@ -90,7 +92,7 @@ images = model.decode(codes)     # (B, C, H, W) in [0, 1]"""
     text = f"""An autoencoder with the bottleneck `{experiment.model.bottleneck["kind"]}`{codes}: \
 {model.num_parameters:,} parameters, trained on {images.image_size}x{images.image_size} \
 {"colour" if images.channels == 3 else "grey"} images for {run.steps:,} steps of \
-{run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}."""
+{run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}{restores}."""
     load = 'from smalti import Autoencoder\n\nmodel = Autoencoder.from_pretrained("this folder")\n'
     parts = (model.networks, bottleneck, model.likelihood)
     return About("image-to-image", "image-tokenizer", str(experiment.data), text, load + example, parts)

@@ -30,7 +30,9 @@ class Loss(NamedTuple):
     parameters: Tensor | None = None  # (B, P, H, W) of the likelihood, for losses of the reconstruction
 
 
-def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, beta: float) -> Loss:
+def autoencoder_loss(
+    model: Autoencoder, images: Tensor, config: LossConfig, beta: float, seen: Tensor | None = None
+) -> Loss:
     """The loss of one batch, nats per dimension plus weighted penalties.
 
     Args:
@@ -38,8 +40,10 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, config: LossConfig, bet
         images: (B, C, H, W) in [0, 1].
         config: the weights of the penalties.
         beta: weight of the KL now.
+        seen: (B, C, H, W), what the encoder gets in place of the images, for a model that restores them from noise;
+            the distortion is that of the images. By default the images themselves.
     """
-    parameters, bottleneck = model(images)
+    parameters, bottleneck = model(images if seen is None else seen)
     per_image = model.likelihood.nll(parameters, images)
     distortion = per_image.mean()
     kl = bottleneck.kl.mean()

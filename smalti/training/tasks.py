@@ -12,6 +12,7 @@ from smalti.data.batches import Batches, Pixels, some_images
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.images.contact_sheets import before_after
+from smalti.images.noise import corrupt, corrupt_each
 from smalti.images.pixels import model_images
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
@@ -102,7 +103,8 @@ class AutoencoderTask(Task[Autoencoder]):
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The loss of all autoencoders, and the perceptual and adversarial terms."""
         images = model_images(batch.to(self.device, non_blocking=True), self.preprocessing)
-        loss = autoencoder_loss(self.model, images, self.experiment.loss, self._beta(step))
+        seen = corrupt(images, self.experiment.model.corruption)
+        loss = autoencoder_loss(self.model, images, self.experiment.loss, self._beta(step), seen)
         if self.usage is not None and loss.codes is not None:
             counts = self.model.codes_bottleneck.histogram(loss.codes)
             self.alarm = self.usage.observe(counts, loss.codes.numel()) or self.alarm
@@ -142,8 +144,11 @@ class AutoencoderTask(Task[Autoencoder]):
         return {**self.usage.report(), "restarted_codes": restarted}
 
     def picture(self, model: Autoencoder) -> Image.Image:
-        """Originals above reconstructions."""
-        return before_after(self.shown, model.reconstruct(self.shown).cpu())
+        """Originals above reconstructions; of a model that restores, noisy images above the restored and the clean."""
+        corruption = self.experiment.model.corruption
+        seen = torch.stack(corrupt_each(self.shown, corruption))
+        clean = [] if corruption.noise == "none" else [self.shown]
+        return before_after(seen, model.reconstruct(seen).cpu(), *clean)
 
     def state(self) -> dict[str, Tensor]:
         """The usage window and the discriminator."""

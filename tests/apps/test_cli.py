@@ -138,6 +138,50 @@ def test_reconstruct_writes_before_and_after(runs, image_folder, tmp_path, capsy
     assert picture(next(tmp_path.glob("*.png"))).shape == (32, 32 + 2 + 32, 3)
 
 
+def test_reconstruct_with_noise_writes_noisy_restored_and_clean(runs, tmp_path, capsys):
+    from smalti.images.noise import corrupt_each
+    from smalti.images.preprocessing import Corruption
+    from smalti.images.reading import to_images, to_pil
+
+    sizes = [(20, 33), (16, 16)]
+    for index, size in enumerate(sizes):
+        Image.fromarray(draw_image(index, size)).save(tmp_path / f"{index}.png")
+    files, noise = sorted(tmp_path.glob("*.png")), ["--noise", "gaussian", "--noise_level", "0.2"]
+    argv = ["reconstruct", runs / "ae", *files, "--out", tmp_path / "out", *noise, "--seed", "3"]
+    status, out, _ = outcome(capsys, *argv, "--json")
+    found = json.loads(out)
+    assert status == 0 and found["noise"] == "gaussian noise, level 0.2" and found["trained_noise"] == "no noise"
+    clean = to_images(files, 3)
+    seen = corrupt_each(clean, Corruption(noise="gaussian", noise_level=0.2), 3)
+    for file, row, noisy, image in zip(files, found["images"], seen, clean, strict=True):
+        sheet = picture(tmp_path / "out" / file.name)
+        height, width = image.shape[-2:]
+        assert sheet.shape == (height, 3 * (width + 2) - 2, 3)
+        assert np.array_equal(sheet[:, :width], np.array(to_pil(noisy)[0]))
+        assert np.array_equal(sheet[:, 2 * (width + 2) :], picture(file))
+        error = (noisy - image).double().square().mean().item()
+        assert row["image"] == str(file) and row["noisy_psnr_db"] == pytest.approx(-10 * np.log10(error), abs=1e-3)
+    for name in ("noisy_psnr_db", "psnr_db"):
+        assert found[f"mean_{name}"] == pytest.approx(np.mean([row[name] for row in found["images"]]))
+    again = json.loads(outcome(capsys, *argv, "--json")[1])
+    assert again["images"] == found["images"]
+    assert "mean_noisy_psnr_db" in outcome(capsys, *argv)[1]
+
+
+def test_evaluate_with_noise_prints_and_keeps_the_curve(runs, image_folder, capsys, monkeypatch):
+    from smalti.evaluation import denoising
+
+    monkeypatch.setattr(denoising, "CURVES", {"salt_and_pepper": (0.0, 0.1)})
+    argv = ["evaluate", runs / "ae", "--data", image_folder, "--noise", "salt_and_pepper"]
+    status, out, _ = outcome(capsys, *argv)
+    assert status == 0 and "salt and pepper noise: PSNR in dB and SSIM of" in out and "ahead of the best filter" in out
+    kept = json.loads((runs / "ae" / "evaluation.json").read_text())["denoising"]
+    assert [row["level"] for row in kept["rows"]] == [0.0, 0.1] and kept["noise_patch"] is None
+    assert "salt and pepper" in (runs / "ae" / "denoising.svg").read_text()
+    assert outcome(capsys, *argv[:4])[0] == 0
+    assert not (runs / "ae" / "denoising.svg").exists()  # it would belong to another evaluation.json
+
+
 def test_files_of_the_same_name_do_not_overwrite_each_other(runs, tmp_path, capsys):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -7,6 +7,7 @@ import typing
 import pytest
 
 from smalti.apps.cli import main
+from smalti.apps.info import info
 from smalti.configs import to_dict
 from smalti.data.emoji import read_table
 from smalti.errors import SmaltiError
@@ -65,6 +66,26 @@ def test_every_recipe_trains_on_every_kind_of_data(name, kind, data, tokenizer, 
     assert record["step"] == 2 and record["images"] == 8
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if "noise" in inspect.signature(RECIPES[name]).parameters])
+def test_every_autoencoder_learns_to_restore_from_every_noise(name, data, tmp_path):
+    recipe = RECIPES[name]
+    noises = [
+        kind for kind in typing.get_args(inspect.signature(recipe).parameters["noise"].annotation) if kind != "none"
+    ]
+    assert len(noises) == 3
+    for noise in noises:
+        command = ["train", name, "--data", data["folder"], "--out", str(tmp_path / noise), *RUN, *SMALL[name]]
+        assert main([*command, "--noise", noise]) == 0
+        about = info(str(tmp_path / noise))["trained_noise"]
+        assert about.startswith(noise.replace("_", " ")) and about in (tmp_path / noise / "README.md").read_text()
+
+
+def test_every_recipe_of_an_autoencoder_has_noise():
+    for name, recipe in RECIPES.items():
+        keywords = inspect.signature(recipe).parameters
+        assert ("noise" in keywords) == ("tokenizer" not in keywords and name != "mnist_pixelcnn"), name
+
+
 def other_values(hint, default):
     """Values of a keyword that are not its default: all the others of a choice, else one."""
     options = [kind for kind in typing.get_args(hint) if kind is not type(None)]
@@ -117,6 +138,8 @@ def test_no_keyword_of_a_recipe_is_silently_ignored(name, data, tokenizer):
         ("vqvae --perceptual_weight 1", "perceptual_weight 1.0 has no effect without perceptual"),
         ("vqvae --adversarial_start 0.5", "adversarial_start 0.5 has no effect without adversarial_weight"),
         ("vqvae --discriminator_width 64", "discriminator_width 64 has no effect without adversarial_weight"),
+        ("vqvae --noise_level 0.1", "noise_level 0.1 has no effect without noise"),
+        ("mnist_vae --noise gaussian --noise_patch 1", "noise_patch 1 has no effect without noise masking"),
         ("rvq --num_codebooks 1 --drop 0.5", "drop 0.5 has no effect with one codebook"),
         ("mnist_categorical --temperature_portion 0.5", "temperature_portion 0.5 has no effect where"),
         ("mnist_categorical --estimator reinforce --last_temperature 1", "last_temperature 1.0 has no effect on"),

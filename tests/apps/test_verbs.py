@@ -85,6 +85,11 @@ def test_settings_of_a_run_override_the_recipes_own_only_where_they_are_given(im
     ("verb", "options", "message"),
     [
         ("evaluate", {"run": "pixelcnn", "importance_samples": 7}, "importance_samples 7 has no effect on a prior"),
+        ("evaluate", {"run": "pixelcnn", "noise": "gaussian"}, "noise gaussian has no effect on a prior"),
+        ("evaluate", {"run": "pixelcnn", "noise_patch": 4}, "noise_patch 4 has no effect on a prior"),
+        ("evaluate", {"run": "vqvae", "noise_patch": 4}, "noise_patch 4 has no effect without noise masking"),
+        ("reconstruct", {"run": "vqvae", "images": [], "noise_level": 0.1}, "noise_level 0.1 has no effect without"),
+        ("reconstruct", {"run": "vqvae", "images": [], "seed": 0}, "seed 0 has no effect without noise"),
         ("sample", {"run": "pixels", "tokenizer": "vqvae"}, "has no effect on a prior of pixels; leave it out"),
         ("sample", {"run": "pixelcnn", "rounds": 4}, "for a masked prior"),
         ("sample", {"run": "pixelcnn", "guidance": 2.0}, "guidance 2.0 needs a conditional prior"),
@@ -112,7 +117,7 @@ def test_an_option_without_effect_is_refused(runs, image_folder, tmp_path, verb,
         smalti.train(other, runs / "other", seed=1, **RUN)
     known = {path.name for path in runs.iterdir()}
     given = {key: str(runs / value) if str(value) in known else value for key, value in options.items()}
-    if verb in ("sample", "compress", "decompress", "compare", "estimators"):
+    if verb in ("reconstruct", "sample", "compress", "decompress", "compare", "estimators"):
         given["out"] = str(tmp_path / "out.smalti")
     if "images" in given:
         given["images"] = [image]

@@ -65,14 +65,17 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(tasks.AutoencoderTask, "before_step", interrupting)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_resume_is_exact_to_the_bit(system, image_folder, tmp_path, monkeypatch):
-    train(small(system, image_folder), tmp_path / "whole", progress=False)
+NOISY = {"noise": "gaussian", "noise_level": 0.2, "noise_lowest": 0.0}
+
+
+@pytest.mark.parametrize(("system", "options"), [*((system, {}) for system in SYSTEMS), ("ae", NOISY)])
+def test_resume_is_exact_to_the_bit(system, options, image_folder, tmp_path, monkeypatch):
+    train(small(system, image_folder, **options), tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch:
         stop_at(patch, 2)  # stops after step 3, between two checkpoints and between two log lines
         with pytest.raises(Interrupted, match="stopped at step 3 of 6; the same command goes on"):
-            train(small(system, image_folder), tmp_path / "parts", progress=False)
-    train(small(system, image_folder), tmp_path / "parts", progress=False)
+            train(small(system, image_folder, **options), tmp_path / "parts", progress=False)
+    train(small(system, image_folder, **options), tmp_path / "parts", progress=False)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert same(*(read_tensors(latest_checkpoint(tmp_path / run / "checkpoints"))[0] for run in ("whole", "parts")))
     assert without_speed(tmp_path / "whole") == without_speed(tmp_path / "parts")
@@ -124,8 +127,8 @@ def test_a_nan_names_the_step_and_the_term_and_keeps_the_checkpoint(image_folder
 
     calls = itertools.count()
 
-    def poisoned(model, images, config, beta):
-        loss = original(model, images, config, beta)
+    def poisoned(*given):
+        loss = original(*given)
         if next(calls) == 4:
             loss.terms["kl_nats"] = torch.tensor(float("nan"))
             return loss._replace(total=loss.total * float("nan"))
@@ -218,3 +221,17 @@ def test_a_line_that_a_crash_cut_off_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
     assert read_metrics(path) == [{"step": 1}]
+
+
+def test_a_model_that_restores_says_so_and_shows_noisy_restored_and_clean(image_folder, tmp_path):
+    from PIL import Image
+
+    train(small("ae", image_folder, steps=2, sample_every=2), tmp_path / "plain", progress=False)
+    train(small("ae", image_folder, steps=2, sample_every=2, **NOISY), tmp_path / "noisy", progress=False)
+    assert not same(weights(tmp_path / "plain"), weights(tmp_path / "noisy"))
+    assert vars(Autoencoder.from_pretrained(tmp_path / "noisy").config.corruption).items() >= NOISY.items()
+    heights = []
+    for run in ("plain", "noisy"):
+        with Image.open(tmp_path / run / "samples" / "step-000000002.png") as picture:
+            heights.append((picture.height + 2) / (2 * 16 + 2))
+    assert heights[1] == heights[0] * 3 / 2

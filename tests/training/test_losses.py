@@ -1,9 +1,14 @@
+import math
+
 import pytest
 import torch
 
 from smalti.errors import SmaltiError
+from smalti.images.noise import corrupt
+from smalti.images.preprocessing import Corruption
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
+from smalti.models.likelihoods import LIKELIHOODS
 from smalti.ops.counts import perplexity, usage
 from smalti.training.experiment import LossConfig
 from smalti.training.losses import autoencoder_loss, score_function_loss
@@ -32,6 +37,32 @@ def test_loss_is_the_equation(system):
     expected = (terms["distortion_nats"] + 6.6 * terms["kl_nats"]) / (3 * 8 * 8)
     expected += 0.3 * terms.get("commitment", 0.0) + 0.7 * terms.get("codebook", 0.0)
     assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_encoder_sees_the_noisy_image_and_the_likelihood_the_clean_one(system):
+    model, images, noisy = make(system).eval(), torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8)
+    noisy.requires_grad_()
+    loss = autoencoder_loss(model, images, LossConfig(), 1.0, noisy)
+    expected = model.likelihood.nll(model(noisy).parameters, images).mean()
+    torch.testing.assert_close(loss.terms["distortion_nats"], expected.detach())
+    assert loss.terms["distortion_nats"] != autoencoder_loss(model, noisy, LossConfig(), 1.0).terms["distortion_nats"]
+    plain, same = (autoencoder_loss(model, images, LossConfig(), 1.0, seen).total for seen in (None, images))
+    assert plain == same
+
+
+def test_a_model_that_changes_nothing_pays_for_the_noise_alone(monkeypatch):
+    """The likelihood of the clean image around the noisy one, by the formula of a unit Gaussian."""
+    model, images = make("ae").eval(), torch.rand(4, 3, 8, 8) * 0.6 + 0.2
+    noisy = corrupt(images, Corruption(noise="gaussian", noise_level=0.05))
+    likelihood = LIKELIHOODS.build({"kind": "gaussian", "scale": 1.0}, channels=3)
+    monkeypatch.setattr(model, "likelihood", likelihood)
+    bottleneck = model(images).bottleneck
+    monkeypatch.setattr(model, "forward", lambda seen: (seen - 0.5, bottleneck))
+    found = autoencoder_loss(model, images, LossConfig(), 1.0, noisy).terms["distortion_nats"].item()
+    error = (noisy.double() - images.double()).numpy()
+    expected = (0.5 * error**2).sum() / 4 + 192 * 0.5 * math.log(2 * math.pi)
+    assert found == pytest.approx(expected, rel=1e-5) and (error**2).mean() == pytest.approx(0.05**2, rel=0.1)
 
 
 def test_a_penalty_of_another_name_needs_a_weight(monkeypatch):
