@@ -46,11 +46,10 @@ def sample(
     """
     import torch
 
-    from smalti.apps.codefile import write_codes
+    from smalti.apps.encodedfile import EncodedFile, write_encoded
     from smalti.generate.generator import Generator
     from smalti.images.contact_sheets import grid
     from smalti.images.masks import grey_out
-    from smalti.models.autoencoder import Encoded
 
     if num < 1:
         raise SmaltiError(f"--num must be at least 1, not {num}")
@@ -69,9 +68,16 @@ def sample(
     with atomic_path(out) as temporary:
         grid(shown, columns=min(len(shown), 8), zoom=2).save(temporary, "PNG")
     height, width = images.shape[-2:]
-    encoded = [Encoded(codes=one, size=(height, width)) for one in codes.cpu()]
-    target, names = Path(out).with_suffix(".npz"), [f"{index:04d}.png" for index in range(num)]
-    write_codes(target, names, encoded, generator.tokenizer.source_hash, generator.model.config.codebook_size)
+    target = Path(out).with_suffix(".npz")
+    file = EncodedFile(
+        kind="codes",
+        names=[f"{index:04d}.png" for index in range(num)],
+        values=list(codes.cpu()),
+        sizes=[(height, width)] * num,
+        model_hash=generator.tokenizer.source_hash,
+        codebook_size=generator.model.config.codebook_size,
+    )
+    write_encoded(target, file)
     return {
         "written": [out, str(target)],
         "text": text or "",
