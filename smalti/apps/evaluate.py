@@ -16,6 +16,8 @@ def evaluate(
     split: Split = "test",
     batch_size: int = 64,
     importance_samples: int = 0,
+    probe: str = "",
+    probe_images: int | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure a model on a whole split; writes RUN/evaluation.json and the model card.
@@ -26,10 +28,15 @@ def evaluate(
         split: train, validation, test or all.
         batch_size: images at a time; changes no number.
         importance_samples: of an autoencoder, samples per image for an estimate of -log p(x); 0 leaves it out.
+        probe: of an autoencoder, the kind of label (class, group, ...) that a linear and a nearest-neighbour classifier
+            learn to tell from its latents and codes, beside pixels and PCA; needs scikit-learn.
+        probe_images: of the training split, evenly spread, for the probes; by default 10,000.
         device: cpu, cuda, ...
     """
     folder, is_prior = Path(run), what_is(run) == "prior"
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
+    effective(not is_prior, "on a prior", probe=(probe or None, ""))
+    probing = effective(bool(probe), "without --probe", num_images=(probe_images, 10_000))
     if is_prior:
         from smalti.evaluation.priors import evaluate_prior
         from smalti.priors.code_model import CodeModel
@@ -41,7 +48,12 @@ def evaluate(
         from smalti.models.autoencoder import Autoencoder
 
         model = Autoencoder.from_pretrained(run, device=device)
-        result = measure(model, data, split, batch_size=batch_size, progress=True, **own)
+        probes = {}
+        if probe:  # first, since it is what may be refused
+            from smalti.evaluation.probes import probe as measure_probes
+
+            probes = {"probes": measure_probes(model, data, split, probe, **probing)}
+        result = measure(model, data, split, batch_size=batch_size, progress=True, **own) | probes
     if folder.is_dir():  # a model from the hub has none
         from smalti.reports.model_card import model_card
 

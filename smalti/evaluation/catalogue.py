@@ -36,6 +36,11 @@ METRICS: dict[str, Metric] = {  # in the order of tables
     "uniform_bits_per_code": Metric("fixed length", "bits", ".2f", "", "log2 K."),
     "share_of_histogram": Metric("of the histogram's", "", ".0%", "lower", "Bits per code, of the histogram's."),
     "nominal_bits_per_pixel": Metric("bits per pixel", "", ".3f", "", "The codes at fixed length, T log2 K / (H W)."),
+    "linear_accuracy": Metric("linear probe", "", ".1%", "higher", "Accuracy of a logistic regression, see probes."),
+    "knn_accuracy": Metric(
+        "nearest neighbours", "", ".1%", "higher", "Accuracy of the 5 nearest training images' vote."
+    ),
+    "majority_accuracy": Metric("majority", "", ".1%", "", "Accuracy of always saying the commonest training label."),
     "bf16_equal_codes": Metric("bf16 code agreement", "", ".1%", "higher", "Codes that a bf16 encoder gives too."),
 }
 
