@@ -56,3 +56,11 @@ def perplexity(codes: np.ndarray) -> float:
 def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     """Of one image in [0, 1]."""
     return 10 * math.log10(1 / float(((a.astype(np.float64) - b) ** 2).mean()))
+
+
+def nearest_labels(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int) -> np.ndarray:
+    """The commonest label among the k nearest rows of `train` for each row of `test`; the first in order of equals."""
+    distances = ((test[:, None] - train[None]) ** 2).sum(2)
+    votes = labels[np.argsort(distances, axis=1)[:, :k]]
+    names = np.unique(labels)
+    return names[np.argmax([[(row == name).sum() for name in names] for row in votes], axis=1)]
