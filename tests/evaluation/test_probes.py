@@ -16,6 +16,8 @@ from smalti.evaluation.probes import code_histograms, knn_probe, linear_probe, p
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import BOTTLENECKS
 from smalti.models.config import AutoencoderConfig, Preprocessing
+from smalti.recipes import ae
+from smalti.reports.model_card import model_card
 
 BOTTLENECK = {"kind": "residual_quantizer", "codebook_size": 16, "code_dim": 4, "num_codebooks": 2}
 
@@ -96,7 +98,11 @@ def test_evaluate_writes_and_prints_the_probes(folder, capsys):
     assert main([*argv, "--probe_images", "200"]) == 0
     out = capsys.readouterr().out
     assert "pooled latents" in out and "5 nearest" in out and "psnr_db" in out
-    written = json.loads((folder / "ae" / "evaluation.json").read_text())["probes"]
+    evaluation = json.loads((folder / "ae" / "evaluation.json").read_text())
+    written = evaluation["probes"]
+    first = written["rows"][0]
+    row = f"| pixels | 64 | {first['linear_accuracy']:.1%} | {first['knn_accuracy']:.1%} |"
+    assert row in model_card(make(BOTTLENECK), ae(), evaluation)
     assert written["num_train"] == 200 and written["label"] == "class" and len(written["rows"]) == 4
 
 
