@@ -146,7 +146,7 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
         elif required and parameter.annotation == list[str]:
             parser.add_argument(name, type=str, nargs="+", help=text)
         elif parameter.annotation == list[str] | None:
-            parser.add_argument(name, type=str, nargs="*", help=text)
+            parser.add_argument(name, type=str, nargs="*", default=parameter.default, help=text)
         elif required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             parser.add_argument(name, type=str, help=text)
         elif parameter.default is False:  # --force as well as --force true

@@ -104,8 +104,8 @@ class DataImages:
         pixels = Pixels(self.source, self.preprocessing, memory_bytes=0)
         generator = torch.Generator().manual_seed(BINARY_SEED)
         self.kept, self.bad = [], pixels.bad
-        bar = tqdm(pixels.readable(), what, len(self.source), file=sys.stderr, leave=False)
-        while chunk := list(itertools.islice(bar, IMAGES_IN_CHUNK)):
+        found = iter(tqdm(pixels.readable(), what, len(self.source), file=sys.stderr, leave=False))
+        while chunk := list(itertools.islice(found, IMAGES_IN_CHUNK)):
             indices = [index for index, _ in chunk]
             images = torch.from_numpy(np.stack([image for _, image in chunk]))
             self.kept += indices

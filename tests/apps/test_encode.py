@@ -76,9 +76,11 @@ def test_what_was_written_decodes_to_the_reconstruction(runs, tmp_path, kind, wr
             assert np.array_equal(np.array(picture), np.array(both)[:, -width:])
 
 
-def test_a_parquet_file_reads_without_smalti(runs, image_folder, tmp_path):
+def test_a_parquet_file_reads_without_smalti(runs, image_folder, tmp_path, monkeypatch):
     """A whole data set with its labels: the latents of all images in one array, equal to those of the model."""
     import pyarrow.parquet as parquet
+
+    monkeypatch.setattr("smalti.apps.imagefiles.IMAGES_IN_CHUNK", 7)
 
     out = tmp_path / "features.parquet"
     smalti.encode(str(runs / "gaussian"), data=str(image_folder), split="train", out=str(out))
