@@ -134,7 +134,10 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
 
 
 def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
-    """Flags from a verb's signature: what it requires comes by position, or as a required flag if keyword-only."""
+    """Flags from a verb's signature: what it requires comes by position, or as a required flag if keyword-only.
+
+    A list of texts comes by position also where it may be left out.
+    """
     texts = help_texts(function)
     for name, parameter in inspect.signature(function).parameters.items():
         required, text = parameter.default is inspect.Parameter.empty, texts.get(name)
@@ -145,6 +148,8 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
                 _add_settings(parser, function)
         elif required and parameter.annotation == list[str]:
             parser.add_argument(name, type=str, nargs="+", help=text)
+        elif parameter.annotation == list[str] | None:
+            parser.add_argument(name, type=str, nargs="*", default=parameter.default, help=text)
         elif required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             parser.add_argument(name, type=str, help=text)
         elif parameter.default is False:  # --force as well as --force true

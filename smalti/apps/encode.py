@@ -1,42 +1,72 @@
 """The verb `encode`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from smalti.configs import effective
+from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 
 
-def encode(run: str, images: list[str], *, out: str = "codes.npz", device: str = "cpu") -> dict[str, Any]:
-    """Encode images of any size to codes, in one npz file.
+def encode(
+    run: str,
+    images: list[str] | None = None,
+    *,
+    data: str = "",
+    split: Split | None = None,
+    write: Literal["codes", "latents"] | None = None,
+    pool: Literal["none", "mean"] = "none",
+    out: str = "codes.npz",
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Encode images of any size, or a data set with its labels, to codes or latents, in one file.
 
     Args:
-        run: the folder of a trained model with a codebook, or owner/name on the hub.
+        run: the folder of a trained model, or owner/name on the hub.
         images: files, or folders of images.
-        out: the npz file.
+        data: instead of images: emoji, a folder of images or of idx files, or *.parquet, as the model is trained on it.
+        split: of the data: train, validation, test or all.
+        write: codes, or latents: what the decoder receives (float32; of a VAE the posterior's mean, of a discrete
+            system the vectors of its codes); by default codes where the model has them.
+        pool: mean averages latents over the grid, to one vector an image, which cannot be decoded; none keeps the grid.
+        out: the file, *.npz or *.parquet.
         device: cpu, cuda, ...
     """
-    from smalti.apps.codefile import write_codes
-    from smalti.apps.imagefiles import ImageFiles, unused
-    from smalti.models.autoencoder import Autoencoder
+    from smalti.apps.encodedfile import EncodedFile, check_suffix, write_encoded
+    from smalti.apps.imagefiles import DataImages, ImageFiles, unused
+    from smalti.data.sources import open_data
+    from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents
+    from smalti.models.bottlenecks import DiscreteBottleneck
 
-    if not out.endswith(".npz"):
-        raise SmaltiError(f"--out must end in .npz, not {out!r}")
+    check_suffix(out)
+    if bool(images) == bool(data):
+        raise SmaltiError(f"encode takes IMAGES or --data, {'not both' if images else 'and was given neither'}")
+    part = effective(bool(data), "without --data", split=(split, "all"))
     model = Autoencoder.from_pretrained(run, device=device)
-    bottleneck = model.codes_bottleneck
-    images_in = ImageFiles(images, model.config.preprocessing.channels)
+    kind = write or ("codes" if isinstance(model.bottleneck, DiscreteBottleneck) else "latents")
+    if kind == "codes" and pool != "none":
+        raise SmaltiError(f"--pool {pool} averages latents, not codes; add --write latents")
+    codebook_size = model.codes_bottleneck.codebook_size if kind == "codes" else 0
+    encode_many = model.encode_many if kind == "codes" else model.encode_latents_many
+    if data:
+        images_in = DataImages(open_data(data, **part), model.config.preprocessing)
+    else:
+        images_in = ImageFiles(images or [], model.config.preprocessing.channels)
     names: list[str] = []
-    encoded = []
-    for files, batch in images_in.chunks("encoding"):
-        for file in files:
-            names.append(str(unused(Path(file.name), names)))
-        encoded += model.encode_many(batch)
-    write_codes(Path(out), names, encoded, model.source_hash, bottleneck.codebook_size)
-    num_codes = sum(item.codes.numel() for item in encoded)
-    return {
-        "written": out,
-        "num_images": len(names),
-        "num_codes": num_codes,
-        "codebook_size": bottleneck.codebook_size,
-        "grids": {name: list(item.codes.shape) for name, item in zip(names, encoded, strict=True)},
-        "bad_images": images_in.bad,
-    }
+    encoded: list[Encoded | EncodedLatents] = []
+    for own, batch in images_in.chunks("encoding"):
+        for name in own:  # of a data set they differ
+            names.append(name if isinstance(name, str) else str(unused(Path(name.name), names)))
+        encoded += encode_many(batch)
+    file = EncodedFile(
+        kind=kind,
+        names=names,
+        values=[own.mean((1, 2)) if pool == "mean" else own for own, _ in encoded],
+        sizes=[size for _, size in encoded],
+        model_hash=model.source_hash,
+        codebook_size=codebook_size,
+        pool=pool,
+        labels=images_in.labels if isinstance(images_in, DataImages) else {},
+    )
+    write_encoded(Path(out), file)
+    return {"written": out, **file.describe(), "bad_images": images_in.bad}

@@ -22,6 +22,8 @@ def evaluate(
     samples: int = 0,
     noise: Noise = "none",
     noise_patch: int | None = None,
+    probe: str = "",
+    probe_images: int | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure a model on a whole split; writes RUN/evaluation.json and the model card.
@@ -40,15 +42,19 @@ def evaluate(
         noise: of an autoencoder: gaussian, salt_and_pepper or masking, for a curve of PSNR and SSIM of noisy and
             restored images over its levels, beside classical filters; also written as RUN/denoising.svg.
         noise_patch: of masking, the side of the masked squares, in pixels; by default as the model was trained, or 1.
+        probe: of an autoencoder, the kind of label (class, group, ...) that a linear and a nearest-neighbour classifier
+            learn to tell from its latents and codes, beside pixels and PCA; needs scikit-learn.
+        probe_images: of the training split, evenly spread, for the probes; by default 10,000.
         device: cpu, cuda, ...
     """
     from smalti.evaluation.perception import chosen_networks
 
     folder, is_prior, measured = Path(run), what_is(run) == "prior", data_of(run, data)
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
+    more = {"noise": None if noise == "none" else noise, "noise_patch": noise_patch, "probe": probe or None}
+    effective(not is_prior, "on a prior", **{name: (value, None) for name, value in more.items()})
+    probing = effective(bool(probe), "without --probe", num_images=(probe_images, 10_000))
     effective(not is_prior or samples > 0, "on a prior without samples", distances=(distances, None))
-    given_noise = {"noise": (None if noise == "none" else noise, "none"), "noise_patch": (noise_patch, None)}
-    effective(not is_prior, "on a prior", **given_noise)
     networks = chosen_networks(distances, device) if samples or not is_prior else {}
     shared: dict[str, Any] = {"batch_size": batch_size, "networks": networks, "samples": samples, "progress": True}
     if is_prior:
@@ -63,11 +69,16 @@ def evaluate(
 
         model = Autoencoder.from_pretrained(run, device=device)
         corruption = asked_noise(model.config.corruption, noise, noise_patch=noise_patch)
-        result = measure(model, measured, split, **shared, **own)
+        first: dict[str, Any] = {}  # what may be refused
+        if probe:
+            from smalti.evaluation.probes import probe as measure_probes
+
+            first["probes"] = measure_probes(model, measured, split, probe, **probing)
         if noise != "none":
             from smalti.evaluation.denoising import denoising
 
-            result["denoising"] = denoising(model, measured, split, corruption, progress=True)
+            first["denoising"] = denoising(model, measured, split, corruption, progress=True)
+        result = measure(model, measured, split, **shared, **own) | first
     if folder.is_dir():  # a model from the hub has none
         from smalti.reports.model_card import model_card
 

@@ -1,17 +1,21 @@
-"""The image files and folders that a verb was given, a few at a time."""
+"""The images that a verb was given, as files and folders or as a data set, a few at a time."""
 
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti.data.batches import BINARY_SEED, Pixels
+from smalti.data.sources import Source
 from smalti.errors import SmaltiError
-from smalti.images.pixels import to_float
+from smalti.images.pixels import model_images, to_float
 from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import BadImage, find_images, fit, read_image, to_images
 
@@ -55,10 +59,7 @@ class ImageFiles:
                 self.bad.append(str(error))
             else:
                 yield file, found
-        if len(self.bad) == len(self.files):
-            raise SmaltiError(f"none of the {len(self.files)} images can be read; the first: {self.bad[0]}")
-        if self.bad:
-            warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=2)
+        check_bad(self.bad, len(self.files))
 
     def chunks(self, what: str) -> Iterator[tuple[list[Path], list[Tensor]]]:
         """Files with their images (C, H, W), at most 256 or about 16 million pixels at a time."""
@@ -78,6 +79,56 @@ def fitted(files: Sequence[str], preprocessing: Preprocessing) -> Tensor:
     """Named images as a model was trained on them, (B, C, H, W): the centre square of each, resized."""
     squares = [fit(read_image(Path(file), preprocessing.channels), preprocessing.image_size) for file in files]
     return to_float(torch.stack([torch.from_numpy(square) for square in squares]))
+
+
+class DataImages:
+    """The images of a data set, each as a model sees it in its evaluation, a few at a time; bad ones are left out.
+
+    Args:
+        source: the part of a data set.
+        preprocessing: of the model.
+    """
+
+    def __init__(self, source: Source, preprocessing: Preprocessing):
+        self.source, self.preprocessing = source, preprocessing
+        self.bad: list[str] = []
+        self.kept: list[int] = []  # of the source's images, those that `chunks` has given
+
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """The texts of each kind of label for the images that `chunks` has given."""
+        return {
+            kind: [own[self.source.indices[index]] for index in self.kept] for kind, own in self.source.labels.items()
+        }
+
+    def chunks(self, what: str) -> Iterator[tuple[list[str], list[Tensor]]]:
+        """Names with images (C, S, S), at most 256 at a time.
+
+        Raises:
+            SmaltiError: no good image at all.
+        """
+        pixels = Pixels(self.source, self.preprocessing, memory_bytes=0)
+        generator = torch.Generator().manual_seed(BINARY_SEED)
+        self.kept, self.bad = [], pixels.bad
+        found = iter(tqdm(pixels.readable(), what, len(self.source), file=sys.stderr, leave=False))
+        while chunk := list(itertools.islice(found, IMAGES_IN_CHUNK)):
+            indices = [index for index, _ in chunk]
+            images = torch.from_numpy(np.stack([image for _, image in chunk]))
+            self.kept += indices
+            yield list(map(self.source.name_of, indices)), list(model_images(images, self.preprocessing, generator))
+        check_bad(self.bad, len(self.source))
+
+
+def check_bad(bad: Sequence[str], num_images: int) -> None:
+    """Warn of bad images that were left out.
+
+    Raises:
+        SmaltiError: all of them are bad.
+    """
+    if len(bad) == num_images:
+        raise SmaltiError(f"none of the {num_images} images can be read; the first: {bad[0]}")
+    if bad:
+        warnings.warn(f"skipped {len(bad)} bad images; the first: {bad[0]}", stacklevel=3)
 
 
 def unused(path: Path, taken: list[str]) -> Path:

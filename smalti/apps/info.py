@@ -1,4 +1,4 @@
-"""The verb `info`: what a run, a compressed file, a file of codes or a data set is."""
+"""The verb `info`: what a run, a compressed file, a file of codes or latents, or a data set is."""
 
 import contextlib
 from pathlib import Path
@@ -12,18 +12,16 @@ from smalti.files import CONFIG, read_json
 
 
 def info(target: str) -> dict[str, Any]:
-    """Describe a run, a compressed file, a file of codes or a data set.
+    """Describe a run, a compressed file, a file of codes or latents, or a data set.
 
     Args:
-        target: the folder of a model, a .smalti file, an npz file of codes, or what --data takes.
+        target: the folder of a model, a .smalti file, a file of `smalti encode`, or what --data takes.
     """
     path = Path(target)
     if path.suffix == SUFFIX:
         return _describe_archive(path)
-    if path.suffix == ".npz":
-        from smalti.apps.codefile import describe_codes
-
-        return describe_codes(path)
+    if path.suffix in (".npz", ".parquet") and (described := _describe_encoded(path)):
+        return described
     if (path / CONFIG).exists():
         return _describe_run(path)
     from smalti.data.sources import open_data
@@ -42,6 +40,16 @@ def info(target: str) -> dict[str, Any]:
         "labels": {kind: len(set(labels)) for kind, labels in source.labels.items()},
         "caption_languages": sorted({language for row in source.captions for language in row}),
     }
+
+
+def _describe_encoded(path: Path) -> dict[str, Any]:
+    """What a file of codes or latents holds; nothing of a parquet file of images."""
+    from smalti.apps.encodedfile import is_encoded, read_encoded
+
+    if not is_encoded(path):
+        return {}
+    file = read_encoded(path)
+    return {"file": str(path), **file.describe(), "model_hash": file.model_hash, "num_bytes": path.stat().st_size}
 
 
 def _describe_archive(path: Path) -> dict[str, Any]:

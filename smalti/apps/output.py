@@ -25,6 +25,8 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_short(item)}" for key, item in value.items())
         lines.append(f"  {name:<{width}}  {texts.get(name) or _short(value)}")
+    if probes := result.get("probes"):
+        lines += _probes_as_text(probes)
     if "denoising" in result:
         lines += _denoising(result["denoising"])
     return "\n".join(lines + _written(result))
@@ -63,6 +65,23 @@ def _denoising(measured: dict[str, Any]) -> list[str]:
     lines = [f"{kind} noise: PSNR in dB and SSIM of {measured['num_images']} images, by a model trained on {trained}"]
     lines += ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
     return lines + [f"  left out: {name} ({remedy})" for name, remedy in measured["left_out"].items()]
+
+
+def _probes_as_text(probes: dict[str, Any]) -> list[str]:
+    """The table of the probes, with what they were trained on."""
+    from smalti.evaluation.catalogue import format_metric
+
+    majority = format_metric("majority_accuracy", probes["majority_accuracy"])
+    counts = f"{probes['num_train']} training and {probes['num_test']} test images"
+    lines = [f"probes of the {probes['num_labels']} labels {probes['label']!r}, {counts}, the commonest: {majority}"]
+    lines.append(f"  {'representation':<16}{'dims':>6}{'linear':>16}{str(probes['k']) + ' nearest':>16}")
+    for row in probes["rows"]:
+        cells = [
+            f"{format_metric(f'{kind}_accuracy', row[f'{kind}_accuracy'])} +- {row[f'{kind}_standard_error']:.1%}"
+            for kind in ("linear", "knn")
+        ]
+        lines.append(f"  {row['representation']:<16}{row['dims']:>6}" + "".join(f"{cell:>16}" for cell in cells))
+    return lines + [f"  no {name}: {why}" for name, why in probes["left_out"].items()]
 
 
 def _short(value: Any) -> str:

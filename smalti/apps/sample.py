@@ -132,11 +132,18 @@ def _write_sheet(out: str, images: Any) -> None:
 
 def _write_codes(out: str, codes: Any, size: tuple[int, int], model_hash: str, codebook_size: int) -> str:
     """The codes (B, *grid) in an npz file beside the picture; its name."""
-    from smalti.apps.codefile import write_codes
-    from smalti.models.autoencoder import Encoded
+    from smalti.apps.encodedfile import EncodedFile, write_encoded
 
-    target, names = Path(out).with_suffix(".npz"), [f"{index:04d}.png" for index in range(len(codes))]
-    write_codes(target, names, [Encoded(codes=one, size=size) for one in codes.cpu()], model_hash, codebook_size)
+    target = Path(out).with_suffix(".npz")
+    file = EncodedFile(
+        kind="codes",
+        names=[f"{index:04d}.png" for index in range(len(codes))],
+        values=list(codes.cpu()),
+        sizes=[size] * len(codes),
+        model_hash=model_hash,
+        codebook_size=codebook_size,
+    )
+    write_encoded(target, file)
     return str(target)
 
 

@@ -17,7 +17,7 @@ from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
 from smalti.images.pixels import recolour_pixels, to_uint8
 from smalti.images.reading import Images, bad_images, open_image, read_image
-from smalti.models.autoencoder import Autoencoder
+from smalti.models.autoencoder import Autoencoder, using
 
 Alpha = Literal["keep", "drop", "refuse"]
 Place = tuple[slice, ...]  # (rows, columns)
@@ -137,9 +137,15 @@ class TiledModel:
         image = torch.empty(self.channels, *(side * self.model.stride for side in codes.shape[1:]))
         for keep, around, inside in self._tiles(*codes.shape[1:]):
             part = torch.from_numpy(np.ascontiguousarray(codes[..., *around]))
-            found = self.model.decode(part if self.bottleneck.num_codebooks == 1 else part[None])[0].cpu()
+            found = self._decode_tile(part if self.bottleneck.num_codebooks == 1 else part[None])
             image[..., *self._in_pixels(keep)] = found[..., *self._in_pixels(inside)]
         return image[:, : entry.height, : entry.width]
+
+    def _decode_tile(self, codes: Tensor) -> Tensor:
+        """The image (C, H, W) of codes (1, *grid), always alone: `Autoencoder.decode` would fill up a batch."""
+        with using(self.model):
+            latents = self.bottleneck.decode(codes.to(self.model.device))
+            return self.model.likelihood.mean(self.model.decoder(latents))[0].cpu()
 
     def pixels(self, codes: NDArray[np.int64], entry: ImageEntry) -> NDArray[np.uint8]:
         """The image uint8 (H, W, C) of codes, with the channels of its mode."""

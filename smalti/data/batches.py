@@ -81,19 +81,23 @@ class Pixels:
     def _load(self, progress: bool) -> np.ndarray:
         shape = (len(self.source), self.size, self.size, self.channels)
         pixels, count = np.empty(shape, dtype=np.uint8), 0
-        found = read_ahead(self._read_or_error, range(shape[0]), reading_threads())
-        for image in tqdm(found, "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False):
-            if isinstance(image, BadImage):
-                self.bad.append(str(image))
-            else:
-                pixels[count] = image
-                count += 1
+        found = tqdm(self.readable(), "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False)
+        for count, (_, image) in enumerate(found, start=1):
+            pixels[count - 1] = image
         if count < FEWEST_IMAGES:
             first = f"; the first: {self.bad[0]}" if self.bad else ""
             raise SmaltiError(f"{self.source.name}: only {count} of {len(self.source)} images can be read{first}")
         if self.bad:
             warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=3)
         return pixels[:count]
+
+    def readable(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The images that can be read, in order: (index in the source, uint8 (S, S, C)); `bad` gets the others."""
+        for index, image in enumerate(read_ahead(self._read_or_error, range(len(self.source)), reading_threads())):
+            if isinstance(image, BadImage):
+                self.bad.append(str(image))
+            else:
+                yield index, image
 
     def _read_or_error(self, index: int) -> np.ndarray | BadImage:
         try:

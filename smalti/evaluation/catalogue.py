@@ -91,6 +91,11 @@ METRICS: dict[str, Metric] = {  # in the order of tables; a meaning that is too 
     "nominal_bits_per_pixel": Metric("bits per pixel", "", ".3f", "", "The codes at fixed length, T log2 K / (H W)."),
     "bf16_equal_codes": Metric("bf16 code agreement", "", ".1%", "higher",
         "Share of the codes that a bf16 encoder gives too."),
+    "linear_accuracy": Metric("linear probe", "", ".1%", "higher",
+        "Accuracy of a logistic regression on the representation, see docs/features.md."),
+    "knn_accuracy": Metric("nearest neighbours", "", ".1%", "higher",
+        "Accuracy of the vote of the 5 nearest training images in the representation."),
+    "majority_accuracy": Metric("majority", "", ".1%", "", "Accuracy of always saying the commonest training label."),
     "active_units": Metric("active units", "", ".0f", "",
         "Latent dimensions (a channel at a position) whose posterior mean has a variance above 0.01 over the images "
         "(arXiv:1509.00519); the decoder ignores the others."),

@@ -20,7 +20,7 @@ from smalti.shapes import check_shape
 
 T = TypeVar("T")
 PIXELS_AT_ONCE = 1 << 22  # in one batch of `map_by_size`
-FIXED_BATCH_PIXELS = 1 << 14  # in one batch of the encoder: 16 images of 32x32, one of 128x128 or larger
+FIXED_BATCH_PIXELS = 1 << 14  # in one batch of a network: 16 images of 32x32, one of 128x128 or larger
 
 
 class Encoded(NamedTuple):
@@ -38,6 +38,13 @@ class LatentSample(NamedTuple):
     size: tuple[int, int]  # (H, W), pixels to crop the images to
 
 
+class EncodedLatents(NamedTuple):
+    """The latents of one image and the size to crop its reconstruction to."""
+
+    latents: Tensor  # (D, h, w) float32, on the CPU
+    size: tuple[int, int]  # (H, W), pixels
+
+
 class AutoencoderOutput(NamedTuple):
     """One pass through the autoencoder."""
 
@@ -50,6 +57,7 @@ class Autoencoder(Pretrained):
 
     `forward` is for training. `encode`, `decode`, `reconstruct` are for using the model: deterministic in every mode,
     without gradients, for images of any size, and they take files, Pillow images, arrays or tensors: see `to_images`.
+    An image has the same codes, latents and reconstruction, bit for bit, alone or among others.
 
     Raises:
         SmaltiError: a part's kind or keyword is unknown.
@@ -112,6 +120,17 @@ class Autoencoder(Pretrained):
         """
         return self._encode(self._stack(images))
 
+    def encode_latents(self, images: Images) -> Tensor:
+        """The latents (B, D, h, w) float32 of images of one size: what the decoder receives; of every system.
+
+        Those of an AE are its features, those of a VAE the means of q(z|x), those of a discrete system the vectors of
+        its codes. Images are padded to the stride by repeating the edge.
+
+        Raises:
+            SmaltiError: an unreadable image, or images of several sizes (see `encode_latents_many`).
+        """
+        return self._latents(self._stack(images))
+
     def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """The images (B, C, H, W) float32 in [0, 1] of codes (B, *grid).
 
@@ -124,8 +143,24 @@ class Autoencoder(Pretrained):
         """
         with using(self):
             latents = self.codes_bottleneck.decode(torch.as_tensor(codes, device=self.device))
-            images = self.likelihood.mean(self.decoder(latents))
-            return images if size is None else crop_to(images, size)
+        return self.decode_latents(latents, size)
+
+    def decode_latents(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """The images (B, C, H, W) float32 in [0, 1] of latents (B, D, h, w); for every system.
+
+        Args:
+            latents: of `encode_latents`, from p(z), or between two.
+            size: as in `decode`.
+
+        Raises:
+            SmaltiError: latents of another shape, or a size larger than theirs.
+        """
+        check_shape(latents, "B D h w", "latents", D=self.bottleneck.out_channels)
+        pixels = latents[0, 0].numel() * self.stride**2
+        images = self._in_fixed_batches(
+            lambda batch: self.likelihood.mean(self.decoder(batch)), latents.to(self.device), pixels
+        )
+        return images if size is None else crop_to(images, size)
 
     def reconstruct(self, images: Images) -> Tensor:
         """Images of one size through the bottleneck and back, (B, C, H, W) float32 in [0, 1]; for every system."""
@@ -137,9 +172,21 @@ class Autoencoder(Pretrained):
         codes = map_by_size(lambda batch: self._encode(batch).cpu(), listed, batch_size)
         return [Encoded(own, (image.shape[1], image.shape[2])) for own, image in zip(codes, listed, strict=True)]
 
-    def decode_many(self, encoded: Sequence[Encoded]) -> list[Tensor]:
+    def encode_latents_many(self, images: Images, batch_size: int = 64) -> list[EncodedLatents]:
+        """As `encode_latents`, for images of any mixture of sizes: one (latents, size) for each, in order."""
+        listed = to_images(images, self.config.preprocessing.channels)
+        latents = map_by_size(lambda batch: self._latents(batch).cpu(), listed, batch_size)
+        return [
+            EncodedLatents(own, (image.shape[1], image.shape[2])) for own, image in zip(latents, listed, strict=True)
+        ]
+
+    def decode_many(self, encoded: Sequence[Encoded], batch_size: int = 64) -> list[Tensor]:
         """As `decode`, for what `encode_many` gave: one image (C, H, W) for each, in order."""
-        return [self.decode(codes[None], size)[0].cpu() for codes, size in encoded]
+        return self._decode_many(self.decode, encoded, batch_size)
+
+    def decode_latents_many(self, encoded: Sequence[EncodedLatents], batch_size: int = 64) -> list[Tensor]:
+        """As `decode_latents`, for what `encode_latents_many` gave: one image (C, H, W) for each, in order."""
+        return self._decode_many(self.decode_latents, encoded, batch_size)
 
     def reconstruct_many(self, images: Images, batch_size: int = 64) -> list[Tensor]:
         """As `reconstruct`, for images of any mixture of sizes: one (C, H, W) for each, in order."""
@@ -180,7 +227,7 @@ class Autoencoder(Pretrained):
             if like is not None:
                 images = self._stack(like)
                 check_shape(images, "B C H W", "the image", B=1)
-                features = self._in_fixed_batches(self.features, images).expand(num, -1, -1, -1)
+                features = self._of_padded(self.features, images).expand(num, -1, -1, -1)
                 sample = bottleneck.sample_posterior(features, temperature)
                 return LatentSample(sample.latents, sample.codes, (images.shape[2], images.shape[3]))
             side = -(-size // self.stride)
@@ -203,28 +250,11 @@ class Autoencoder(Pretrained):
         ends = self._stack([start, end])
         check_shape(ends, "B C H W", "the images at the ends", B=2)
         with using(self):
-            first, last = self._in_fixed_batches(self.features, ends)
+            first, last = self._of_padded(self.features, ends)
             path = self.bottleneck.interpolate(first, last, torch.linspace(0, 1, steps))
             before, after = self._latents(ends).split(1)
         latents, size = torch.cat([before, path[1:-1], after]), (ends.shape[2], ends.shape[3])
-        return self.decode_latents(latents, size, batch_size=1)  # as one reconstruction is decoded: the same rounding
-
-    def decode_latents(self, latents: Tensor, size: tuple[int, int] | None = None, batch_size: int = 64) -> Tensor:
-        """The images (B, C, H, W) float32 in [0, 1] of latents (B, D, h, w).
-
-        Args:
-            latents: as the bottleneck gives them.
-            size: (H, W) to crop to; by default the grid times the stride.
-            batch_size: latents at a time; convolutions round differently for different numbers of them.
-        """
-        check_shape(latents, "B D h w", "latents", D=self.bottleneck.out_channels)
-        with using(self):
-            parts = latents.to(self.device).split(batch_size)
-            images = torch.cat([self.likelihood.mean(self.decoder(part)) for part in parts])
-            return images if size is None else crop_to(images, size)
-
-    def _latents(self, images: Tensor) -> Tensor:
-        return self._in_fixed_batches(lambda batch: self.bottleneck(self.features(batch)).latents, images)
+        return self.decode_latents(latents, size)
 
     def _stack(self, images: Images) -> Tensor:
         listed = to_images(images, self.config.preprocessing.channels)
@@ -234,40 +264,56 @@ class Autoencoder(Pretrained):
             raise SmaltiError(f"expected images of one size, got {found}; use encode_many() or reconstruct_many()")
         return torch.stack(listed)
 
+    def _decode_many(
+        self,
+        decode: Callable[[Tensor], Tensor],
+        encoded: Sequence[tuple[Tensor, tuple[int, int]]],
+        batch_size: int,
+    ) -> list[Tensor]:
+        images = map_by_size(lambda batch: decode(batch).cpu(), [own for own, _ in encoded], batch_size, self.stride)
+        return [crop_to(image, size) for image, (_, size) in zip(images, encoded, strict=True)]
+
     def _encode(self, images: Tensor) -> Tensor:
         bottleneck = self.codes_bottleneck
-        return self._in_fixed_batches(lambda batch: bottleneck.encode(self.features(batch)), images)
+        return self._of_padded(lambda batch: bottleneck.encode(self.features(batch)), images)
 
-    def _in_fixed_batches(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Apply a function to padded images in batches whose size depends on the image size alone.
-
-        Convolutions round differently for different batch sizes, and once in 30,000 codes that decides between two code
-        vectors. With batches always of the same size (the last one filled up) an image has the same codes whether it
-        comes alone or among others.
-        """
-        with using(self):
-            padded = pad_to_multiple(images.to(self.device), self.stride)
-            count = max(1, FIXED_BATCH_PIXELS // padded[0, 0].numel())
-            filled = F.pad(padded, (0, 0, 0, 0, 0, 0, 0, -len(padded) % count))
-            return torch.cat([function(batch) for batch in filled.split(count)])[: len(padded)]
+    def _latents(self, images: Tensor) -> Tensor:
+        return self._of_padded(lambda batch: self.bottleneck(self.features(batch)).latents, images)
 
     def _reconstruct(self, images: Tensor) -> Tensor:
-        latents = self._latents(images)
+        return self.decode_latents(self._latents(images), (images.shape[2], images.shape[3]))
+
+    def _of_padded(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        padded = pad_to_multiple(images.to(self.device), self.stride)
+        return self._in_fixed_batches(function, padded, padded[0, 0].numel())
+
+    def _in_fixed_batches(self, function: Callable[[Tensor], Tensor], inputs: Tensor, pixels: int) -> Tensor:
+        """Apply a function to inputs (B, ...) in batches whose size depends on the pixels of an image alone.
+
+        Convolutions round differently for different batch sizes, and once in 30,000 codes that decides between two code
+        vectors. With batches always of the same size (the last one filled up) an image has the same codes and the same
+        reconstruction whether it comes alone or among others.
+        """
         with using(self):
-            return crop_to(self.likelihood.mean(self.decoder(latents)), (images.shape[2], images.shape[3]))
+            count = max(1, FIXED_BATCH_PIXELS // pixels)
+            filled = F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, -len(inputs) % count))
+            return torch.cat([function(batch) for batch in filled.split(count)])[: len(inputs)]
 
 
-def map_by_size(function: Callable[[Tensor], Iterable[T]], images: list[Tensor], batch_size: int) -> list[T]:
+def map_by_size(
+    function: Callable[[Tensor], Iterable[T]], images: list[Tensor], batch_size: int, stride: int = 1
+) -> list[T]:
     """Apply a function of (B, C, H, W) to images (C, H, W) of any sizes, in batches of equal size; results in order.
 
-    A batch holds at most `batch_size` images and at most about 4 million pixels, so that memory stays bounded.
+    A batch holds at most `batch_size` images and at most about 4 million pixels, so that memory stays bounded; of grids
+    of codes or latents, (..., h, w), a position counts for `stride` x `stride` pixels.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(tuple(image.shape), []).append(index)
     results: dict[int, T] = {}
     for shape, indices in groups.items():
-        count = max(1, min(batch_size, PIXELS_AT_ONCE // (shape[-2] * shape[-1])))
+        count = max(1, min(batch_size, PIXELS_AT_ONCE // (shape[-2] * shape[-1] * stride**2)))
         for start in range(0, len(indices), count):
             chosen = indices[start : start + count]
             results.update(zip(chosen, function(torch.stack([images[index] for index in chosen])), strict=True))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import smalti
-from smalti.evaluation.catalogue import heading
+from smalti.evaluation.catalogue import format_metric, heading
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.priors.code_model import CodeModel
@@ -60,7 +60,28 @@ weights {evaluation["model_hash"][:12]}; smalti {evaluation["smalti"]}.
 
 {rows}
 """
+        if probes := evaluation.get("probes"):
+            card += _probes(probes)
     return card
+
+
+def _probes(probes: Mapping[str, Any]) -> str:
+    """The table of the probes' accuracies."""
+    columns = ("linear_accuracy", "knn_accuracy")
+    rows = "\n".join(
+        f"| {row['representation']} | {row['dims']:,} | "
+        + " | ".join(format_metric(name, row[name]) for name in columns)
+        + " |"
+        for row in probes["rows"]
+    )
+    return f"""
+Accuracy of telling the label `{probes["label"]}` of {probes["num_test"]:,} test images, after {probes["num_train"]:,} \
+training images; always saying the commonest: {format_metric("majority_accuracy", probes["majority_accuracy"])}.
+
+| representation | dims | linear probe | {probes["k"]} nearest neighbours |
+|---|---|---|---|
+{rows}
+"""
 
 
 def _of_prior(model: CodeModel, experiment: PriorExperiment) -> About:

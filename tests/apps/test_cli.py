@@ -212,7 +212,7 @@ def test_bad_input_is_one_line_with_status_1(runs, image_folder, tmp_path, capsy
     cases = [
         (["encode", tmp_path / "nothing", image], "no such folder"),
         (["encode", runs, image], "holds no model"),
-        (["encode", runs / "vae", image], "no codes"),
+        (["encode", runs / "vae", image, "--write", "codes"], "no codes"),
         (["encode", runs / "dvae", tmp_path / "none.png"], "no such file"),
         (["encode", runs / "dvae", tmp_path / "empty"], "no images in this folder"),
         (["encode", runs / "dvae", image, "--out", "codes.txt"], "must end in .npz"),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import draw_image
 from smalti.apps.cli import main
-from smalti.apps.codefile import read_codes
+from smalti.apps.encodedfile import read_encoded
 from smalti.images.pixels import to_uint8
 from smalti.models.autoencoder import Autoencoder
 
@@ -66,7 +66,7 @@ def test_a_discrete_system_samples_codes_that_decode_to_the_sheet(smalti, place,
     status, out, _ = smalti(f"sample {system} --num 3 --out {system}.png --json")
     assert status == 0 and json.loads(out)["written"] == [f"{system}.png", f"{system}.npz"]
     model = Autoencoder.from_pretrained(place / system)
-    codes = [item.codes for _, item in read_codes(place / f"{system}.npz", model.source_hash)]
+    codes = read_encoded(place / f"{system}.npz", model.source_hash).values
     assert len(codes) == 3
     shown = to_uint8(model.decode(codes[2][None]))[0].numpy()
     assert np.array_equal(picture(place / f"{system}.png")[::2, 68::2], shown)

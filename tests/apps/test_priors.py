@@ -109,7 +109,7 @@ def test_completion_keeps_the_known_codes(runs, image_folder):
 
 def test_completion_from_the_command_line(runs, image_folder, tmp_path, capsys):
     """The kept part of the codes is that of the image; the picture begins with the image and with what is kept."""
-    from smalti.apps.codefile import read_codes
+    from smalti.apps.encodedfile import read_encoded
     from smalti.images.pixels import to_float
     from smalti.images.reading import fit, read_image
 
@@ -124,8 +124,8 @@ def test_completion_from_the_command_line(runs, image_folder, tmp_path, capsys):
             out = tmp_path / "done.png"
             argv = ["sample", str(runs / prior), "--num", "3", "--known", str(image), "--mask", name]
             assert main([*argv, "--out", str(out)]) == 0
-            for _, item in read_codes(out.with_suffix(".npz"), tokenizer.source_hash):
-                assert torch.equal(item.codes[kept], codes[kept])
+            for own in read_encoded(out.with_suffix(".npz"), tokenizer.source_hash).values:
+                assert torch.equal(own[kept], codes[kept])
             with Image.open(out) as picture:
                 assert picture.width == 5 * (32 + 2) - 2
 
