@@ -5,7 +5,7 @@ from typing import Any
 
 from smalti.configs import from_dict
 from smalti.errors import SmaltiError
-from smalti.files import CONFIG, read_json
+from smalti.files import BEST, CONFIG, read_json
 from smalti.training.experiment import Experiment, PriorExperiment
 
 
@@ -20,6 +20,11 @@ def experiment_of(run: Path) -> Experiment | PriorExperiment | None:
     """The settings that a run was trained with; None where its folder does not say."""
     path, kind = run / "experiment.json", PriorExperiment if what_is(str(run)) == "prior" else Experiment
     return from_dict(kind, read_json(path), str(path)) if path.exists() else None
+
+
+def best_of(run: Path) -> dict[str, Any] | None:
+    """The step and the validation_loss of the model of a run that keeps its best; None where it is the last."""
+    return read_json(run / BEST) if (run / BEST).exists() else None
 
 
 def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:

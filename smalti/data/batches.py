@@ -123,13 +123,17 @@ class Pixels:
 
     def evenly(self, count: int) -> Tensor:
         """At most `count` evenly spaced images of the source: uint8 (B, S, S, C)."""
-        places = torch.linspace(0, len(self) - 1, min(count, len(self))).long().tolist()
-        return torch.from_numpy(self.gather(places))
+        return torch.from_numpy(self.gather(evenly_spread(len(self), count)))
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images once, in order: batches of uint8 (B, S, S, C)."""
         for start in range(0, len(self), batch_size):
             yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
+
+
+def evenly_spread(length: int, count: int) -> list[int]:
+    """At most `count` of the places 0 to `length` - 1, evenly spread, with the first and the last."""
+    return torch.linspace(0, length - 1, min(count, length)).long().tolist()
 
 
 def some_images(data: str, split: Split, preprocessing: Preprocessing, count: int) -> Tensor:
