@@ -72,7 +72,7 @@ class Keeper:
             since = f"no better validation_loss than that of step {self.step} in {self.waited} validations"
             told = f"ended at step {step} of {self.experiment.run.steps}: {since}"
             lines.append(f"{self.run} {told}" + ("" if trained else "; it does not go on, choose another --out"))
-        if self.best and trained:
+        if self.best and self.step and trained:
             lines.append(f"{self.run} holds step {self.step}, the best: validation_loss {self.loss:.6g}; "
                          f"the last, step {step}, is in {self.run / LAST}")  # fmt: skip
         return lines
