@@ -54,7 +54,7 @@ def shares(settings: dict[str, Any]) -> tuple[float, float, list[float], float]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=dvae().run.steps, help="fewer weigh the one of the last step more")
     parser.add_argument("--out", default="benchmarks/results/validation.json")
     arguments = parser.parse_args(argv)
     keep_freed_memory()
