@@ -49,7 +49,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling
-ALONE := data_loading imports process against
+ALONE := data_loading imports process against validation
 
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%)  ## everything, then the table of docs/performance.md; about an hour
 	$(BIN)/python tools/tables.py

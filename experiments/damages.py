@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -136,7 +137,7 @@ def chart(curves: dict[str, list[dict[str, float]]], own: dict[str, float], imag
 
     sheet = Figure(figsize=(13, 17), layout="constrained", dpi=90)
     canvas, names = FigureCanvasAgg(sheet), [*SET, *PAIR, *ARTEFACTS]
-    top, below = sheet.subfigures(2, 1, height_ratios=(6, 11))
+    top, below = np.ravel(sheet.subfigures(2, 1, height_ratios=(6, 11)))  # pyright: ignore
     for axes, name in zip(top.subplots(2, 3).flat, names, strict=True):
         for damage, points in curves.items():
             axes.plot(range(6), [own[name], *(point[name] for point in points)], marker="o", markersize=3, label=damage)
@@ -157,7 +158,7 @@ def chart(curves: dict[str, list[dict[str, float]]], own: dict[str, float], imag
             axes.set_title(f"{name} {strength:g}" if isinstance(strength, float | int) else strength, fontsize=8)
             axes.axis("off")
     canvas.draw()
-    return Image.fromarray(canvas.buffer_rgba().__array__()).convert("RGB")
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 @torch.inference_mode()

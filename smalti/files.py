@@ -12,6 +12,7 @@ from typing import Any
 from smalti.errors import SmaltiError
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a model's folder
+BEST = "best.json"  # in a run that keeps its best model: {"step": ..., "validation_loss": ...}
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import common
 import sampling
+import validation
 
 
 def test_ratios_are_taken_round_by_round_in_rotated_order(capsys):
@@ -89,3 +90,22 @@ def test_without_kernels_means_that(monkeypatch):
 def test_guided_and_coding_rows(kind, quick):
     assert set(sampling.guided(1, {kind: SMALL[kind]}, [4], 4)[0]["ratios"]) == {"guidance 2"}
     assert set(sampling.coding(1, {kind: SMALL[kind]}, 4, 2)[0]["ratios"]) == {sampling.PLAIN}
+
+
+def test_the_share_of_validation_is_that_of_the_calls(tmp_path, monkeypatch):
+    rounds = iter([(10.0, 0.1, [0.2, 0.2], 0.0), (20.0, 0.1, [0.1, 0.1], 0.0), (10.0, 0.0, [0.5, 0.5], 0.0)])
+    monkeypatch.setattr(validation, "shares", lambda settings: next(rounds))
+    validation.main(["--out", str(tmp_path / "found.json")])
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert (found["share"], found["range"], found["validations"]) == (0.05, [0.015, 0.1], 2)
+
+
+def test_validations_inside_a_training_are_timed(image_folder):
+    from smalti.recipes import dvae
+
+    tiny = dvae(data=str(image_folder), image_size=16, width=8, codebook_size=16)
+    calls = {"steps": 4, "validate_every": 2, "batch_size": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "dvae", lambda: tiny)
+        seconds, reading, validations, _ = validation.shares(calls)
+    assert len(validations) == 2 and 0 < reading + sum(validations) < seconds

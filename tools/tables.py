@@ -287,6 +287,25 @@ def process() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-process`; {where(alone)}."]
 
 
+def validation() -> list[str]:
+    results = timings("validation")
+    if not results:
+        return ["Not measured yet: `make bench-validation`."]
+    rows = [
+        [
+            f"{one['workload']}, {one['seconds']} s",
+            f"{one['validations']} of {one['images']} images",
+            f"{one['seconds_of_a_validation']}, {one['seconds_of_reading']}",
+            f"{one['share']:.2%} ({one['range'][0]:.2%} to {one['range'][1]:.2%})",
+        ]
+        for one in results
+    ]
+    header = ["training", "validations", "seconds of one, of reading the images once", "share of the time (range)"]
+    last = results[-1]
+    told = f"{where(last)}; {last['threads']} threads, neighbours used {last['neighbour_load_cores']} cores"
+    return [*markdown_table(header, rows), "", f"`make bench-validation`; {told}."]
+
+
 def codec() -> list[str]:
     sets = [timings(f"codec_{name}")[-1] for name in ("emoji", "cifar10")]
 
@@ -314,6 +333,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "codec": codec,
     "process": process,
     "imports": imports,
+    "validation": validation,
     **{
         name: benchmark(name)
         for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading")

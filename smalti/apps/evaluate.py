@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.apps.runs import data_of, experiment_of, what_is
+from smalti.apps.runs import best_of, data_of, experiment_of, what_is
 from smalti.configs import effective
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
@@ -85,7 +85,7 @@ def evaluate(
         write_json(folder / "evaluation.json", result)
         _write_chart(folder / "denoising.svg", result.get("denoising"))
         if experiment := experiment_of(folder):
-            write_text(folder / CARD, model_card(model, experiment, result))
+            write_text(folder / CARD, model_card(model, experiment, result, best=best_of(folder)))
     return result
 
 

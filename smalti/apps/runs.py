@@ -6,7 +6,7 @@ from typing import Any
 from smalti.configs import from_dict
 from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
-from smalti.files import CONFIG, read_json
+from smalti.files import BEST, CONFIG, read_json
 from smalti.training.experiment import Experiment, PriorExperiment
 
 
@@ -35,6 +35,11 @@ def data_of(run: str, data: str | None) -> DataConfig:
     if experiment is None:
         raise SmaltiError(f"{run}: no experiment.json here says what it was trained on; check the path, or give --data")
     return experiment.data
+
+
+def best_of(run: Path) -> dict[str, Any] | None:
+    """The step and the validation_loss of the model of a run that keeps its best; None where it is the last."""
+    return read_json(run / BEST) if (run / BEST).exists() else None
 
 
 def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:

@@ -128,7 +128,7 @@ class Pixels:
 
     def evenly(self, count: int) -> Tensor:
         """At most `count` evenly spaced images of the source: uint8 (B, S, S, C)."""
-        return torch.from_numpy(self.gather(evenly_spaced(len(self), count).tolist()))
+        return torch.from_numpy(self.gather(evenly_spread(len(self), count)))
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """All images once, in order: batches of uint8 (B, S, S, C)."""
@@ -136,9 +136,9 @@ class Pixels:
             yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
 
 
-def evenly_spaced(num_images: int, count: int) -> Tensor:
-    """At most `count` evenly spaced places among some images, int64."""
-    return torch.linspace(0, num_images - 1, min(count, num_images)).long()
+def evenly_spread(length: int, count: int) -> list[int]:
+    """At most `count` of the places 0 to `length` - 1, evenly spread, with the first and the last."""
+    return torch.linspace(0, length - 1, min(count, length)).long().tolist()
 
 
 def some_images(data: Data, split: Split, preprocessing: Preprocessing, count: int) -> Tensor:

@@ -103,7 +103,7 @@ class Inception(FeatureNetwork):
     set_metrics = ("fid", "kid")
 
     def __init__(self, device: str):
-        from torch_fidelity.utils import create_feature_extractor
+        from torch_fidelity.utils import create_feature_extractor  # pyright: ignore[reportMissingImports]
 
         self.network = create_feature_extractor("inception-v3-compat", ["2048"], cuda=False, verbose=False).to(device)
 
@@ -128,7 +128,7 @@ class Lpips(FeatureNetwork):
     pair_metric = "lpips"
 
     def __init__(self, device: str):
-        import lpips
+        import lpips  # pyright: ignore[reportMissingImports]
 
         self.network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
 

@@ -1,5 +1,6 @@
 """Distances of samples to the data, beside those of real images to real ones and of reconstructions to real ones."""
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smalti.data.batches import Pixels, evenly_spaced
+from smalti.data.batches import Pixels, evenly_spread, some_images
 from smalti.data.config import Data
 from smalti.data.sources import open_data
-from smalti.data.splits import SPLITS
+from smalti.data.splits import SPLITS, Split
 from smalti.errors import SmaltiError
 from smalti.evaluation.catalogue import in_order
 from smalti.evaluation.perception import FeatureNetwork, Observer
@@ -52,7 +53,7 @@ def measure_samples(
         raise SmaltiError("samples are measured by a distance of sets; give --distances effnet, or leave --samples out")
     split = result["split"]
     pixels = Pixels(open_data(data, split), preprocessing, memory_bytes=0)
-    places = evenly_spaced(len(pixels), num)
+    places = torch.tensor(evenly_spread(len(pixels), num))
     if len(places) < num:
         warnings.warn(
             f"the {split} split has {len(places)} images, so {len(places)} samples are compared", stacklevel=3
@@ -66,7 +67,7 @@ def measure_samples(
             observer.add("sample", sample(some))
             if reconstruct:
                 observer.add("reconstruction", reconstruct(images))
-        for images in _of_another_split(data, split, preprocessing, len(places), generator):
+        for images in _of_another_split(data, split, preprocessing, len(places)):
             observer.add("real", images)
     found = {}
     for kind in ("sample", "real", "reconstruction"):
@@ -76,19 +77,13 @@ def measure_samples(
     result["spread"] = in_order(result["spread"] | {name: distance.spread for name, distance in found.items()})
 
 
-def _of_another_split(
-    data: Data, split: str, preprocessing: Preprocessing, num: int, generator: torch.Generator
-) -> Iterator[Tensor]:
+def _of_another_split(data: Data, split: Split, preprocessing: Preprocessing, num: int) -> Iterator[Tensor]:
     """Batches of `num` images that are not in the split, where there are as many."""
     for other in SPLITS[:-1]:
-        try:
-            pixels = (
-                Pixels(open_data(data, other), preprocessing, memory_bytes=0) if split not in (other, "all") else []
-            )
-        except SmaltiError:  # no such split
+        if split in (other, "all"):
             continue
-        if len(pixels) >= num:
-            places = evenly_spaced(len(pixels), num)
-            for some in places.split(AT_ONCE):
-                yield model_images(torch.from_numpy(pixels.gather(some.tolist())), preprocessing, generator)
-            return
+        with contextlib.suppress(SmaltiError):  # no such split
+            images = some_images(data, other, preprocessing, num)
+            if len(images) == num:
+                yield from images.split(AT_ONCE)
+                return

@@ -59,7 +59,7 @@ class Variables:
         )
 
 
-@recipe(steps=88_000, batch_size=100, log_every=550, sample_every=11_000, checkpoint_every=5_500)
+@recipe(steps=88_000, batch_size=100, log_every=550, sample_every=11_000, checkpoint_every=5_500, validate_every=5_500)
 def mnist_categorical(
     variables: Variables,
     optimizer: OptimizerConfig = ADAM,

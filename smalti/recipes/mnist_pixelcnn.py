@@ -15,7 +15,7 @@ from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment
 
 
-@recipe(steps=13_750, log_every=275, sample_every=3_438, checkpoint_every=1_375)
+@recipe(steps=13_750, log_every=275, sample_every=3_438, checkpoint_every=1_375, validate_every=1_375)
 def mnist_pixelcnn(
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=2e-3, warmup=50, betas=(0.9, 0.99), weight_decay=0.0, muon_rate=1.5

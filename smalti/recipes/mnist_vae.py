@@ -17,7 +17,7 @@ from smalti.recipes.flat import recipe
 from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 
 
-@recipe(steps=110_000, batch_size=100, log_every=550, sample_every=11_000, checkpoint_every=5_500)
+@recipe(steps=110_000, batch_size=100, log_every=550, sample_every=11_000, checkpoint_every=5_500, validate_every=5_500)
 def mnist_vae(
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, weight_decay=0.0, clip_norm=0.0, ema_decay=0.9995),
     corruption: Corruption = Corruption(),

@@ -18,7 +18,7 @@ from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment
 
-RUN = {"steps": 800, "sample_every": 400, "checkpoint_every": 200}
+RUN = {"steps": 800, "sample_every": 400, "checkpoint_every": 200, "validate_every": 400}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,8 +57,9 @@ def usage_chart(counts: Tensor) -> str:
 
 
 def learning_chart(records: Sequence[Mapping[str, float]], name: str, label: str) -> str:
-    """One term of metrics.jsonl over the steps."""
-    return figure(curves({"": curve_of(records, name)}, "step", label))
+    """One term of metrics.jsonl over the steps, with that of the validations where there are any."""
+    training, validation = (curve_of(records, term) for term in (name, f"validation_{name}"))
+    return figure(curves({"training" if validation else "": training, "validation": validation}, "step", label))
 
 
 def curve_of(records: Sequence[Mapping[str, float]], name: str) -> Curve:

@@ -23,13 +23,20 @@ class About(NamedTuple):
     parts: tuple[object, ...]  # of the model, which a user may have written
 
 
-def model_card(model: Any, experiment: Any, evaluation: Mapping[str, Any] | None = None) -> str:
+def model_card(
+    model: Any,
+    experiment: Any,
+    evaluation: Mapping[str, Any] | None = None,
+    *,
+    best: Mapping[str, Any] | None = None,
+) -> str:
     """The text of the card of an autoencoder or a prior.
 
     Args:
         model: for its size and its parts.
         experiment: how it was trained.
         evaluation: what `evaluate` gave, once there is one.
+        best: the step and its validation_loss, where the model is the best of a run instead of the last.
     """
     about = _of_prior(model, experiment) if isinstance(model, CodeModel) else _of_autoencoder(model, experiment)
     card = f"""---
@@ -45,6 +52,9 @@ tags: [smalti, {about.tag}, {experiment.recipe}]
 {about.example}
 ```
 """
+    if best:
+        card += f"\nThe weights are those after step {best['step']:,}, the best of the run by validation loss "
+        card += f"({best['validation_loss']:.6g}).\n"
     modules = {type(part).__module__ for part in about.parts}
     if own := " and ".join(sorted(f"`{module}`" for module in modules if not module.startswith("smalti."))):
         need = "by its author defines parts of it: name its file by `--code`, or import it before the model is loaded."

@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from smalti.errors import SmaltiError
 
+SHOWN = ("loss", "validation_loss", "distortion_nats", "kl_nats", "usage", "temperature")  # by the bar
+
 
 class Log:
     """Accumulates the terms of every step without synchronising with the device; `write` adds a line.
@@ -26,6 +28,7 @@ class Log:
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = notes.get("sums", {})
         self.count: int = notes.get("count", 0)
+        self.latest: dict[str, float] = {}  # of what the bar shows
         self.bar = tqdm(total=steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -57,7 +60,7 @@ class Log:
         self._pending.clear()
 
     def write(self, step: int, extra: dict[str, float]) -> dict[str, float]:
-        """Write the means since the last line together with `extra`, and update the bar."""
+        """Write the means since the last line together with `extra`, and update the bar; returns the line."""
         self.check()
         means = {name: total / max(1, self.count) for name, total in self.sums.items()}
         self.sums, self.count = {}, 0
@@ -65,10 +68,10 @@ class Log:
         rounded = {name: float(f"{value:.8g}") if isinstance(value, float) else value for name, value in record.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rounded) + "\n")
-        shown = ("loss", "distortion_nats", "kl_nats", "usage", "temperature")
+        self.latest |= rounded
         rate = {"img/s": f"{extra['images_per_second']:.0f}"} if "images_per_second" in extra else {}
-        self.bar.set_postfix({**{name: f"{record[name]:.4g}" for name in shown if name in record}, **rate})
-        return record
+        self.bar.set_postfix({**{name: f"{self.latest[name]:.4g}" for name in SHOWN if name in self.latest}, **rate})
+        return rounded
 
     def say(self, text: str) -> None:
         """Print a line to stderr above the bar."""

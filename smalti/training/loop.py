@@ -17,12 +17,18 @@ import smalti
 from smalti.configs import differences, to_dict
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, write_json
+from smalti.models.autoencoder import using
+from smalti.training.event_files import Hooks
 from smalti.training.experiment import Experiment, PriorExperiment, Training
+from smalti.training.hooks import Step, StepHook
+from smalti.training.keeping import Keeper
 from smalti.training.log import Log
 from smalti.training.prior_task import PriorTask
 from smalti.training.settings import RunSettings
 from smalti.training.state import TrainState, latest_checkpoint
 from smalti.training.tasks import AutoencoderTask, Task
+
+VALIDATION_SEED = 0  # of whatever is random in a validation
 
 
 class Interrupted(KeyboardInterrupt):
@@ -30,7 +36,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    experiment: Training, run: Path | str, *, card: Callable[[Any, Any], str] | None = None, progress: bool = True
+    experiment: Training,
+    run: Path | str,
+    *,
+    card: Callable[..., str] | None = None,
+    on_step: StepHook | None = None,
+    progress: bool = True,
 ) -> Path:
     """Train `experiment` into the folder `run`; resume if an earlier call was interrupted.
 
@@ -40,7 +51,8 @@ def train(
     Args:
         experiment: the recipe's result.
         run: the folder; created if missing.
-        card: writes the model card.
+        card: writes the model card, see `Keeper`.
+        on_step: called after every step, before its checkpoint; what it raises ends the run, which can be resumed.
         progress: show a bar on stderr.
 
     Raises:
@@ -49,6 +61,7 @@ def train(
     """
     run, settings = Path(run), experiment.run
     device, autocast = _device(settings)
+    hooks = Hooks(run, settings, on_step)
     _check_folder(run, experiment)
 
     torch.manual_seed(_mix(settings.seed, 0))
@@ -60,29 +73,18 @@ def train(
         extra, notes = state.restore(checkpoint)
         task.load(extra)
     log = Log(run / "metrics.jsonl", steps=settings.steps, start=state.step, progress=progress, notes=notes)
-
-    def save() -> None:
-        """Write a checkpoint, and the averaged model in its published form."""
-        state.save(run / "checkpoints", task.state(), log.notes())
-        state.averaged.save_pretrained(run, card=card(state.averaged, experiment) if card else None)
+    keeper = Keeper(run, experiment, card, notes.get("kept", {}))
 
     accumulate, learning_rate = experiment.optimizer.accumulate, experiment.optimizer.schedule
     images_per_step = settings.batch_size * accumulate
-    clock, clock_step = time.perf_counter(), state.step
-    with _stop_signal() as stop, contextlib.closing(log.bar):
-        batches = task.batches(state.step)
-        while state.step < settings.steps:
+    start = clock_step = state.step
+    with _stop_signal() as stop, contextlib.closing(log.bar), contextlib.closing(hooks):
+        clock, batches = time.perf_counter(), task.batches(state.step)
+        while state.step < settings.steps and not keeper.over:
             step = state.step
             torch.manual_seed(_mix(settings.seed, step + 1))
             scheduled = {"learning_rate": learning_rate(step, settings.steps), **task.before_step(step)}
-
-            terms: dict[str, torch.Tensor] = {}
-            for _ in range(accumulate):
-                with autocast():
-                    loss = task.loss(next(batches), step)
-                (loss.total / accumulate).backward()
-                for name, value in loss.terms.items():
-                    terms[name] = terms.get(name, 0) + value / accumulate
+            terms = _gradients(task, batches, step, accumulate, autocast)
             terms["gradient_norm"] = state.optimizer_step(scheduled["learning_rate"])
             alarm = task.after_step()
             state.finish_step()
@@ -90,21 +92,61 @@ def train(
             if alarm:
                 log.say(f"step {state.step}: {alarm}")
 
-            finished = state.step == settings.steps
-            if finished or state.step % settings.log_every == 0:
-                seconds = time.perf_counter() - clock
+            seconds, finished = time.perf_counter() - clock, state.step == settings.steps
+            measured, record, picture = {}, None, None
+            if _due(settings.validate_every, state.step, finished):
+                measured = _validate(task, state.averaged, autocast)
+            best = keeper.observe(state.step, measured)
+            finished = finished or keeper.over
+            if measured or _due(settings.log_every, state.step, finished):
                 speed = {"images_per_second": (state.step - clock_step) * images_per_step / max(seconds, 1e-9)}
-                log.write(state.step, {**scheduled, **task.report(), **speed, "images": state.step * images_per_step})
+                more = {**task.report(), **measured, **speed, "images": state.step * images_per_step}
+                record = log.write(state.step, {**scheduled, **more})
                 clock, clock_step = time.perf_counter(), state.step
-            if settings.sample_every and (finished or state.step % settings.sample_every == 0):
+            if best:
+                keeper.write_best(state.averaged)
+            if _due(settings.sample_every, state.step, finished):
+                picture = task.picture(state.averaged)
                 with atomic_path(run / "samples" / f"step-{state.step:09d}.png") as path:
-                    task.picture(state.averaged).save(path)
-            if finished or stop.is_set() or state.step % settings.checkpoint_every == 0:
-                save()
+                    picture.save(path)
+            hooks(Step(state.step, terms, state.averaged, record, picture))
+            if stop.is_set() or _due(settings.checkpoint_every, state.step, finished):
+                notes = {**log.notes(), "kept": keeper.notes()}
+                keeper.write_last(state.averaged)
+                state.save(run / "checkpoints", task.state(), notes)
             if stop.is_set() and not finished:
                 where = f"step {state.step} of {settings.steps}"
                 raise Interrupted(f"stopped at {where}; the same command goes on from there")
+    for line in keeper.says(state.step, trained=state.step > start):
+        log.say(line)
     return run
+
+
+def _due(every: int, step: int, finished: bool) -> bool:
+    """Whether something that happens every so many steps (0 is never), and at the last one, happens now."""
+    return every > 0 and (finished or step % every == 0)
+
+
+def _gradients(
+    task: Task[Any], batches: Iterator[torch.Tensor], step: int, accumulate: int, autocast: Callable[[], torch.autocast]
+) -> dict[str, torch.Tensor]:
+    """Accumulate the gradient of some batches; returns the terms of their mean loss."""
+    terms: dict[str, torch.Tensor] = {}
+    for _ in range(accumulate):
+        with autocast():
+            loss = task.loss(next(batches), step)
+        (loss.total / accumulate).backward()
+        for name, value in loss.terms.items():
+            terms[name] = terms.get(name, 0) + value / accumulate
+    return terms
+
+
+def _validate(task: Task[Any], model: Any, autocast: Callable[[], torch.autocast]) -> dict[str, float]:
+    """What the task finds on what is held out, "validation_" before the names; off the training's random numbers."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), using(model), autocast():
+        torch.manual_seed(VALIDATION_SEED)
+        return {f"validation_{name}": value for name, value in task.validate(model).items()}
 
 
 def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task[Any]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smalti.data.batches import Epochs
+from smalti.data.batches import Epochs, evenly_spread
 from smalti.data.conditions import captions_of
 from smalti.data.sources import open_data
 from smalti.generate.tokenizer import open_tokenizer
@@ -17,6 +17,7 @@ from smalti.priors.code_model import CodeModel
 from smalti.priors.text import FILE, TextTokenizer
 from smalti.training.codes import load_codes
 from smalti.training.experiment import PriorExperiment
+from smalti.training.held_out import Means, held_out
 from smalti.training.losses import Loss
 from smalti.training.tasks import NUM_SAMPLES, Task
 
@@ -29,8 +30,19 @@ class PriorTask(Task[CodeModel]):
         text = self._text(run)
         with torch.random.fork_rng():  # the same initial weights whether the codes were cached or not
             self.codes = load_codes(config, experiment.data, "train", run, text, progress)
+            self.held_out = held_out(lambda count: self._validation_codes(count, run, text, progress), experiment.run)
             self.tokenizer = open_tokenizer(config, device=device)
         self.model = CodeModel(config, text).to(device).train()
+
+    def _validation_codes(
+        self, count: int, run: Path, text: TextTokenizer | None, progress: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """At most `count` codes of the validation split, evenly spread, and their conditions."""
+        codes, condition = load_codes(
+            self.experiment.model, self.experiment.data, "validation", run, text, progress
+        ).fixed()
+        places = evenly_spread(len(codes), count)
+        return codes[places], None if condition is None else condition[places]
 
     def _text(self, run: Path) -> TextTokenizer | None:
         """The text tokenizer, from the run's folder or trained on the captions."""
@@ -56,6 +68,23 @@ class PriorTask(Task[CodeModel]):
         given = None if condition is None else condition.to(self.device)
         total, terms = self.model.prior.loss(codes.to(self.device), given)
         return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)
+
+    def validate(self, model: CodeModel) -> dict[str, float]:
+        """The loss that is trained, without any dropout, and its terms.
+
+        Means over images. Of text tokens and of codes that are hidden at random, means over batches of the training's
+        size.
+        """
+        if self.held_out is None:
+            return {}
+        means, size = Means(), self.experiment.run.batch_size
+        codes, condition = self.held_out
+        for start in range(0, len(codes), size):
+            part = slice(start, start + size)
+            given = None if condition is None else condition[part].to(self.device)
+            total, terms = model.prior.loss(codes[part].to(self.device), given)
+            means.add({**terms, "loss": total}, len(codes[part]))
+        return means.result()
 
     def picture(self, model: CodeModel) -> Image.Image:
         """A few samples, of evenly spaced classes or training captions where the prior has them."""

@@ -1,8 +1,9 @@
 """The settings of a run: how long, on what, how closely watched. Without torch, so that `--help` is quick."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_origin
 
+from smalti.configs import effective
 from smalti.errors import SmaltiError
 
 
@@ -19,6 +20,12 @@ class RunSettings:
         log_every: steps between lines of metrics.jsonl.
         sample_every: steps between pictures; 0 is never.
         checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations; 0 is never.
+        validation_images: at most this many evenly spread images of the validation split; 0 is all.
+        keep: the model that the run's folder holds: the "last", or the "best" by validation_loss, with the last beside
+            it in the folder last.
+        patience: validations in a row without a better validation_loss that end the run early; 0 is never.
+        log: "jsonl", or "tensorboard": event files in the folder tensorboard beside metrics.jsonl.
     """
 
     steps: int = 2400
@@ -29,13 +36,27 @@ class RunSettings:
     log_every: int = 50
     sample_every: int = 500
     checkpoint_every: int = 500
+    validate_every: int = 500
+    validation_images: int = 256
+    keep: Literal["last", "best"] = "last"
+    patience: int = 0
+    log: Literal["jsonl", "tensorboard"] = "jsonl"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise SmaltiError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("seed", "sample_every"):
+        for name in ("seed", "sample_every", "validate_every", "validation_images", "patience"):
             if getattr(self, name) < 0:
                 raise SmaltiError(f"{name} must not be negative: {getattr(self, name)}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise SmaltiError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
+        for field in fields(self):
+            known, value = get_args(field.type), getattr(self, field.name)
+            if get_origin(field.type) is Literal and value not in known:
+                raise SmaltiError(f"{field.name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+        effective(self.validate_every > 0, "without validate_every", **self.need_validation)
+
+    @property
+    def need_validation(self) -> dict[str, tuple[str | int | None, str | int]]:
+        """The settings without effect where nothing is validated: (the value or None, the default)."""
+        keep = None if self.keep == "last" else self.keep
+        return {"keep": (keep, "last"), "patience": (self.patience or None, 0)}

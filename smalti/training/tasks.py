@@ -12,14 +12,17 @@ from smalti.data.batches import Batches, Pixels, some_images
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.images.contact_sheets import before_after
+from smalti.images.fidelity import mse, psnr_db
 from smalti.images.noise import corrupt, corrupt_each
-from smalti.images.pixels import model_images
+from smalti.images.pixels import model_images, to_float, to_uint8
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.models.features import perceptual_distance
+from smalti.ops.counts import perplexity, usage
 from smalti.pretrained import Pretrained
 from smalti.training.adversary import Adversary
 from smalti.training.experiment import Experiment
+from smalti.training.held_out import Means, held_out
 from smalti.training.losses import Loss, autoencoder_loss
 from smalti.training.state import prefixed, under
 from smalti.training.usage import CodeUsage
@@ -53,6 +56,13 @@ class Task(ABC, Generic[Model]):
         """More values for the log."""
         return {}
 
+    def validate(self, model: Model) -> dict[str, float]:
+        """The terms of the loss of `model` (the averaged weights, in eval mode) on what is held out, and "loss".
+
+        Always on the same images; nothing of the training's state changes. Empty where nothing is held out.
+        """
+        return {}
+
     @abstractmethod
     def picture(self, model: Model) -> Image.Image:
         """A sample picture made by `model` (the averaged weights)."""
@@ -77,6 +87,7 @@ class AutoencoderTask(Task[Autoencoder]):
             self.shown = some_images(experiment.data, "validation", self.preprocessing, NUM_SAMPLES)
         except SmaltiError:
             self.shown = some_images(experiment.data, "train", self.preprocessing, NUM_SAMPLES)
+        self.held_out = held_out(self._validation_pixels, experiment.run)
         self.model = Autoencoder(experiment.model).to(device).train()
         bottleneck = self.model.bottleneck
         discrete = isinstance(bottleneck, DiscreteBottleneck)
@@ -86,6 +97,10 @@ class AutoencoderTask(Task[Autoencoder]):
         self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
         self.adversary = Adversary(photo, self.preprocessing.channels, device) if photo.adversarial_weight else None
         self.restarted = torch.zeros(())
+
+    def _validation_pixels(self, count: int) -> Tensor:
+        """Images of the validation split, as bytes: after binarisation, so that they are always the same."""
+        return to_uint8(some_images(self.experiment.data, "validation", self.preprocessing, count))
 
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches of uint8 images."""
@@ -108,23 +123,55 @@ class AutoencoderTask(Task[Autoencoder]):
         if self.usage is not None and loss.codes is not None:
             counts = self.model.codes_bottleneck.histogram(loss.codes)
             self.alarm = self.usage.observe(counts, loss.codes.numel()) or self.alarm
-        return self._photo_loss(images, loss, step / self.experiment.run.steps)
-
-    def _photo_loss(self, images: Tensor, loss: Loss, progress: float) -> Loss:
-        """Add the perceptual and adversarial terms."""
         if self.perceptual is None and self.adversary is None:
             return loss
         assert loss.parameters is not None
-        made, total, terms = self.model.likelihood.mean(loss.parameters, clamp=False), loss.total, {}
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(made, images).mean()
-            assert self.experiment.photo.perceptual_weight is not None
-            total = total + self.experiment.photo.perceptual_weight * terms["perceptual"]
-        if self.adversary is not None:
-            last = [weight for weight in self.model.decoder.parameters() if weight.ndim > 1][-1]
-            terms |= self.adversary.loss(images, made, total, last, progress)
-            total = total + terms["adversarial"]
-        return loss._replace(total=total, terms=loss.terms | {name: term.detach() for name, term in terms.items()})
+        made = self.model.likelihood.mean(loss.parameters, clamp=False)
+        loss = self._with_perceptual(loss, made, images)
+        return self._with_adversary(loss, made, images, step / self.experiment.run.steps)
+
+    def _with_perceptual(self, loss: Loss, made: Tensor, images: Tensor) -> Loss:
+        """Add the perceptual term, of reconstructions and their images."""
+        if self.perceptual is None:
+            return loss
+        assert self.experiment.photo.perceptual_weight is not None
+        term = self.perceptual(made, images).mean()
+        total = loss.total + self.experiment.photo.perceptual_weight * term
+        return loss._replace(total=total, terms=loss.terms | {"perceptual": term.detach()})
+
+    def _with_adversary(self, loss: Loss, made: Tensor, images: Tensor, progress: float) -> Loss:
+        """Add the adversarial term."""
+        if self.adversary is None:
+            return loss
+        last = [weight for weight in self.model.decoder.parameters() if weight.ndim > 1][-1]
+        terms = self.adversary.loss(images, made, loss.total, last, progress)
+        detached = {name: term.detach() for name, term in terms.items()}
+        return loss._replace(total=loss.total + terms["adversarial"], terms=loss.terms | detached)
+
+    def validate(self, model: Autoencoder) -> dict[str, float]:
+        """The loss that is trained, with beta at its end and without an adversary; PSNR; usage and perplexity.
+
+        Means over images; usage and perplexity of all their codes. A penalty that is no mean over images, such as an
+        entropy over a batch, is over batches of the training's size.
+        """
+        if self.held_out is None:
+            return {}
+        means, counts, experiment = Means(), None, self.experiment
+        size = experiment.run.batch_size
+        for first in range(0, len(self.held_out), size):
+            batch = self.held_out[first : first + size]
+            images = to_float(batch.to(self.device, non_blocking=True))
+            seen = torch.stack(corrupt_each(images, experiment.model.corruption, first=first))
+            loss = autoencoder_loss(model, images, experiment.loss, experiment.loss.beta.end, seen)
+            assert loss.parameters is not None
+            made = model.likelihood.mean(loss.parameters, clamp=False)
+            loss = self._with_perceptual(loss, made, images)
+            psnr = psnr_db(mse(images, made.clamp(0, 1)).clamp(min=1e-10)).mean()
+            means.add({**loss.terms, "loss": loss.total, "psnr_db": psnr}, len(batch))
+            if loss.codes is not None:
+                own = model.codes_bottleneck.histogram(loss.codes)
+                counts = own if counts is None else counts + own
+        return means.result() | ({} if counts is None else {"usage": usage(counts), "perplexity": perplexity(counts)})
 
     def after_step(self) -> str | None:
         """Update the codebook and the discriminator."""

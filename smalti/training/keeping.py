@@ -1,0 +1,78 @@
+"""Which model a run's folder holds: the last, or the best by validation with the last beside it; early ending."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from smalti.configs import to_dict
+from smalti.files import BEST, write_json
+from smalti.pretrained import Pretrained
+from smalti.training.experiment import Training
+
+LAST = "last"
+
+
+class Keeper:
+    """Writes the averaged model into its folder, and counts validations without a better loss.
+
+    Args:
+        run: the run's folder.
+        experiment: with the settings that decide.
+        card: writes a model card, given the model, the experiment, and `best` as in best.json.
+        notes: of the checkpoint that the run goes on from.
+    """
+
+    def __init__(self, run: Path, experiment: Training, card: Callable[..., str] | None, notes: Mapping[str, Any]):
+        self.run, self.experiment, self.card = run, experiment, card
+        self.best, self.patience = experiment.run.keep == "best", experiment.run.patience
+        self.step: int = notes.get("step", 0)  # of the best validation; 0 is none yet
+        self.loss: float = notes.get("loss", math.inf)
+        self.waited: int = notes.get("waited", 0)
+
+    def notes(self) -> dict[str, float]:
+        """For a checkpoint."""
+        return {"step": self.step, "loss": self.loss, "waited": self.waited}
+
+    def observe(self, step: int, measured: Mapping[str, float]) -> bool:
+        """Count a validation, if there was one; returns whether its loss is the best, and to be kept."""
+        if not measured:
+            return False
+        better = measured["validation_loss"] < self.loss
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.step, self.loss = step, measured["validation_loss"]
+        return better and self.best
+
+    @property
+    def over(self) -> bool:
+        """Whether patience has run out."""
+        return 0 < self.patience <= self.waited
+
+    def write_best(self, model: Pretrained) -> None:
+        """Write the best model, and which step it is."""
+        best = {"step": self.step, "validation_loss": self.loss}
+        model.save_pretrained(self.run, self.card(model, self.experiment, best=best) if self.card else None)
+        write_json(self.run / BEST, best)
+
+    def write_last(self, model: Pretrained) -> None:
+        """Write the last model; until there is a best one, in its place too."""
+        card = self.card(model, self.experiment) if self.card else None
+        if self.best:
+            model.save_pretrained(self.run / LAST, card)
+            write_json(self.run / LAST / "experiment.json", to_dict(self.experiment))
+        if not self.best or not self.step:
+            (self.run / BEST).unlink(missing_ok=True)
+            model.save_pretrained(self.run, card)
+
+    def says(self, step: int, trained: bool) -> list[str]:
+        """What there is to say when a run has ended at `step`, by this call or (not `trained`) by an earlier one."""
+        lines = []
+        if self.over:
+            since = f"no better validation_loss than that of step {self.step} in {self.waited} validations"
+            told = f"ended at step {step} of {self.experiment.run.steps}: {since}"
+            lines.append(f"{self.run} {told}" + ("" if trained else "; it does not go on, choose another --out"))
+        if self.best and self.step and trained:
+            lines.append(f"{self.run} holds step {self.step}, the best: validation_loss {self.loss:.6g}; "
+                         f"the last, step {step}, is in {self.run / LAST}")  # fmt: skip
+        return lines
