@@ -5,7 +5,9 @@ Frechet distance has a bias that falls with the number of images, so that it can
 kernel distance has none.
 """
 
+import importlib
 import math
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -45,13 +47,9 @@ def frechet_distance(first: Tensor, second: Tensor, *, paired: bool = False) -> 
 
 
 def _frechet(first: Tensor, second: Tensor) -> float:
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-    except ImportError as error:
-        raise SmaltiError("the distances need torchmetrics: pip install 'smalti[metrics]'") from error
     features = nn.Identity()
     features.num_features = first.shape[1]  # pyright: ignore[reportArgumentType]
-    metric = FrechetInceptionDistance(feature=features).set_dtype(torch.float64)
+    metric = _torchmetrics("fid").FrechetInceptionDistance(feature=features).set_dtype(torch.float64)
     metric.update(first.double(), real=True)
     metric.update(second.double(), real=False)
     return metric.compute().item()
@@ -77,8 +75,7 @@ def kernel_distance(first: Tensor, second: Tensor, *, paired: bool = False) -> D
 
 def _discrepancies(first: Tensor, second: Tensor, paired: bool) -> Tensor:
     """The discrepancy of one block, then those of its resamples, (1 + R,)."""
-    from torchmetrics.image.kid import poly_kernel
-
+    poly_kernel = _torchmetrics("kid").poly_kernel
     once = torch.ones(1, len(first)), torch.ones(1, len(second))
     ours, others = (
         torch.cat([one.double(), counts])
@@ -88,6 +85,15 @@ def _discrepancies(first: Tensor, second: Tensor, paired: bool) -> Tensor:
         poly_kernel(second, second), others, others, True
     )
     return within - 2 * _mean(poly_kernel(first, second), ours, others, paired)
+
+
+def _torchmetrics(module: str) -> ModuleType:
+    """A module of torchmetrics.image, which imports torch-fidelity and with it torchvision where they are installed."""
+    try:
+        return importlib.import_module(f"torchmetrics.image.{module}")
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another torch
+        why = " ".join(str(error).split())
+        raise SmaltiError(f"the distances need torchmetrics: pip install 'smalti[metrics]'; {why}") from error
 
 
 def _mean(kernel: Tensor, ours: Tensor, others: Tensor, without_self: bool) -> Tensor:

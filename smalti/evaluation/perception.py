@@ -177,7 +177,9 @@ def open_networks(names: Sequence[str], device: str = "cpu") -> dict[str, Featur
             raise SmaltiError(f"distances are by one of {', '.join(NETWORKS)}, or none; not by {name!r}")
         try:
             found[name] = NETWORKS[name](device)
-        except ImportError as error:
+        except OSError as error:
+            raise SmaltiError(f"distances by {name} need weights that cannot be downloaded: {error}") from error
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another torch
             what = f"pip install {NETWORKS[name].needs}; {' '.join(str(error).split())}"
             raise SmaltiError(f"distances by {name} need a package that cannot be imported: {what}") from error
     return found

@@ -10,7 +10,7 @@ from smalti.data.batches import some_images
 from smalti.data.config import Data
 from smalti.data.sources import open_data
 from smalti.evaluation.autoencoders import count_codes
-from smalti.evaluation.catalogue import heading
+from smalti.evaluation.catalogue import describe, heading
 from smalti.files import atomic_path, write_text
 from smalti.images.contact_sheets import before_after, grid
 from smalti.models.autoencoder import Autoencoder
@@ -71,7 +71,7 @@ def write_page(
 
 def _body(shown: Mapping[str, str], counts: Tensor, evaluation: Mapping[str, Any], samples: str) -> str:
     said, used = metric_texts(evaluation), int((counts > 0).sum())
-    numbers = html.table([], [(heading(name), text) for name, text in said.items()])
+    numbers = html.table([], [(heading(name), text, describe(name).meaning) for name, text in said.items()])
     return f"""<h1>What the tokenizer learned</h1>
 <p>{evaluation["num_images"]} images of the {evaluation["split"]} split of {html.escape(evaluation["data"])}, none
 of them seen in training. Model {evaluation["model_hash"][:12]}, smalti {evaluation["smalti"]}.</p>

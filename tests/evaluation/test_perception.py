@@ -158,3 +158,23 @@ def test_a_missing_package_is_an_error_if_asked_for_and_a_warning_if_not(monkeyp
     assert chosen_networks("none", "cpu") == {}
     with pytest.raises(SmaltiError, match="not by 'vgg'"):
         chosen_networks("vgg", "cpu")
+
+
+def test_weights_that_cannot_be_had_are_named(packages, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(sys.modules["lpips"], "LPIPS", refuse)
+    with pytest.raises(SmaltiError, match="lpips need weights that cannot be downloaded: no network"):
+        open_networks(["lpips"])
+
+
+def test_a_torchvision_of_another_torch_is_an_error_of_one_line(monkeypatch):
+    from smalti.evaluation import distances
+
+    def broken(name):
+        raise RuntimeError("operator torchvision::nms\ndoes not exist")
+
+    monkeypatch.setattr(distances.importlib, "import_module", broken)
+    with pytest.raises(SmaltiError, match="torchvision::nms does not exist"):
+        distances.frechet_distance(torch.rand(5, 2), torch.rand(5, 2))
