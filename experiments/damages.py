@@ -95,13 +95,12 @@ def measure(images: Tensor, damaged: Tensor) -> dict[str, float]:
     """All numbers of damaged images beside their originals."""
     observer, measured = Observer(open_networks(["effnet"])), PerImage()
     for some, others in zip(images.split(32), damaged.split(32), strict=True):
-        seen, of_others = observer.add("originals", some), observer.add("damaged", others)
         measured.add(
             psnr_db=psnr_db(mse(some, others).clamp(min=1e-10)),
             border_ratio=artefacts.border_ratio(others, CELL),
             period2_energy=artefacts.period2_energy(others),
             sharpness=artefacts.sharpness(some, others),
-            **observer.pairs(seen, of_others),
+            **observer.add_pairs("originals", some, "damaged", others),
         )
     distances = observer.distances("damaged", "originals", paired=True)
     return {name: measured.value(name) for name in measured} | {name: one.value for name, one in distances.items()}

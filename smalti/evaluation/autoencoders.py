@@ -150,10 +150,7 @@ class _Totals:
                 period2_energy=artefacts.period2_energy(shown),
                 border_ratio=artefacts.border_ratio(shown, self.model.stride),
             )
-        seen, others = (
-            self.observer.add(name, shown) for name, shown in (("originals", images), ("made", reconstructions))
-        )
-        self.measured.add(**self.observer.pairs(seen, others))
+        self.measured.add(**self.observer.add_pairs("originals", images, "made", reconstructions))
 
     def _likelihoods(self, images: Tensor, features: Tensor, parameters: Tensor, kl: Tensor) -> None:
         """-log p(x|z) for deterministic, relaxed and sampled latents, and the bounds that follow."""

@@ -47,7 +47,7 @@ class FeatureNetwork(ABC):
 
 
 class EffNet(FeatureNetwork):
-    """EfficientNet-Lite0, looked at through repeated pixels: mean features of four stages for sets, five for pairs.
+    """EfficientNet-Lite0 on images enlarged four times: mean features of four stages for sets, all five for pairs.
 
     The last stage is left out of the sets: it tells objects apart and takes a checkerboard for detail. What is left has
     192 features, so that some hundred images have a covariance of full rank.
@@ -76,21 +76,21 @@ class EffNet(FeatureNetwork):
         return {
             "network": "EfficientNet-Lite0, ImageNet; means of 4 stages (192) for sets, 5 stages for pairs",
             "weights_sha256": self.network.weights_hash,
-            "input": f"8-bit values, pixels repeated {LEAST_FACTOR} times or more, to {LEAST_SIZE} px or more",
+            "input": f"8-bit values, every pixel repeated {FACTOR} x {FACTOR} times",
         }
 
 
-LEAST_FACTOR, LEAST_SIZE = 2, 128
+FACTOR = 4
 
 
 def enlarged(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) with every pixel repeated: at least twice, and until the shorter side has 128 pixels.
+    """Images (B, C, H, W) with every pixel repeated 4 x 4 times.
 
-    The network's stem has stride 2: what alternates from pixel to pixel becomes a constant in it, to which it is nearly
-    blind. Repeated, the same pattern has period 4. Small images fill more of what the network was trained on.
+    The stages of the network have strides of 2, 4, 8, ..., and what repeats with a period of at most the stride becomes
+    a constant in them: seen at its own size, or at twice that, a checkerboard passes for texture. Repeated pixels give
+    it a period of 8. Small images, too, then have the size of what the network was trained on.
     """
-    factor = max(LEAST_FACTOR, -(-LEAST_SIZE // min(images.shape[-2:])))
-    return F.interpolate(images, scale_factor=factor, mode="nearest")
+    return F.interpolate(images, scale_factor=FACTOR, mode="nearest")
 
 
 class Inception(FeatureNetwork):
@@ -147,6 +147,7 @@ class Lpips(FeatureNetwork):
 
 NETWORKS: dict[str, type[FeatureNetwork]] = {"effnet": EffNet, "inception": Inception, "lpips": Lpips}
 DEFAULT = "effnet"
+PIXELS_AT_ONCE = 1 << 18
 
 
 def chosen_networks(names: str | None, device: str) -> dict[str, FeatureNetwork]:
@@ -188,29 +189,36 @@ def open_networks(names: Sequence[str], device: str = "cpu") -> dict[str, Featur
 class Observer:
     """Shows sets of images to networks, batch by batch, and keeps what their distances need.
 
-    Images (B, C, H, W) in [0, 1] are rounded to 8 bits, as they would be in a file.
+    Images (B, C, H, W) in [0, 1] are rounded to 8 bits, as they would be in a file, and grey ones taken as colour.
     """
 
     def __init__(self, networks: Mapping[str, FeatureNetwork]):
         self.networks = networks
         self.sets: dict[tuple[str, str], list[Tensor]] = {}  # (set, network) to pooled features
 
-    def add(self, name: str, images: Tensor) -> dict[str, Any]:
-        """Show images that belong to the set `name`; what each network saw, for `pairs`."""
+    def add(self, name: str, images: Tensor) -> None:
+        """Show images that belong to the set `name`."""
+        for part in _few(images):
+            self._look(name, part)
+
+    def add_pairs(self, name: str, images: Tensor, other: str, others: Tensor) -> dict[str, Tensor]:
+        """Show images of the set `name` with their pairs of the set `other`; the distances of pairs (B,) by metric."""
+        found: dict[str, list[Tensor]] = {}
+        for part, other_part in zip(_few(images), _few(others), strict=True):
+            seen, seen_others = self._look(name, part), self._look(other, other_part)
+            for key, network in self.networks.items():
+                if network.pair_metric:
+                    found.setdefault(network.pair_metric, []).append(network.pair(seen[key], seen_others[key]))
+        return {metric: torch.cat(values) for metric, values in found.items()}
+
+    def _look(self, name: str, images: Tensor) -> dict[str, Any]:
+        """What each network sees of a few images."""
         seen, rounded = {}, recolour_images(images.clamp(0, 1).mul(255).round() / 255, 3)
         for key, network in self.networks.items():
             seen[key] = network.look(rounded)
             if network.set_metrics:
                 self.sets.setdefault((name, key), []).append(network.pooled(seen[key]).float().cpu())
         return seen
-
-    def pairs(self, seen: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The distances of pairs of images, (B,) each, by the name of the metric."""
-        return {
-            network.pair_metric: network.pair(seen[key], others[key])
-            for key, network in self.networks.items()
-            if network.pair_metric
-        }
 
     def distances(self, name: str, other: str, *, paired: bool = False, prefix: str = "") -> dict[str, Distance]:
         """The distances of two sets, by the name of the metric after `prefix`; `paired` as in `frechet_distance`."""
@@ -237,3 +245,8 @@ class Observer:
     def about(self) -> dict[str, dict[str, str]]:
         """Each network's own words."""
         return {name: network.about() for name, network in self.networks.items()}
+
+
+def _few(images: Tensor) -> tuple[Tensor, ...]:
+    """The images in batches of about a quarter of a million pixels, so that their feature maps fit into memory."""
+    return images.split(max(1, PIXELS_AT_ONCE // images[0, 0].numel()))
