@@ -1,5 +1,6 @@
 """The experiments can be run again: every arm, every script, every command that a page states."""
 
+import json
 import re
 import shlex
 import sys
@@ -15,8 +16,8 @@ from smalti.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
+import damages
 import emoji_dvae
-import photographs
 import same_codes
 import text_to_image
 
@@ -56,10 +57,11 @@ def run(module, monkeypatch, *arguments) -> None:
         torch.set_num_threads(threads)
 
 
-def test_photographs(tokenizer, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(photographs, "IMAGES", 16)
-    run(photographs, monkeypatch, "emoji", tokenizer, tokenizer, "--out", tmp_path / "sheet.png")
-    assert capsys.readouterr().out.count("perceptual distance") == 2 and (tmp_path / "sheet.png").exists()
+def test_damages(tmp_path, monkeypatch, capsys):
+    run(damages, monkeypatch, "emoji", "--image_size", 32, "--num", 4, "--out", tmp_path / "damages.png")
+    found = json.loads((tmp_path / "damages.json").read_text())
+    assert found["num_images"] == 4 and set(found["curves"]) == set(damages.DAMAGES)
+    assert (tmp_path / "damages.png").exists() and "artefact number that it moves most" in capsys.readouterr().out
 
 
 def test_same_codes(tokenizer, monkeypatch, capsys):

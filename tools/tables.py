@@ -68,6 +68,13 @@ def generation() -> list[str]:
     return [*table, "", *(f"- {prior}: `{run(name)['commands'][0]}`" for prior, name in names.items())]
 
 
+def photographs() -> list[str]:
+    names = {"likelihood alone": "photo_plain", "with both terms": "photo_both", "likelihood, patch 4": "photo_patch4"}
+    metrics = ("psnr_db", "ssim", "effnet_lpips", "fd_effnet", "kid_effnet", "border_ratio", "period2_energy",
+               "ring_error", "sharpness", "usage")  # fmt: skip
+    return compared_runs("loss", names, metrics)
+
+
 def published() -> list[str]:
     results = [run(name) for name in ("mnist_vae", "mnist_pixelcnn", "mnist_reinmax", "cifar_vqvae")]
     rows = []
@@ -95,7 +102,7 @@ def metrics() -> list[str]:
         if not name.startswith(tuple(SETS))
     ]
     rows += [
-        [f"`{prefix}...`", f"..., {whose} ↓", f"The distances of sets. {meaning}"]
+        [f"`{prefix}...`", f"..., {whose}", f"The distances of sets. {meaning}"]
         for prefix, (whose, meaning) in SETS.items()
     ]
     return markdown_table(["metric", "in tables", "what it is"], rows)
@@ -111,7 +118,8 @@ def keep(folder: Path, name: str, time: str) -> None:
     evaluation, environment = (
         json.loads((folder / file).read_text(encoding="utf-8")) for file in ("evaluation.json", "environment.json")
     )
-    new = {key: evaluation[key] for key in ("data", "split", "num_images", "metrics")}
+    kept = ("data", "split", "num_images", "preprocessing", "networks", "metrics", "spread", "originals")
+    new = {key: evaluation[key] for key in kept if key in evaluation}
     new |= {"threads": environment["threads"], "torch": environment["torch"], **machine(), "time": time}
     path.write_text(json.dumps({**old, **new}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {path}")
@@ -330,6 +338,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "metrics": metrics,
     "speed": speed,
     "published": published,
+    "photographs": photographs,
     "codec": codec,
     "process": process,
     "imports": imports,

@@ -10,7 +10,7 @@ from typing import Any
 from smalti.apps.runs import experiment_of, what_is
 from smalti.configs import effective
 from smalti.errors import SmaltiError
-from smalti.files import CONFIG, WEIGHTS, file_hash, read_json, write_text
+from smalti.files import CONFIG, WEIGHTS, atomic_path, file_hash, read_json, write_text
 
 IMAGES = 12
 NEEDED = ("data", "split", "num_images", "model_hash", "metrics")  # of an evaluation
@@ -23,14 +23,14 @@ def report(
 
     Args:
         runs: folders of evaluated runs, autoencoders and priors.
-        out: the folder for the three files, each named report.
+        out: the folder for a table as Markdown, CSV and HTML, each named report, and the same images from each run.
         metrics: names of metrics to show, with commas; all that were measured by default.
         images: of the split, evenly spaced, to show side by side on the page; 12 by default, 0 for none.
         names: of the runs in the table, in their order, with commas ("a name, with a comma" in quotes); those of
             their folders by default.
     """
     from smalti.models.autoencoder import Autoencoder
-    from smalti.reports.runs_page import runs_page
+    from smalti.reports.runs_page import runs_page, sheets
     from smalti.reports.tables import as_csv, as_markdown, as_records, metric_names
 
     shown, wanted = _names(runs, names), _listed("metrics", metrics)
@@ -45,14 +45,19 @@ def report(
             models[name] = model
     metric_names(rows, wanted)
     count = effective(bool(models), "on priors alone", images=(images, IMAGES)).get("images", 0)
+    shown_images = sheets(rows, models, count)
     texts = {
         "report.md": as_markdown(rows, wanted) + "\n",
         "report.csv": as_csv(rows, wanted),
-        "report.html": runs_page(rows, models, count, wanted),
+        "report.html": runs_page(rows, shown_images, wanted),
     }
     for file, text in texts.items():
         write_text(Path(out) / file, text)
-    written = [str(Path(out) / file) for file in texts]
+    pictures = {f"images{number or ''}.png": sheet.picture() for number, sheet in enumerate(shown_images)}
+    for file, picture in pictures.items():
+        with atomic_path(Path(out) / file) as temporary:
+            picture.save(temporary, "PNG", optimize=True)
+    written = [str(Path(out) / file) for file in [*texts, *pictures]]
     return {"rows": as_records(rows, wanted), "markdown": texts["report.md"], "written": written}
 
 

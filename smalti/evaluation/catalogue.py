@@ -48,7 +48,7 @@ METRICS: dict[str, Metric] = {  # in the order of tables; a meaning that is too 
         "Frechet distance of reconstructions on InceptionV3 features by torch-fidelity: rFID in papers."),
     "kid": Metric("KID", "", ".5f", "lower", "Kernel distance of reconstructions on the same InceptionV3 features."),
     **{
-        prefix + name: Metric(f"{label}, {whose}", "", form, "lower", meaning)
+        prefix + name: Metric(f"{label}, {whose}", "", form, "lower" if prefix == "sample_" else "", meaning)
         for prefix, (whose, meaning) in SETS.items() for name, (label, form) in SET_METRICS.items()
     },
     "border_ratio": Metric("border ratio", "", ".2f", "",

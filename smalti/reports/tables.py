@@ -181,14 +181,21 @@ def _about(value: Any) -> str:
 
 
 def _best(group: Sequence[Row], name: str) -> list[int]:
-    """The places of the best; of several that look the same in a table, all of them."""
-    found = {index: value for index, row in enumerate(group) if (value := row.numbers().get(name)) is not None}
-    found = {index: value for index, value in found.items() if not math.isnan(value)}
-    better = describe(name).better
-    if not better or len(found) < 2:
+    """The places of the best, or of those nearest the originals; of several that look the same all, unless all do."""
+    distances: dict[int, float] = {}
+    for index, row in enumerate(group):
+        value, original = row.numbers().get(name), row.numbers("originals").get(name)
+        if value is None or math.isnan(value):
+            continue
+        if better := describe(name).better:
+            distances[index] = -value if better == "higher" else value
+        elif original and value > 0:
+            distances[index] = abs(math.log(value / original))
+    looks = {index: format_metric(name, group[index].numbers()[name]) for index in distances}
+    if len(set(looks.values())) < 2:
         return []
-    best = format_metric(name, (max if better == "higher" else min)(found.values()))
-    return [index for index, value in found.items() if format_metric(name, value) == best]
+    best = looks[min(distances, key=distances.__getitem__)]
+    return [index for index, text in looks.items() if text == best]
 
 
 # ------------------------------------------------------------------ forms
@@ -205,7 +212,7 @@ def markdown_text(text: str) -> str:
 
 
 def as_markdown(rows: Sequence[Row], metrics: Sequence[str] = (), what: str = "run") -> str:
-    """The tables of the rows; the best of a column is bold.
+    """The tables of the rows; the best of a column, or what is nearest the originals, is bold.
 
     Args:
         rows: the runs.

@@ -120,7 +120,10 @@ def test_spreads_and_originals():
     assert originals == ["originals", "-", "1.01"] and first == ["a", "**23.00 ± 0.42**", "1.5"]
     assert second == ["b", "22.00", "1.2"] and "± is the standard error" in as_markdown(rows)
     unlike = [rows[0], row("b", {"psnr_db": 22.0, "border": 1.2}, originals={"border": 1.3})]
-    assert [line[2] for line in cells(as_markdown(unlike))[2:]] == ["1.5 (originals 1.01)", "1.2 (originals 1.3)"]
+    assert [line[2] for line in cells(as_markdown(unlike))[2:]] == [
+        "1.5 (originals 1.01)",
+        "**1.2 (originals 1.3)**",  # nearest its originals
+    ]
     records = as_records(rows)
     assert [record["psnr_db_spread"] for record in records] == [0.42, None]
     assert [record["border_originals"] for record in records] == [1.01, None]
@@ -274,7 +277,7 @@ def test_what_cannot_be_reported_is_refused(runs, tmp_path):
     refused(f"not been evaluated; run: smalti evaluate {copied} --data", copied)
     (copied / "evaluation.json").write_text('{"metrics": {}}')
     refused("lacks data, split, num_images, model_hash", copied)
-    (copied / "evaluation.json").write_text(json.dumps({**evaluation_of(runs / "ae"), "data": "gone"}))
+    (copied / "evaluation.json").write_text(json.dumps({**evaluation_of(runs / "ae"), "data_config": {"data": "gone"}}))
     refused("images 0", copied)
     shutil.copy(runs / "ae" / "evaluation.json", copied)
     shutil.copy(runs / "tiny" / WEIGHTS, copied)
