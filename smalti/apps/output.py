@@ -15,7 +15,7 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
         return "\n".join([result["markdown"], *_written(result)])
     lines = []
     if verb == "evaluate":
-        lines.append(f"{result['num_images']} images of the {result['split']} split of {result['data']}")
+        lines.append(_measured_on(result))
     texts = _metrics(result) if "metrics" in result else {}
     shown = {name: value for name, value in result.get("metrics", result).items() if name != "written"}
     width = max(map(len, shown), default=0)
@@ -32,12 +32,26 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
     return "\n".join(lines + _written(result))
 
 
+def _measured_on(result: dict[str, Any]) -> str:
+    """Which images, how they were made to fit, and what looked at them."""
+    text = f"{result['num_images']} images of the {result['split']} split of {result['data']}"
+    if fitted := result.get("preprocessing"):
+        text += f"; {fitted['image_size']}x{fitted['image_size']}, {fitted['resize']}"
+    for network in result.get("networks", {}).values():
+        weights = f", weights {network['weights_sha256'][:12]}" if "weights_sha256" in network else ""
+        text += f"\nlooked at by {network['network']}{weights}; {network['input']}"
+    return text
+
+
 def _metrics(result: dict[str, Any]) -> dict[str, str]:
-    """The numbers of an evaluation with their units."""
+    """The numbers of an evaluation with their units, and the meaning of those that stand beside the originals'."""
     from smalti.evaluation.catalogue import describe
     from smalti.reports.tables import metric_texts
 
-    return {name: f"{text} {describe(name).unit}".rstrip() for name, text in metric_texts(result).items()}
+    texts = {name: f"{text} {describe(name).unit}".rstrip() for name, text in metric_texts(result).items()}
+    beside = [name for name in ("ring_error", *result.get("originals", {})) if name in texts]
+    width = max((len(texts[name]) for name in beside), default=0)
+    return texts | {name: f"{texts[name]:<{width}}  {describe(name).meaning}" for name in beside}
 
 
 def _written(result: dict[str, Any]) -> list[str]:
