@@ -25,8 +25,8 @@ def interpolate(
 
     Args:
         run: the folder of a trained model of any kind, or owner/name on the hub.
-        images: two or more files, a row for each two in sequence; with --traverse one. Their centre squares are resized
-            to the model's image size.
+        images: two or more, a row for each two in sequence; with --traverse one. Files, whose centre squares are
+            resized to the model's image size; or DATA:NUMBER, as emoji:12, for one of the test split of a data set.
         out: the PNG.
         steps: pictures on the way, with both ends; 8, or 7 with --traverse.
         traverse: of a VAE, show what each active channel of the latents does to an image, from -3 to 3 standard

@@ -10,6 +10,7 @@ from PIL import Image
 from conftest import draw_image
 from smalti.apps.cli import main
 from smalti.apps.encodedfile import read_encoded
+from smalti.data.sources import open_data
 from smalti.images.pixels import to_uint8
 from smalti.models.autoencoder import Autoencoder
 
@@ -98,6 +99,15 @@ def test_an_interpolation_is_a_row_for_each_two_images(smalti, place, system):
         assert np.array_equal(cell, to_uint8(model.reconstruct(image))[0, 1, 0].numpy())
 
 
+def test_an_image_may_be_one_of_a_data_set(smalti, place):
+    source = open_data("emoji", "test")
+    Image.fromarray(source.read(12, 3)).save(place / "twelve.png")
+    for name, image in (("number", "emoji:12"), ("file", "twelve.png")):
+        assert smalti(f"sample vae --like {image} --num 2 --out {name}.png")[0] == 0
+    assert np.array_equal(picture(place / "number.png"), picture(place / "file.png"))
+    assert smalti("interpolate vae emoji:12 0.png --steps 2 --out path.png")[0] == 0
+
+
 def test_a_traversal_shows_the_active_channels_and_counts_the_others(smalti, place, image_folder):
     status, out, _ = smalti("interpolate vae 0.png --traverse --out moved.png --json")
     said = json.loads(out)
@@ -125,6 +135,8 @@ def test_a_traversal_shows_the_active_channels_and_counts_the_others(smalti, pla
         ("sample vae --tokenizer vqvae", "tokenizer vqvae has no effect on an autoencoder"),
         ("interpolate vae 0.png", "two images or more, not only 0.png; or give --traverse"),
         ("interpolate vae 0.png none.png", "none.png: no such file"),
+        ("interpolate vae 0.png emoji:9999", "emoji:9999: the test split of emoji has images 0 to 334"),
+        ("interpolate vae 0.png none:1", "none: no such"),
         ("interpolate vae 0.png 1.png --steps 1", "at least 2 steps, its ends, not 1"),
         ("interpolate vae 0.png 1.png --data emoji", "data emoji has no effect without --traverse"),
         ("interpolate vae 0.png 1.png --traverse", "around one image, not 2"),
