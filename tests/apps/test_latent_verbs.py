@@ -113,6 +113,9 @@ def test_a_traversal_shows_the_active_channels_and_counts_the_others(smalti, pla
     said = json.loads(out)
     assert status == 0 and 1 <= said["active_channels"] <= said["channels"] == 4 and said["steps"] == 7
     assert picture(place / "moved.png").shape[1] == 104 + 7 * 66 - 2 + 8
+    assert smalti("interpolate vae 0.png --traverse --rows 1 --out one.png")[0] == 0
+    assert np.array_equal(picture(place / "one.png")[:90, :200], picture(place / "moved.png")[:90, :200])
+    assert picture(place / "one.png").shape[0] == 8 + 18 + 66 + 18 + 8
     given = smalti(f"interpolate vae 0.png --traverse --out given.png --data {image_folder}")
     assert given[0] == 0 and np.array_equal(picture(place / "given.png"), picture(place / "moved.png"))
 
@@ -139,8 +142,9 @@ def test_a_traversal_shows_the_active_channels_and_counts_the_others(smalti, pla
         ("interpolate vae 0.png none:1", "none: no such"),
         ("interpolate vae 0.png 1.png --steps 1", "at least 2 steps, its ends, not 1"),
         ("interpolate vae 0.png 1.png --data emoji", "data emoji has no effect without --traverse"),
+        ("interpolate vae 0.png 1.png --rows 8", "rows 8 has no effect without --traverse"),
         ("interpolate vae 0.png 1.png --traverse", "around one image, not 2"),
-        ("interpolate vae 0.png --traverse --steps 1", "at least 2 steps, not 1"),
+        ("interpolate vae 0.png --traverse --steps 1", "at least 2 steps and 1 row, not 1 and 32"),
         ("interpolate ae 0.png --traverse", "a Gaussian q(z|x), and this model has none; give a vae"),
         ("interpolate dvae 0.png --traverse", "a Gaussian q(z|x), and this model has none; give a vae"),
         ("interpolate none 0.png 1.png", "none: no such folder"),
