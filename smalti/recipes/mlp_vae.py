@@ -55,7 +55,7 @@ def mlp_vae(
     data: DataConfig = DataConfig(data="emoji"),
     likelihood: LikelihoodName = "gaussian",
     augment: Literal["none", "flip", "flip_shift"] = "flip_shift",
-    beta: float = 4.0,
+    beta: float = 16.0,
     beta_warmup: float = 0.1,
 ) -> Experiment:
     """VAE with one latent vector for the whole image, fully connected: its samples are whole objects.
@@ -64,7 +64,7 @@ def mlp_vae(
         data: what to train on, and to measure with.
         likelihood: p(x|z).
         augment: none, flip, or flip_shift.
-        beta: weight of the KL; 1 trains the ELBO.
+        beta: weight of the KL; 1 trains the ELBO, 16 gives better samples of emoji and less sharp reconstructions.
         beta_warmup: the part of the run over which beta rises from 0.
     """
     model = vector.model(preprocessing, likelihood)
