@@ -15,7 +15,7 @@ from PIL import Image
 import smalti
 from conftest import draw_image
 from smalti.apps import cli
-from smalti.recipes import dvae
+from smalti.recipes import ae, dvae
 from smalti.training.loop import train
 
 ROOT = Path(__file__).parent.parent
@@ -29,10 +29,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with what the docs' examples name: a small run and two pictures."""
+    """A folder with what the docs' examples name: two small runs and two pictures."""
     folder = tmp_path_factory.mktemp("docs")
-    experiment = dvae(width=8, codebook_size=16).with_settings(steps=1, batch_size=2)
-    train(experiment, folder / "runs" / "dvae", progress=False)
+    for experiment in (dvae(width=8, codebook_size=16), ae(width=8)):
+        run = folder / "runs" / experiment.recipe
+        train(experiment.with_settings(steps=1, batch_size=2), run, progress=False)
     Image.fromarray(draw_image(0, (24, 40))).save(folder / "photo.png")
     Image.fromarray(draw_image(1, (16, 50))).save(folder / "wide.png")
     return folder

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.data.batches import BINARY_SEED, Pixels
-from smalti.data.sources import Source
+from smalti.data.sources import Source, open_data
 from smalti.errors import SmaltiError
 from smalti.images.pixels import model_images, to_float
 from smalti.images.preprocessing import Preprocessing
@@ -75,10 +75,25 @@ class ImageFiles:
             yield files, images
 
 
-def fitted(files: Sequence[str], preprocessing: Preprocessing) -> Tensor:
-    """Named images as a model was trained on them, (B, C, H, W): the centre square of each, resized."""
-    squares = [fit(read_image(Path(file), preprocessing.channels), preprocessing.image_size) for file in files]
+def fitted(images: Sequence[str], preprocessing: Preprocessing) -> Tensor:
+    """Named images as a model was trained on them, (B, C, H, W): the centre square of each, resized.
+
+    Args:
+        images: files; or DATA:NUMBER, as "emoji:12", for an image of the test split of a data set.
+        preprocessing: of the model.
+    """
+    squares = [fit(_read_named(image, preprocessing.channels), preprocessing.image_size) for image in images]
     return to_float(torch.stack([torch.from_numpy(square) for square in squares]))
+
+
+def _read_named(image: str, channels: int) -> np.ndarray:
+    data, _, number = image.rpartition(":")
+    if not data or not number.isdecimal() or Path(image).exists():
+        return read_image(Path(image), channels)
+    source = open_data(data, "test")
+    if int(number) >= len(source):
+        raise SmaltiError(f"{image}: the test split of {data} has images 0 to {len(source) - 1}")
+    return source.read(int(number), channels)
 
 
 class DataImages:

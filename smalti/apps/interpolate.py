@@ -18,6 +18,7 @@ def interpolate(
     out: str = "interpolation.png",
     steps: int | None = None,
     traverse: bool = False,
+    rows: int | None = None,
     data: str | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -25,12 +26,13 @@ def interpolate(
 
     Args:
         run: the folder of a trained model of any kind, or owner/name on the hub.
-        images: two or more files, a row for each two in sequence; with --traverse one. Their centre squares are resized
-            to the model's image size.
+        images: two or more, a row for each two in sequence; with --traverse one. Files, whose centre squares are
+            resized to the model's image size; or DATA:NUMBER, as emoji:12, for one of the test split of a data set.
         out: the PNG.
         steps: pictures on the way, with both ends; 8, or 7 with --traverse.
         traverse: of a VAE, show what each active channel of the latents does to an image, from -3 to 3 standard
             deviations of p(z); inactive ones are left out and counted.
+        rows: with --traverse, at most this many channels, the most active ones; 32 by default.
         data: with --traverse, the images whose variance says which channels are active; by default those that the model
             was trained on.
         device: cpu, cuda, ...
@@ -39,10 +41,10 @@ def interpolate(
     from smalti.models.autoencoder import Autoencoder
     from smalti.reports.latent_walks import interpolation_sheet
 
-    effective(traverse, "without --traverse", data=(data, None))
+    chosen = effective(traverse, "without --traverse", data=(data, None), rows=(rows, 32))
     model = Autoencoder.from_pretrained(run, device=device)
     if traverse:
-        return _traverse(model, run, images, out, 7 if steps is None else steps, data)
+        return _traverse(model, run, images, out, 7 if steps is None else steps, chosen["rows"], data)
     if len(images) < 2:
         raise SmaltiError(f"an interpolation needs two images or more, not only {images[0]}; or give --traverse")
     names = [Path(image).stem for image in images]
@@ -53,7 +55,9 @@ def interpolate(
     return {"written": out, "steps": steps}
 
 
-def _traverse(model: Any, run: str, images: list[str], out: str, steps: int, data: str | None) -> dict[str, Any]:
+def _traverse(
+    model: Any, run: str, images: list[str], out: str, steps: int, rows: int, data: str | None
+) -> dict[str, Any]:
     """The sheet of a traversal around one image."""
     from smalti.apps.imagefiles import fitted
     from smalti.data.batches import some_images
@@ -73,7 +77,7 @@ def _traverse(model: Any, run: str, images: list[str], out: str, steps: int, dat
         raise SmaltiError(f"{run} does not say what it was trained on; give --data")
     preprocessing = model.config.preprocessing
     activity = latent_statistics(model, some_images(source, "train", preprocessing, IMAGES)).activity.mean((1, 2))
-    sheet, active = traversal_sheet(model, fitted(images, preprocessing), activity.cpu(), steps)
+    sheet, active = traversal_sheet(model, fitted(images, preprocessing), activity.cpu(), steps, rows)
     with atomic_path(out) as temporary:
         sheet.save(temporary, "PNG")
     return {"written": out, "steps": steps, "active_channels": active, "channels": len(activity)}

@@ -20,7 +20,7 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
     shown = {name: value for name, value in result.get("metrics", result).items() if name != "written"}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
-        if value in ({}, []) or (isinstance(value, list) and isinstance(value[0], dict)):
+        if value in ({}, [], "") or (isinstance(value, list) and isinstance(value[0], dict)):
             continue  # nothing, or rows for a program
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_short(item)}" for key, item in value.items())

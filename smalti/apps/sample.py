@@ -15,7 +15,7 @@ class PriorOptions(TypedDict, total=False):
     Attributes:
         text: the caption, for a prior with text; without it, the samples are unconditional.
         label: the class, for a prior with classes; without it, all of them in turn.
-        known: an image to complete; its centre square is resized to the prior's image size.
+        known: an image to complete, as of --like; its centre square is resized to the prior's image size.
         mask: what is kept of it: left-half, right-half, top-half, bottom-half, box, frame, or a PNG (white is kept).
         tokenizer: where the prior's tokenizer is now; by default where it was.
         top_k: sample from this number of the most likely codes only; by default, or 0, from all.
@@ -55,7 +55,8 @@ def sample(
         out: the PNG; the codes, where there are any, go into an npz file of the same name.
         seed: of the random numbers.
         temperature: 0 is greedy: the most likely codes, or the mean of p(z), whose standard deviation it scales.
-        like: of an autoencoder: an image (its centre square, resized), to sample around it from q(z|x).
+        like: of an autoencoder: an image (its centre square, resized; or emoji:12, of the test split of a data set), to
+            sample around it from q(z|x).
         device: cpu, cuda, ...
         **prior: of a prior.
     """

@@ -13,7 +13,6 @@ from smalti.models.autoencoder import Autoencoder, using
 
 CELL_PX = 64  # a picture is enlarged to about this
 REACH = 3.0  # standard deviations of p(z), to either side
-MOST_ROWS = 32
 
 
 def interpolation_sheet(model: Autoencoder, images: Tensor, names: Sequence[str], steps: int = 8) -> Image.Image:
@@ -34,7 +33,9 @@ def interpolation_sheet(model: Autoencoder, images: Tensor, names: Sequence[str]
     return labelled(header, rows, _zoom(images))
 
 
-def traversal_sheet(model: Autoencoder, image: Tensor, activity: Tensor, steps: int = 7) -> tuple[Image.Image, int]:
+def traversal_sheet(
+    model: Autoencoder, image: Tensor, activity: Tensor, steps: int = 7, most_rows: int = 32
+) -> tuple[Image.Image, int]:
     """A row for each active channel of the latents, the most active first: the image as that channel moves.
 
     A channel is moved at all positions together, by up to 3 standard deviations of p(z) to either side of the image's
@@ -45,15 +46,16 @@ def traversal_sheet(model: Autoencoder, image: Tensor, activity: Tensor, steps: 
         image: (1, C, H, W).
         activity: (D,) of the channels, see `LatentStatistics`.
         steps: pictures in a row.
+        most_rows: channels that are shown at most.
 
     Returns:
         The sheet, and how many channels are active.
 
     Raises:
-        SmaltiError: fewer than two steps, or no active channel.
+        SmaltiError: fewer than two steps or one row, or no active channel.
     """
-    if steps < 2:
-        raise SmaltiError(f"a traversal has at least 2 steps, not {steps}")
+    if steps < 2 or most_rows < 1:
+        raise SmaltiError(f"a traversal has at least 2 steps and 1 row, not {steps} and {most_rows}")
     active = [channel for channel in activity.argsort(descending=True).tolist() if activity[channel] > ACTIVE]
     if not active:
         raise SmaltiError(
@@ -62,14 +64,14 @@ def traversal_sheet(model: Autoencoder, image: Tensor, activity: Tensor, steps: 
     shifts, rows = torch.linspace(-REACH, REACH, steps), []
     with using(model):
         mean = model.bottleneck(model.features(image.to(model.device))).latents
-        for channel in active[:MOST_ROWS]:
+        for channel in active[:most_rows]:
             moved = mean.repeat(steps, 1, 1, 1)
             moved[:, channel] += shifts.to(moved).view(-1, 1, 1)
             pictures = model.likelihood.mean(model.decoder(moved)).cpu()
             rows.append((f"channel {channel}\nvariance {activity[channel]:.2f}", pictures))
     header = [f"{shift:+.3g}" if shift else "0" for shift in shifts.tolist()]
     left_out = f"{len(activity) - len(active)} of {len(activity)} channels are not active"
-    cut = f"; the {MOST_ROWS} most active of {len(active)} are shown" if len(active) > MOST_ROWS else ""
+    cut = f"; the {most_rows} most active of {len(active)} are shown" if len(active) > most_rows else ""
     return labelled(header, rows, _zoom(image), f"{left_out}{cut}"), len(active)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from conftest import draw_image
 from smalti.apps.cli import main
 from smalti.apps.encodedfile import read_encoded
+from smalti.data.sources import open_data
 from smalti.images.pixels import to_uint8
 from smalti.models.autoencoder import Autoencoder
 
@@ -98,11 +99,23 @@ def test_an_interpolation_is_a_row_for_each_two_images(smalti, place, system):
         assert np.array_equal(cell, to_uint8(model.reconstruct(image))[0, 1, 0].numpy())
 
 
+def test_an_image_may_be_one_of_a_data_set(smalti, place):
+    source = open_data("emoji", "test")
+    Image.fromarray(source.read(12, 3)).save(place / "twelve.png")
+    for name, image in (("number", "emoji:12"), ("file", "twelve.png")):
+        assert smalti(f"sample vae --like {image} --num 2 --out {name}.png")[0] == 0
+    assert np.array_equal(picture(place / "number.png"), picture(place / "file.png"))
+    assert smalti("interpolate vae emoji:12 0.png --steps 2 --out path.png")[0] == 0
+
+
 def test_a_traversal_shows_the_active_channels_and_counts_the_others(smalti, place, image_folder):
     status, out, _ = smalti("interpolate vae 0.png --traverse --out moved.png --json")
     said = json.loads(out)
     assert status == 0 and 1 <= said["active_channels"] <= said["channels"] == 4 and said["steps"] == 7
     assert picture(place / "moved.png").shape[1] == 104 + 7 * 66 - 2 + 8
+    assert smalti("interpolate vae 0.png --traverse --rows 1 --out one.png")[0] == 0
+    assert np.array_equal(picture(place / "one.png")[:90, :200], picture(place / "moved.png")[:90, :200])
+    assert picture(place / "one.png").shape[0] == 8 + 18 + 66 + 18 + 8
     given = smalti(f"interpolate vae 0.png --traverse --out given.png --data {image_folder}")
     assert given[0] == 0 and np.array_equal(picture(place / "given.png"), picture(place / "moved.png"))
 
@@ -125,10 +138,13 @@ def test_a_traversal_shows_the_active_channels_and_counts_the_others(smalti, pla
         ("sample vae --tokenizer vqvae", "tokenizer vqvae has no effect on an autoencoder"),
         ("interpolate vae 0.png", "two images or more, not only 0.png; or give --traverse"),
         ("interpolate vae 0.png none.png", "none.png: no such file"),
+        ("interpolate vae 0.png emoji:9999", "emoji:9999: the test split of emoji has images 0 to 334"),
+        ("interpolate vae 0.png none:1", "none: no such"),
         ("interpolate vae 0.png 1.png --steps 1", "at least 2 steps, its ends, not 1"),
         ("interpolate vae 0.png 1.png --data emoji", "data emoji has no effect without --traverse"),
+        ("interpolate vae 0.png 1.png --rows 8", "rows 8 has no effect without --traverse"),
         ("interpolate vae 0.png 1.png --traverse", "around one image, not 2"),
-        ("interpolate vae 0.png --traverse --steps 1", "at least 2 steps, not 1"),
+        ("interpolate vae 0.png --traverse --steps 1", "at least 2 steps and 1 row, not 1 and 32"),
         ("interpolate ae 0.png --traverse", "a Gaussian q(z|x), and this model has none; give a vae"),
         ("interpolate dvae 0.png --traverse", "a Gaussian q(z|x), and this model has none; give a vae"),
         ("interpolate none 0.png 1.png", "none: no such folder"),

@@ -21,6 +21,7 @@ SMALL = {
     **dict.fromkeys(("ae", "vae", "fsq", "lfq", "bsq"), IMAGES),
     **{name: [*IMAGES, *CODEBOOK] for name in ("vqvae", "dvae", "rvq", "pq")},
     **{name: ["--width", "8", "--residual_channels", "8"] for name in ("cifar_vqvae", "cifar_fsq")},
+    "mlp_vae": ["--image_size", "16", "--hidden", "[16]"],
     "mnist_vae": [],
     "mnist_categorical": ["--hidden", "[16]"],
     "emoji_categorical": ["--hidden", "[16]"],
