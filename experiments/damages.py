@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti.apps.process import keep_freed_memory
 from smalti.data.batches import some_images
 from smalti.evaluation import artefacts
 from smalti.evaluation.metrics import mse, psnr_db
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=480)
     parser.add_argument("--out", default="damages.png")
     chosen = parser.parse_args()
+    keep_freed_memory()
     images = some_images(chosen.data, "test", Preprocessing(image_size=chosen.image_size), chosen.num)
     own = measure(images, images)
     curves: dict[str, list[dict[str, float]]] = {}

@@ -75,6 +75,41 @@ def photographs() -> list[str]:
     return compared_runs("loss", names, metrics)
 
 
+def probes() -> list[str]:
+    """Accuracies on the representations of several systems; pixels and PCA are the same for all of them."""
+    names = {"AE": "mnist_probe_ae", "VAE": "mnist_probe_vae", "VQ-VAE": "mnist_probe_vqvae", "dVAE": "mnist_probe_dvae"}
+    results = {system: run(name) for system, name in names.items()}
+    common = {row["representation"]: row for row in run("mnist_probe_ae")["probes"]["rows"]}
+    found = {shown: common[name] for shown, name in (("pixels", "pixels"), ("PCA", "pca"))}
+    for system, result in results.items():
+        for row in result["probes"]["rows"]:
+            if row["representation"] not in ("pixels", "pca"):
+                found[f"{system}, {row['representation']}"] = row
+    rows = [
+        [
+            shown,
+            f"{row['dims']}",
+            *(f"{row[f'{way}_accuracy']:.1%} ± {row[f'{way}_standard_error']:.1%}" for way in ("linear", "knn")),
+        ]
+        for shown, row in found.items()
+    ]
+    header = ["representation", "dimensions", "linear probe", "5 nearest neighbours"]
+    return [*markdown_table(header, rows), *measured(list(results.values()))]
+
+
+def denoising() -> list[str]:
+    names = {("emoji", 0.1): "emoji_noise_010", ("emoji", 0.25): "emoji_noise_025",
+             ("CIFAR-10", 0.1): "cifar_noise_010", ("CIFAR-10", 0.25): "cifar_noise_025"}  # fmt: skip
+    filters = ("median", "total_variation", "nl_means", "wavelet")
+    results, rows = {key: run(name) for key, name in names.items()}, []
+    for (data, level), result in results.items():
+        row = next(row for row in result["denoising"]["rows"] if row["level"] == level)
+        cells = [f"{row[name]['psnr_db']:.2f}" for name in ("noisy", "restored", *filters)]
+        rows.append([f"{data}, {level:g}", f"{result['denoising']['num_images']}", *cells, f"{row['ahead_db']:+.2f}"])
+    header = ["data, standard deviation", "images", "noisy, dB", "AE, dB", *(name.replace("_", " ") for name in filters)]
+    return [*markdown_table([*header, "ahead of the best, dB"], rows), *measured(list(results.values()))]
+
+
 def published() -> list[str]:
     results = [run(name) for name in ("mnist_vae", "mnist_pixelcnn", "mnist_reinmax", "cifar_vqvae")]
     rows = []
@@ -118,7 +153,8 @@ def keep(folder: Path, name: str, time: str) -> None:
     evaluation, environment = (
         json.loads((folder / file).read_text(encoding="utf-8")) for file in ("evaluation.json", "environment.json")
     )
-    kept = ("data", "split", "num_images", "preprocessing", "networks", "metrics", "spread", "originals")
+    kept = ("data", "split", "num_images", "preprocessing", "networks", "metrics", "spread", "originals",
+            "probes", "denoising")  # fmt: skip
     new = {key: evaluation[key] for key in kept if key in evaluation}
     new |= {"threads": environment["threads"], "torch": environment["torch"], **machine(), "time": time}
     path.write_text(json.dumps({**old, **new}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -339,6 +375,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "speed": speed,
     "published": published,
     "photographs": photographs,
+    "probes": probes,
+    "denoising": denoising,
     "codec": codec,
     "process": process,
     "imports": imports,
