@@ -15,7 +15,8 @@ from smalti.reports.generation_page import generation, interpolations
 from smalti.reports.gradients_page import gradients
 from smalti.reports.lesson import as_records, lesson
 
-QUALITY = ("psnr_db", "ssim", "effnet_lpips", "fd_effnet", "sharpness", "border_ratio", "period2_energy", "ring_error")
+QUALITY = ("psnr_db", "ssim", "effnet_lpips", "fd_effnet")
+ARTEFACTS = ("sharpness", "border_ratio", "period2_energy", "ring_error")
 BOUNDS = ("distortion_nats", "relaxed_distortion_nats", "rate_nats", "elbo_nats", "bits_per_dim")
 USE = ("usage", "perplexity")
 
@@ -81,11 +82,12 @@ def as_html(comparison: Comparison) -> str:
         f"<h1>{html.escape(', '.join(system.name for system in systems))}: what each is for</h1>",
         html.paragraph(
             "An encoder makes features of an image, a bottleneck makes latents of the features, a decoder makes an"
-            " image of the latents. The systems here have the same encoder and decoder but for the channels between"
-            " them, the same data order and number of steps; they differ in the bottleneck."
+            " image of the latents.",
+            _alike(systems),
         ),
         html.paragraph(
-            f"Measured on {first['num_images']} images of the {first['split']} split of {first['data']}. {common}."
+            f"Measured on {first['num_images']} images of the {first['split']} split of {first['data']}.",
+            f"Settings: {common}.",
         ),
         flags,
         "<h2>The systems</h2>",
@@ -106,6 +108,18 @@ def as_html(comparison: Comparison) -> str:
     return html.document("smalti: a comparison", "\n".join(parts))
 
 
+def _alike(systems: Sequence[System]) -> str:
+    """What the systems have in common."""
+    networks = [(one.model.config.networks, one.model.config.likelihood) for one in systems]
+    order = "the same images in the same order, for as many steps"
+    if all(one == networks[0] for one in networks):
+        return (
+            f"The systems here have the same networks but for the channels between them and saw {order}: they differ"
+            " in the bottleneck."
+        )
+    return f"The systems here saw {order}; their networks or likelihoods differ as their recipes say."
+
+
 def _row(system: System) -> tables.Row:
     """A system's means over seeds, with their standard errors; of one seed those of the evaluation."""
     found = system.evaluations[0]
@@ -120,6 +134,7 @@ def _row(system: System) -> tables.Row:
 
 def _table(rows: Sequence[tables.Row], metrics: Sequence[str]) -> str:
     """The metrics that occur, with their meanings."""
+    rows = [row for row in rows if any(name in row.numbers() for name in metrics)]
     known = [name for name in metrics if any(name in row.numbers() for row in rows)]
     return tables.as_html(rows, known, "system") + tables.meanings(rows, known)
 
@@ -146,8 +161,9 @@ def _reconstructions(comparison: Comparison) -> str:
             f" the latents of {whose}."
         )
     note = html.paragraph("The originals, then the same images from each system.", *told)
-    shown = "".join(html.captioned_picture(grid(row, count, 2), caption) for caption, row in pictures.items())
-    return f"<h2>Reconstructions</h2>{note}{shown}<h2>Distortion</h2>{_table(rows, QUALITY)}"
+    shown = html.stack(html.captioned_picture(grid(row, count, 2), caption) for caption, row in pictures.items())
+    tables_of = f"<h2>Distortion</h2>{_table(rows, QUALITY)}<h2>Artefacts</h2>{_table(rows, ARTEFACTS)}"
+    return f"<h2>Reconstructions</h2>{note}{shown}{tables_of}"
 
 
 def _rates(systems: Sequence[System]) -> str:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from smalti.evaluation.catalogue import describe, format_metric, heading
 from smalti.images.contact_sheets import grid
 from smalti.reports import html, tables
@@ -19,21 +22,19 @@ def generation(comparison: Comparison) -> str:
         for origin in comparison.origins
         if origin.kind in (*SAMPLES, "real") and origin.title in comparison.sets.shown
     ]
-    return "\n".join(
-        [
-            "<h2>Generation</h2>",
-            html.paragraph(
-                "To generate, something has to give latents that no image was encoded to, and the decoder makes an"
-                " image of them. p(z) gives each position of the grid its own z or code, and none knows of its"
-                " neighbours, unless a prior for the whole grid has been trained. An autoencoder has no p(z): it gets"
-                " noise with the mean and the deviation of the latents of real images, channel by channel."
-                " The pictures are the first of each set, not selected.",
-            ),
-            *pictures,
-            _distances(comparison),
-            _priors(comparison),
-        ]
-    )
+    told = [
+        "To generate, something has to give latents that no image was encoded to, and the decoder makes an image of"
+        " them. p(z) as a rule gives each position of the grid its z or its code alone, so that none knows of its"
+        " neighbours.",
+        "A prior is trained on the codes of images, and knows which go together." if comparison.priors else "",
+        "Where there is no p(z), the decoder gets noise with the mean and the deviation of the latents of real images,"
+        " channel by channel."
+        if comparison.of("noise")
+        else "",
+        "The pictures are the first of each set, not selected.",
+    ]
+    parts = [html.paragraph(*told), html.stack(pictures), _distances(comparison), _priors(comparison)]
+    return "\n".join(["<h2>Generation</h2>", *parts])
 
 
 def _caption(comparison: Comparison, origin: Origin) -> str:
@@ -63,10 +64,13 @@ def _distances(comparison: Comparison) -> str:
         f"Distances to the same {sets.num_images} images of the {comparison.split} split, each set of as many images;"
         " ± is the standard error. The Frechet distance (FD) falls with the number of images and is comparable in this"
         " table only. Real images are what samples cannot be expected to beat, and a system's reconstructions, of"
-        " these very images, what a perfect prior of its codes could approach. The best of the samples is bold.",
-        *verdicts(comparison),
+        " these very images, what a perfect prior of its codes could approach. The best of the samples is bold."
     )
-    return note + html.table(["images", "what they are", *map(heading, metrics)], rows, best)
+    return (
+        note
+        + html.sentences(verdicts(comparison))
+        + html.table(["images", "what they are", *map(heading, metrics)], rows, best)
+    )
 
 
 def _what(origin: Origin) -> str:
@@ -102,38 +106,41 @@ def verdicts(comparison: Comparison) -> list[str]:
 def _priors(comparison: Comparison) -> str:
     if not comparison.priors:
         return ""
-    rows = [
-        tables.Row(
-            prior.title,
-            prior.evaluation,
-            {"num_parameters": prior.num_parameters, "images_per_second_in_training": prior.images_per_second},
-        )
-        for prior in comparison.priors
-    ]
+    rows: dict[str, list[tables.Row]] = {}
+    for prior in comparison.priors:
+        row = tables.Row(prior.title, prior.evaluation, {"num_parameters": prior.num_parameters})
+        rows.setdefault(prior.system, []).append(row)
     note = html.paragraph(
         "What the priors know of the codes, in bits: a prior is worth what it saves against the histogram of the codes"
         " at each position, which knows no neighbours, and against the fixed length log2 K. Codes of different"
         " tokenizers are different things, so their bits stand in different tables."
     )
-    return f"<h2>The priors</h2>{note}{tables.as_html(rows, PRIOR_METRICS, 'prior')}"
+    shown = "".join(tables.as_html(own, PRIOR_METRICS, "prior") for own in rows.values())
+    return f"<h2>The priors</h2>{note}{shown}"
 
 
 def interpolations(comparison: Comparison) -> str:
     """The section: the way between the same two images in each system."""
     images = comparison.images
     pairs = [(images[index], images[index + 1]) for index in range(0, min(2 * PAIRS, len(images) - 1), 2)]
-    originals = html.captioned_picture(grid(images[: 2 * len(pairs)], 2, 2), "The originals at the ends, in pairs")
-    rows = [originals]
+    ways = {"the originals": [_ends(*pair) for pair in pairs]}
     for system in comparison.systems:
-        ways = [system.model.interpolate(start, end, STEPS).cpu() for start, end in pairs]
-        sheets = [html.picture(grid(way, STEPS, 2), f"{system.name}, from image to image") for way in ways]
-        rows.append(f"<figure>{html.row(sheets)}<figcaption>{html.escape(system.name)}</figcaption></figure>")
+        ways[system.name] = [system.model.interpolate(start, end, STEPS).cpu() for start, end in pairs]
+    rows = []
+    for name, own in ways.items():
+        sheets = [html.picture(grid(way, STEPS, 2), f"{name}, from image to image") for way in own]
+        rows.append(f"<figure>{html.row(sheets)}<figcaption>{html.escape(name)}</figcaption></figure>")
     note = html.paragraph(
         "A way begins and ends with the system's reconstructions of the same two images, and each step decodes a state"
         " of its bottleneck: of continuous latents a point between the two, of a discrete system the codes of the"
         " feature between the two, so that positions switch from one code to another at different steps."
     )
-    return "\n".join(["<h2>Between two images</h2>", note, *rows])
+    return "\n".join(["<h2>Between two images</h2>", note, html.stack(rows)])
+
+
+def _ends(start: Tensor, end: Tensor) -> Tensor:
+    """Two images with white between them, as long as a way."""
+    return torch.stack([start, *[torch.ones_like(start)] * (STEPS - 2), end])
 
 
 def as_records(comparison: Comparison) -> list[dict[str, Any]]:

@@ -76,8 +76,7 @@ def _relaxation(system: System, relaxed: dict[str, Any]) -> str:
     note = html.paragraph(
         f"What relaxing costs {system.name}: in training the decoder gets mixtures of code vectors, whose weights"
         " sharpen as the temperature falls; in use it gets codes. The difference of the two distortions is the"
-        " relaxation gap. Low temperatures tend to sampled codes, which are not the likeliest ones, and their gradient"
-        " has more noise in theory.",
+        " relaxation gap. Low temperatures tend to sampled codes, which are not the likeliest ones.",
         f"Measured on the trained model: the codes' distortion is {codes:.4g} nats (sampled codes"
         f" {relaxed['sampled_distortion_nats']:.4g}); {told[0]}, {told[1]}.",
     )

@@ -24,6 +24,8 @@ STYLE = f"""
   figure {{ margin: 0; }}  figcaption {{ font-size: 0.85rem; max-width: 17rem; }}
   th {{ text-align: left; font-weight: 600; font-size: 0.85rem; vertical-align: bottom; }}
   td, th {{ padding: 0.1rem 1.2rem 0.1rem 0; border-bottom: 1px solid #ddd; }}
+  .stack figure {{ display: flex; flex-direction: column-reverse; align-items: start; margin-bottom: 0.7rem; }}
+  .stack figcaption {{ max-width: none; }}
   .flag {{ color: #b91c1c; }}
   .claims td, .claims th {{ vertical-align: top; min-width: 11rem; max-width: 17rem; padding-top: 0.3rem; }}
   .claims td {{ font-size: 0.92rem; line-height: 1.35; }}
@@ -63,6 +65,11 @@ def captioned_picture(image: Image.Image, caption: str) -> str:
     return f"<figure>{picture(image, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
+def stack(parts: Iterable[str]) -> str:
+    """Wide figures below each other, each under its caption."""
+    return f'<div class="stack">{"".join(parts)}</div>'
+
+
 def row(parts: Iterable[str]) -> str:
     """Pieces of HTML in a wrapping row."""
     return f'<div class="row">{"".join(parts)}</div>'
@@ -85,7 +92,13 @@ def table_of_html(header: Sequence[str], rows: Iterable[Sequence[str]], style: s
     return f'<div class="{classes}"><table>{f"<tr>{head}</tr>" if header else ""}{body}</table></div>'
 
 
-def paragraph(*sentences: str) -> str:
+def sentences(lines: Iterable[str]) -> str:
+    """Sentences below each other, as text."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def paragraph(*parts: str) -> str:
     """Sentences, as text; nothing where there are none."""
-    text = " ".join(filter(None, sentences))
+    text = " ".join(filter(None, parts))
     return f"<p>{escape(text)}</p>" if text else ""

@@ -30,7 +30,7 @@ class Gaussian(GaussianPosterior):
         latents="a sample, mean + deviation x noise; the mean where it is used",
         loss="distortion + KL(q(z given x), p(z)): minus the ELBO, where the weight of the KL is 1",
         purpose="generation, and a smooth latent space to move in",
-        generation="yes: z from p(z), decoded",
+        generation="yes: z from p(z), decoded; on a grid each position is sampled without its neighbours",
         gradient_stop="at the sampling of z, were z a number without a history",
     )
 
