@@ -146,10 +146,8 @@ def pca_baseline(data: Data, split: Split, preprocessing: Preprocessing, dims: i
     if dims >= num_values:
         why = f"its {dims:,} latents are no fewer than the {num_values:,} values of an image: nothing is reduced"
         return PCABaseline(dims, 0, {}, why, None)
-    train, images = (
-        some_images(data, part, preprocessing, count)
-        for part, count in (("train", PCA_IMAGES), (split, PCA_VALUES // num_values))
-    )
+    train = some_images(data, "train", preprocessing, PCA_IMAGES)
+    images = some_images(data, split, preprocessing, PCA_VALUES // num_values)
     try:
         found = pca_reconstructions(train, images, dims)
     except SmaltiError as error:

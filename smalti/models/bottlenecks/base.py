@@ -43,7 +43,7 @@ class InWords(NamedTuple):
     latent_space: str = "continuous"
     latents: str = "the latents"  # what the decoder gets
     loss: str = "distortion, and what the bottleneck adds"
-    purpose: str = "says its author"
+    purpose: str = "as its recipe says"
     generation: str = "by p(z), where it has one"
     gradient_stop: str = "nowhere"  # where the gradient would stop if nothing were done about it
 
