@@ -192,7 +192,7 @@ def _usage(systems: Sequence[System]) -> str:
     note = html.paragraph(
         "Over all codes of the split, after distortion on purpose: a codebook can be used evenly and reconstruct"
         " badly.",
-        METRICS["usage"].meaning,
+        f"Usage: {METRICS['usage'].meaning}",
         f"Perplexity: {METRICS['perplexity'].meaning}",
     )
     return f"<h2>Use of the codes</h2>{note}{html.table(['system', 'codebooks x K', *map(heading, USE)], rows)}"
