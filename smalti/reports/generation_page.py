@@ -26,7 +26,7 @@ def generation(comparison: Comparison) -> str:
         "To generate, something has to give latents that no image was encoded to, and the decoder makes an image of"
         " them. p(z) as a rule gives each position of the grid its z or its code alone, so that none knows of its"
         " neighbours.",
-        "A prior is trained on the codes of images, and knows which go together." if comparison.priors else "",
+        "A prior is trained on the codes of images, to know which go together." if comparison.priors else "",
         "Where there is no p(z), the decoder gets noise with the mean and the deviation of the latents of real images,"
         " channel by channel."
         if comparison.of("noise")

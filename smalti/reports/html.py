@@ -25,7 +25,8 @@ STYLE = f"""
   th {{ text-align: left; font-weight: 600; font-size: 0.85rem; vertical-align: bottom; }}
   td, th {{ padding: 0.1rem 1.2rem 0.1rem 0; border-bottom: 1px solid #ddd; }}
   .stack figure {{ display: flex; flex-direction: column-reverse; align-items: start; margin-bottom: 0.7rem; }}
-  .stack figcaption {{ max-width: none; }}
+  .stack {{ overflow-x: auto; }}  .stack figcaption {{ max-width: none; position: sticky; left: 0; }}
+  .stack > figure > img {{ min-width: 40rem; }}
   .flag {{ color: #b91c1c; }}
   .claims td, .claims th {{ vertical-align: top; min-width: 11rem; max-width: 17rem; padding-top: 0.3rem; }}
   .claims td {{ font-size: 0.92rem; line-height: 1.35; }}
@@ -77,11 +78,12 @@ def row(parts: Iterable[str]) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], bold: Container[tuple[int, int]] = frozenset()) -> str:
     """A table of text; the cells at the (row, column) of `bold` stand out."""
-    cells = [
-        [f"<b>{escape(cell)}</b>" if (row, column) in bold else escape(cell) for column, cell in enumerate(cells)]
-        for row, cells in enumerate(rows)
+    whole = [[escape(cell).replace(" ± ", "&nbsp;±&nbsp;") for cell in cells] for cells in rows]
+    shown = [
+        [f"<b>{cell}</b>" if (row, column) in bold else cell for column, cell in enumerate(cells)]
+        for row, cells in enumerate(whole)
     ]
-    return table_of_html([*map(escape, header)], cells)
+    return table_of_html([*map(escape, header)], shown)
 
 
 def table_of_html(header: Sequence[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
