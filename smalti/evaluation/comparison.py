@@ -144,7 +144,7 @@ def pca_baseline(data: Data, split: Split, preprocessing: Preprocessing, dims: i
     """
     num_values = preprocessing.num_dims
     if dims >= num_values:
-        why = f"its {dims:,} latents are no fewer than the {num_values:,} values of an image: nothing is reduced"
+        why = f"{dims:,} latents are no fewer than the {num_values:,} values of an image: nothing is reduced"
         return PCABaseline(dims, 0, {}, why, None)
     train = some_images(data, "train", preprocessing, PCA_IMAGES)
     images = some_images(data, split, preprocessing, PCA_VALUES // num_values)

@@ -149,7 +149,7 @@ def _reconstructions(comparison: Comparison) -> str:
     for dims, pca in comparison.pca.items():
         whose = ", ".join(one.name for one in systems if one.discrete is None and one.num_latents == dims)
         if pca.left_out:
-            told.append(f"PCA to as many numbers as {whose} has latents is left out: {pca.left_out}.")
+            told.append(f"PCA beside {whose} is left out: {pca.left_out}.")
             continue
         title = f"PCA, {dims:,} numbers"
         if pca.shown is not None:

@@ -57,6 +57,9 @@ def _loss(_: Comparison, system: System) -> Cell:
 
 def _purpose(comparison: Comparison, system: System) -> Cell:
     measured = f"reconstructs at {system.text('psnr_db')} dB"
+    if system.discrete is None:
+        values = system.model.config.preprocessing.num_dims
+        measured += f" from {system.num_latents:,} latents, {system.num_latents / values:.0%} of the image's values"
     baseline = comparison.pca.get(system.num_latents) if system.discrete is None else None
     if baseline is not None and baseline.metrics:
         measured += f"; PCA with as many numbers at {format_metric('psnr_db', baseline.metrics['psnr_db'])} dB"

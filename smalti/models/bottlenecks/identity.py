@@ -30,7 +30,7 @@ class Identity(Bottleneck):
         latent_space="continuous, of no particular shape",
         latents="the features themselves",
         loss="distortion alone",
-        purpose="fewer numbers than pixels: dimensionality reduction, features, denoising",
+        purpose="features of images, and fewer numbers where there are fewer of them than of pixels; denoising",
         generation="no: there is no p(z), and nothing taught the decoder what lies between the latents of images",
     )
 
