@@ -26,7 +26,8 @@ FILE, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = re.search(r"```sh\n(.*?)\n```", PAGE, flags=re.DOTALL)[1].splitlines()
 QUICK = "--steps 4 --checkpoint_every 2 --batch_size 4"
 SMALL = {"train mine": f"--image_size 16 {QUICK}", "train pix": f"--channels 8 --layers 1 {QUICK}", "sample": "--num 2",
-         "compare": "--image_size 16 --width 8 --steps 2 --batch_size 4 --codebook_size 16"}  # fmt: skip
+         "compare": "--image_size 16 --width 8 --steps 2 --batch_size 4 --codebook_size 16 "
+                    "--priors mine:bigram.py:bigram --prior_steps 2"}  # fmt: skip
 
 OWN_PRIOR = '''
 from torch import nn
@@ -118,7 +119,11 @@ def test_every_command_of_the_page_runs(smalti, place):
         "vqvae": 4 * 4 * 4,
         "mine": 4 * 4 * 4,
     }
-    assert "copied past the nearest vector" in (place / "comparison" / "report.html").read_text()
+    page = (place / "comparison" / "report.html").read_text()
+    assert "copied past the nearest vector" in page and "their networks or likelihoods differ" in page
+    assert [prior["name"] for prior in compared["priors"]] == ["mine + bigram"]
+    (mine,) = (row for row in compared["table"] if row["system"] == "mine")
+    assert mine["gradient_stop"]["claim"] and mine["gradient_stop"]["measured"].endswith(": 0")
 
 
 def test_without_its_file_a_model_is_an_error_that_says_what_to_do(smalti, trained):

@@ -77,8 +77,8 @@ def photographs() -> list[str]:
 
 def probes() -> list[str]:
     """Accuracies on the representations of several systems; pixels and PCA are the same for all of them."""
-    names = {"AE": "mnist_probe_ae", "VAE": "mnist_probe_vae", "VQ-VAE": "mnist_probe_vqvae", "dVAE": "mnist_probe_dvae"}
-    results = {system: run(name) for system, name in names.items()}
+    systems = {"AE": "ae", "VAE": "vae", "VQ-VAE": "vqvae", "dVAE": "dvae"}
+    results = {system: run(f"mnist_probe_{name}") for system, name in systems.items()}
     common = {row["representation"]: row for row in run("mnist_probe_ae")["probes"]["rows"]}
     found = {shown: common[name] for shown, name in (("pixels", "pixels"), ("PCA", "pca"))}
     for system, result in results.items():
@@ -106,8 +106,9 @@ def denoising() -> list[str]:
         row = next(row for row in result["denoising"]["rows"] if row["level"] == level)
         cells = [f"{row[name]['psnr_db']:.2f}" for name in ("noisy", "restored", *filters)]
         rows.append([f"{data}, {level:g}", f"{result['denoising']['num_images']}", *cells, f"{row['ahead_db']:+.2f}"])
-    header = ["data, standard deviation", "images", "noisy, dB", "AE, dB", *(name.replace("_", " ") for name in filters)]
-    return [*markdown_table([*header, "ahead of the best, dB"], rows), *measured(list(results.values()))]
+    shown = [name.replace("_", " ") for name in filters]
+    header = ["data, standard deviation", "images", "noisy, dB", "AE, dB", *shown, "ahead of the best, dB"]
+    return [*markdown_table(header, rows), *measured(list(results.values()))]
 
 
 def published() -> list[str]:

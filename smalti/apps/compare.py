@@ -1,14 +1,12 @@
-"""The verb `compare`: chosen systems, trained alike and measured side by side."""
+"""The verb `compare`: chosen systems, trained alike and measured side by side, with priors on the codes of some."""
 
-import inspect
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from smalti.apps.code import find_recipe
+from smalti.apps.contenders import PRIORS, ChosenPrior, chosen_priors, chosen_systems
 from smalti.apps.evaluate import evaluate
 from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.apps.output import say
@@ -18,9 +16,14 @@ from smalti.data.config import DataConfig
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.files import WEIGHTS, file_hash, read_json, write_json, write_text
-from smalti.training.experiment import Experiment
+from smalti.training.experiment import Experiment, Training
+
+if TYPE_CHECKING:
+    from smalti.reports.compared import Comparison, System, TrainedPrior
 
 SHOWN = 16
+PRIOR_STEPS = 400
+SAMPLES = 1024  # of each set of images whose distance to the split is measured, or as many as the split has
 
 
 def compare(
@@ -30,17 +33,20 @@ def compare(
     test: str = "",
     out: str,
     systems: str = "ae,vae,vqvae,dvae",
+    priors: str = PRIORS,
     codebook_size: int | None = None,
     image_size: int = 32,
     stride: int = 4,
     width: int = 64,
     steps: int = 800,
-    seed: int = 0,
+    prior_steps: int | None = None,
     seeds: int = 1,
     split: Split = "test",
     **settings: Any,
 ) -> dict[str, Any]:
-    """Train systems alike, at the same rate where they are discrete, and write one report; re-running goes on.
+    """Train systems alike, and priors on the codes of some, and write one report; re-running goes on.
+
+    The discrete ones spend the same bits at a position.
 
     Args:
         data: emoji, a folder of images or of idx files, or *.parquet.
@@ -48,106 +54,172 @@ def compare(
         test: the test images, all of this data; by default some of --data.
         out: the folder for report.html, comparison.json and the runs.
         systems: recipes of autoencoders (see `smalti train --help`) or path/to/file.py:function, with commas.
+        priors: SYSTEM:RECIPE with commas, recipes of priors on the codes of those systems, or none; those of the
+            default whose system is compared.
         codebook_size: K of the discrete ones, a power of two, 512 by default; each gets the form that spends its bits
             at a position.
         image_size: height and width, pixels.
         stride: pixels per grid position.
         width: channels of the networks at the finest resolution.
-        steps: optimiser steps of each.
-        seed: of everything random.
-        seeds: how often each is trained, with this seed and those after it.
+        steps: optimiser steps of each system.
+        prior_steps: optimiser steps of each prior; 400 by default.
+        seeds: how often each system is trained, with --seed and those after it; priors are trained once.
         split: what is measured: test, validation or train.
         **settings: of each run, see `RunSettings`; by default those of the recipes, and 40 lines of metrics.jsonl.
     """
-    from smalti.data.batches import some_images
-    from smalti.evaluation.comparison import gradient_noise, rate_distortion
-    from smalti.models.autoencoder import Autoencoder
+    from smalti.evaluation.perception import chosen_networks
     from smalti.models.bottlenecks import BOTTLENECKS, DiscreteBottleneck
-    from smalti.reports.comparison_page import System, as_html, as_json
-    from smalti.reports.latent_pictures import latent_pictures
-    from smalti.training.log import read_metrics
+    from smalti.reports.comparison_page import as_html, as_json, as_result
 
-    chosen, size = _chosen(systems), 512 if codebook_size is None else codebook_size
+    size = 512 if codebook_size is None else codebook_size
     if size < 4 or size & (size - 1):
         raise SmaltiError(f"codebook_size must be a power of two, at least 4, not {size}")
     if seeds < 1:
         raise SmaltiError(f"seeds must be at least 1, not {seeds}")
     common = {"image_size": image_size, "stride": stride, "width": width}
-    settings = {**settings, "steps": steps, "log_every": settings.get("log_every") or max(1, steps // 40)}
     source = DataConfig(data=data, validation=validation, test=test)
-    alike = {"data": data, **source.elsewhere, **common}
-    trainings = {
-        name: _experiment(name, recipe, size.bit_length() - 1, alike).with_settings(**settings)
-        for name, recipe in chosen.items()
-    }
-    kinds = [BOTTLENECKS[training.model.bottleneck["kind"]] for training in trainings.values()]
+    of_data = {"data": data, **source.elsewhere}
+    chosen = chosen_systems(systems, size.bit_length() - 1, {**of_data, **common})
+    kinds = [BOTTLENECKS[training.model.bottleneck["kind"]] for training in chosen.values()]
     discrete = any(issubclass(kind, DiscreteBottleneck) for kind in kinds)
     effective(discrete, "on systems without codes", codebook_size=(codebook_size, 512))
-    measured: list[System] = []
-    for name, training in trainings.items():
-        evaluations, costs = [], []
-        runs = {number: Path(out) / "runs" / f"{name}-{number}" for number in range(seed, seed + seeds)}
-        for number, run in runs.items():
-            say(f"{name}, seed {number}: {steps} steps into {run}")
-            costs.append(_train(training.with_settings(seed=number), run))
-            evaluations.append(_evaluate(run, source, split))
-        model, records = Autoencoder.from_pretrained(runs[seed]), read_metrics(runs[seed] / "metrics.jsonl")
-        images, bottleneck = some_images(source, split, model.config.preprocessing, 64), model.bottleneck
-        bits = None
-        if isinstance(bottleneck, DiscreteBottleneck):
-            grid = bottleneck.grid_shape(image_size // stride, image_size // stride)
-            bits = math.prod(grid) * math.log2(bottleneck.codebook_size)
-        measured.append(
-            System(
-                name=name,
-                model=model,
-                evaluations=evaluations,
-                records=records,
-                noise=gradient_noise(model, images[:32], training.loss),
-                points=rate_distortion(model, evaluations[0]["metrics"], images),
-                pictures=list(latent_pictures(model, images)),
-                images_per_second=statistics.median(record["images_per_second"] for record in records),
-                peak_bytes=costs[0],
-                bits_per_image=bits,
-            )
+    chosen_on_codes = chosen_priors(priors, chosen, of_data)
+    lengths = {"steps": steps}
+    lengths |= effective(bool(chosen_on_codes), "without priors", prior_steps=(prior_steps, PRIOR_STEPS))
+    trainings = {name: _with_length(training, steps, settings) for name, training in chosen.items()}
+    first = next(iter(trainings.values())).run
+    numbers = range(first.seed, first.seed + seeds)
+    runs = {name: [Path(out) / "runs" / f"{name}-{number}" for number in numbers] for name in trainings}
+
+    measured = [_system(training, name, runs[name], source, split) for name, training in trainings.items()]
+    on_codes = {
+        _prior_run(runs[one.system][0], one.name): _prior(
+            one, runs[one.system][0], lengths["prior_steps"], settings, source, split
         )
-    batch_size = next(iter(trainings.values())).run.batch_size
-    shared = {**common, "steps": steps, "batch_size": batch_size, "seeds": seeds, "codebook_size": size}
-    report, numbers = Path(out) / "report.html", Path(out) / "comparison.json"
-    shown = some_images(source, split, measured[0].model.config.preprocessing, SHOWN)
-    write_json(numbers, as_json(measured, {"data": str(source), "split": split, "seed": seed, **shared}))
-    write_text(report, as_html(measured, shared, shown))
-    psnr = {f"{system.name}_psnr_db": statistics.mean(system.values("psnr_db")) for system in measured}
-    return {"written": [str(report), str(numbers)], **psnr}
+        for one in chosen_on_codes
+    }
+    shared = {**common, **lengths, "batch_size": first.batch_size, "seeds": seeds, "codebook_size": size}
+    networks = chosen_networks(None, "cpu")
+    found = _side_by_side(measured, on_codes, source, split, shared, networks)
+    report, table = Path(out) / "report.html", Path(out) / "comparison.json"
+    write_json(table, as_json(found, {"data": str(source), "split": split, "seed": first.seed, **shared}))
+    write_text(report, as_html(found))
+    return {"written": [str(report), str(table)], **as_result(found)}
 
 
-def _chosen(systems: str) -> dict[str, Callable[..., Any]]:
-    """The recipes that `--systems` names, by their short names."""
-    wanted = [name.strip() for name in systems.split(",") if name.strip()]
-    found = dict(map(find_recipe, wanted))
-    if not wanted or len(found) < len(wanted):
-        raise SmaltiError(f"systems must be different names separated by commas, not {systems!r}")
-    return found
+def _with_length(training: Any, steps: int, settings: Mapping[str, Any]) -> Any:
+    """The training with these steps and settings, and 40 lines of metrics.jsonl."""
+    log_every = settings.get("log_every") or max(1, steps // 40)
+    return training.with_settings(**{**settings, "steps": steps, "log_every": log_every})
 
 
-def _experiment(name: str, recipe: Callable[..., Any], bits: int, options: dict[str, Any]) -> Experiment:
-    """A system's training with the options that all have in common, its codes of `bits` bits where it is discrete."""
-    from smalti.models.bottlenecks import BOTTLENECKS
+def _system(training: Experiment, name: str, runs: Sequence[Path], source: DataConfig, split: Split) -> "System":
+    """Train a system, one run a seed, and measure it."""
+    from smalti.data.batches import some_images
+    from smalti.evaluation.comparison import gradient_noise, gradient_path, rate_distortion, relaxation
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.models.bottlenecks import DiscreteBottleneck
+    from smalti.reports.compared import System
+    from smalti.reports.latent_pictures import latent_pictures
+    from smalti.training.log import read_metrics
 
-    try:
-        inspect.signature(recipe).bind(**options)
-    except TypeError as error:
-        alike = f"systems are trained alike, so their recipes take {', '.join(options)}"
-        raise SmaltiError(f"{name} cannot be compared: {error}; {alike}") from error
-    experiment = recipe(**options)
-    if not isinstance(experiment, Experiment):
-        raise SmaltiError(f"{name} cannot be compared: it is no recipe of an autoencoder")
-    spec = experiment.model.bottleneck
-    bottleneck = {**spec, **BOTTLENECKS[spec["kind"]].at_rate(bits)}
-    return replace(experiment, model=replace(experiment.model, bottleneck=bottleneck))
+    evaluations, costs = [], []
+    for number, run in enumerate(runs, start=training.run.seed):
+        say(f"{name}, seed {number}: {training.run.steps} steps into {run}")
+        costs.append(_train(training.with_settings(seed=number), run))
+        evaluations.append(_evaluate(run, source, split))
+    model, records = Autoencoder.from_pretrained(runs[0]), read_metrics(runs[0] / "metrics.jsonl")
+    images, bits = some_images(source, split, model.config.preprocessing, 64), None
+    if isinstance(model.bottleneck, DiscreteBottleneck):
+        side = -(-model.config.preprocessing.image_size // model.stride)
+        bits = math.prod(model.bottleneck.grid_shape(side, side)) * math.log2(model.bottleneck.codebook_size)
+    return System(
+        name=name,
+        model=model,
+        evaluations=evaluations,
+        records=records,
+        path=gradient_path(model, images[:32]),
+        noise=gradient_noise(model, images[:32], training.loss),
+        relaxed=relaxation(model, images, training.loss),
+        points=rate_distortion(model, evaluations[0]["metrics"], images),
+        pictures=list(latent_pictures(model, images)),
+        images_per_second=statistics.median(record["images_per_second"] for record in records),
+        peak_bytes=costs[0],
+        bits_per_image=bits,
+    )
 
 
-def _train(experiment: Experiment, run: Path) -> int | None:
+def _prior_run(tokenizer: Path, name: str) -> Path:
+    return tokenizer.with_name(f"{tokenizer.name}-{name}")
+
+
+def _prior(
+    chosen: ChosenPrior, tokenizer: Path, steps: int, settings: Mapping[str, Any], source: DataConfig, split: Split
+) -> "TrainedPrior":
+    """Train a prior on the codes of a trained system, and measure it."""
+    from smalti.priors.code_model import CodeModel
+    from smalti.reports.compared import TrainedPrior
+    from smalti.training.log import read_metrics
+
+    run = _prior_run(tokenizer, chosen.name)
+    say(f"{chosen.name} on the codes of {tokenizer}: {steps} steps into {run}")
+    _train(_with_length(chosen.experiment(tokenizer), steps, settings), run)
+    evaluation, records = _evaluate(run, source, split), read_metrics(run / "metrics.jsonl")
+    return TrainedPrior(
+        name=chosen.name,
+        system=chosen.system,
+        evaluation=evaluation,
+        num_parameters=CodeModel.from_pretrained(run).num_parameters,
+        images_per_second=statistics.median(record["images_per_second"] for record in records),
+    )
+
+
+def _side_by_side(
+    systems: Sequence["System"],
+    priors: Mapping[Path, "TrainedPrior"],
+    source: DataConfig,
+    split: Split,
+    shared: Mapping[str, Any],
+    networks: Mapping[str, Any],
+) -> "Comparison":
+    """What is measured of all systems and priors together, on the same images."""
+    from smalti.data.batches import some_images
+    from smalti.evaluation.comparison import pca_baseline
+    from smalti.evaluation.generation import open_sampler_of_prior, sampler_of_model, sampler_of_noise
+    from smalti.evaluation.samples import REAL, measure_sets
+    from smalti.reports.compared import Comparison, Origin
+
+    preprocessing, made = systems[0].model.config.preprocessing, []
+    for system in systems:
+        if system.model.bottleneck.has_prior:
+            what = "codes from p(z)" if system.discrete else "z from p(z)"
+            made.append((Origin(f"{system.name}, {what}", "p(z)", system.name), sampler_of_model(system.model)))
+        else:
+            sampler = sampler_of_noise(system.model, some_images(source, "train", preprocessing, 256))
+            made.append((Origin(f"{system.name}, noise like its latents", "noise", system.name), sampler))
+    for run, prior in priors.items():
+        sampler = open_sampler_of_prior(run, source, split)
+        made.append((Origin(prior.title, "prior", prior.system, prior.name), sampler))
+    again = [
+        (Origin(f"{system.name}, reconstructions", "reconstruction", system.name), system.model.reconstruct)
+        for system in systems
+    ]
+    say(f"{len(made)} kinds of samples, side by side")
+    samplers, reconstructors = ({origin.title: make for origin, make in part} for part in (made, again))
+    sets = measure_sets(source, split, SAMPLES, preprocessing, networks, samplers, reconstructors)
+    dims = sorted({system.num_latents for system in systems if system.discrete is None})
+    return Comparison(
+        systems=systems,
+        priors=list(priors.values()),
+        settings=shared,
+        images=some_images(source, split, preprocessing, SHOWN),
+        origins=[origin for origin, _ in made] + [Origin(REAL, "real")] + [origin for origin, _ in again],
+        sets=sets,
+        pca={count: pca_baseline(source, split, preprocessing, count, SHOWN) for count in dims},
+    )
+
+
+def _train(experiment: Training, run: Path) -> int | None:
     """Train or go on; returns the peak of memory of the whole training, kept in its folder, if it can be measured."""
     kept = run / "cost.json"
     measurable = not (run / "metrics.jsonl").exists() and reset_peak()

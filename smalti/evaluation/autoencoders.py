@@ -19,6 +19,7 @@ from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.evaluation import artefacts
 from smalti.evaluation.catalogue import in_order
+from smalti.evaluation.generation import sampler_of_model
 from smalti.evaluation.latents import LatentStatistics
 from smalti.evaluation.metrics import ms_ssim, mse, nominal_bits_per_pixel, psnr_db, ssim
 from smalti.evaluation.perception import FeatureNetwork, Observer
@@ -90,11 +91,7 @@ def evaluate(
         **totals.results(),
     }
     if samples:
-
-        def sample(places: Tensor) -> Tensor:
-            return model.sample(len(places), seed=int(places[0]))
-
-        measure_samples(result, data, samples, preprocessing, totals.observer.networks, sample)
+        measure_samples(result, data, samples, preprocessing, totals.observer.networks, sampler_of_model(model))
     return result
 
 

@@ -14,6 +14,7 @@ import smalti
 from smalti.configs import to_dict
 from smalti.data.config import Data, DataConfig
 from smalti.data.splits import Split
+from smalti.evaluation.generation import sampler_of_prior
 from smalti.evaluation.perception import FeatureNetwork
 from smalti.evaluation.samples import measure_samples
 from smalti.evaluation.spread import PerImage
@@ -21,8 +22,6 @@ from smalti.generate.tokenizer import open_tokenizer
 from smalti.priors.code_model import CodeModel
 from smalti.priors.family import Histogram, Prior
 from smalti.training.codes import load_codes
-
-SEED = 0  # of samples
 
 
 def evaluate_prior(
@@ -86,15 +85,11 @@ def evaluate_prior(
         "spread": {name: images.spread("bits") * unit for name, unit in units.items()},
     }
     if samples:
-        generator = torch.Generator(device=model.device).manual_seed(SEED)
-
-        def sample(places: Tensor) -> Tensor:
-            given = None if condition is None else condition[places].to(model.device)
-            return tokenizer.decode(model.prior.sample(len(places), given, generator=generator))
 
         def reconstruct(originals: Tensor) -> Tensor:
             return tokenizer.decode(tokenizer.encode(originals))
 
+        sample = sampler_of_prior(model, tokenizer, condition)
         measure_samples(result, data, samples, tokenizer.preprocessing, networks or {}, sample, reconstruct)
     return result
 

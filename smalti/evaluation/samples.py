@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +14,24 @@ from smalti.data.sources import open_data
 from smalti.data.splits import SPLITS, Split
 from smalti.errors import SmaltiError
 from smalti.evaluation.catalogue import in_order
+from smalti.evaluation.distances import Distance
+from smalti.evaluation.generation import Sampler
 from smalti.evaluation.perception import FeatureNetwork, Observer
 from smalti.images.pixels import model_images
 from smalti.images.preprocessing import Preprocessing
 
 AT_ONCE = 64
 SEED = 0
+SHOWN = 16  # images of each set that are kept
+REAL = "real images of another split"  # the name of their set
+
+
+class MeasuredSets(NamedTuple):
+    """Sets of images, and how far each is from the images of a split."""
+
+    num_images: int  # of each set
+    shown: dict[str, Tensor]  # (B, C, H, W), the first of each set, by its name
+    distances: dict[str, dict[str, Distance]]  # by the name of the set, then by that of the metric; where measured
 
 
 def measure_samples(
@@ -28,7 +40,7 @@ def measure_samples(
     num: int,
     preprocessing: Preprocessing,
     networks: Mapping[str, FeatureNetwork],
-    sample: Callable[[Tensor], Tensor],
+    sample: Sampler,
     reconstruct: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Add to an evaluation how far samples are from the split, by the distances of its networks.
@@ -52,29 +64,73 @@ def measure_samples(
     if not any(network.set_metrics for network in networks.values()):
         raise SmaltiError("samples are measured by a distance of sets; give --distances effnet, or leave --samples out")
     split = result["split"]
+    sets = measure_sets(
+        data,
+        split,
+        num,
+        preprocessing,
+        networks,
+        {"sample": sample},
+        {"reconstruction": reconstruct} if reconstruct else {},
+    )
+    if sets.num_images < num:
+        what = f"the {split} split has {sets.num_images} images, so {sets.num_images} samples are compared"
+        warnings.warn(what, stacklevel=3)
+    found = {
+        f"{'real' if kind == REAL else kind}_{name}": one
+        for kind, of_set in sets.distances.items()
+        for name, one in of_set.items()
+    }
+    result["num_samples"] = sets.num_images
+    result["metrics"] = in_order(result["metrics"] | {name: distance.value for name, distance in found.items()})
+    result["spread"] = in_order(result["spread"] | {name: distance.spread for name, distance in found.items()})
+
+
+def measure_sets(
+    data: Data,
+    split: Split,
+    num: int,
+    preprocessing: Preprocessing,
+    networks: Mapping[str, FeatureNetwork],
+    samplers: Mapping[str, Sampler],
+    reconstructors: Mapping[str, Callable[[Tensor], Tensor]],
+) -> MeasuredSets:
+    """The distances of several sets of images to the same images of a split, all of as many images.
+
+    Args:
+        data: what the split is of.
+        split: train, validation, test or all.
+        num: images of each set, at most as many as the split has.
+        preprocessing: of the images.
+        networks: what looks at them; none of them measures nothing, and the sets are only shown.
+        samplers: by the names of their sets.
+        reconstructors: images from images of the split, by the names of their sets.
+    """
     pixels = Pixels(open_data(data, split), preprocessing, memory_bytes=0)
     places = torch.tensor(evenly_spread(len(pixels), num))
-    if len(places) < num:
-        warnings.warn(
-            f"the {split} split has {len(places)} images, so {len(places)} samples are compared", stacklevel=3
-        )
     observer, generator = Observer(networks), torch.Generator().manual_seed(SEED)
+    shown: dict[str, Tensor] = {}
+
+    def add(name: str, images: Tensor) -> None:
+        observer.add(f"set {name}", images)
+        shown.setdefault(name, images[:SHOWN].cpu())
+
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         for some in places.split(AT_ONCE):
             images = model_images(torch.from_numpy(pixels.gather(some.tolist())), preprocessing, generator)
             observer.add("split", images)
-            observer.add("sample", sample(some))
-            if reconstruct:
-                observer.add("reconstruction", reconstruct(images))
+            for name, sample in samplers.items():
+                add(name, sample(some))
+            for name, reconstruct in reconstructors.items():
+                add(name, reconstruct(images))
         for images in _of_another_split(data, split, preprocessing, len(places)):
-            observer.add("real", images)
-    found = {}
-    for kind in ("sample", "real", "reconstruction"):
-        found |= observer.distances(kind, "split", paired=kind == "reconstruction", prefix=f"{kind}_")
-    result["num_samples"] = len(places)
-    result["metrics"] = in_order(result["metrics"] | {name: distance.value for name, distance in found.items()})
-    result["spread"] = in_order(result["spread"] | {name: distance.spread for name, distance in found.items()})
+            add(REAL, images)
+    distances = {
+        name: observer.distances(f"set {name}", "split", paired=name in reconstructors)
+        for name in (*samplers, REAL, *reconstructors)
+    }
+    return MeasuredSets(len(places), shown, distances)
 
 
 def _of_another_split(data: Data, split: Split, preprocessing: Preprocessing, num: int) -> Iterator[Tensor]:

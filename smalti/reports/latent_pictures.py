@@ -1,4 +1,4 @@
-"""Pictures of a model's latents: samples, interpolations, code maps, the codebook as tiles."""
+"""Pictures of a model's codes: code maps, what a code changes, the codebook as tiles."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,6 @@ from smalti.images.pixels import recolour_images
 from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck
 
-SAMPLES, STEPS = 16, 8
 EDITS, EDITED_AMONG = 7, 64  # codes to substitute, taken from the most frequent 64
 ZOOM = 2
 TILE_GRID = 3  # a code is shown as the centre of a 3x3 grid of itself
@@ -21,34 +20,15 @@ Captioned = tuple[Image.Image, str]
 
 
 def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[Captioned]:
-    """Pictures of the latents, each with its caption.
+    """Pictures of the codes, each with its caption; of continuous latents there are none.
 
     Args:
         model: of any kind.
-        images: (B, C, H, W), at least two.
+        images: (B, C, H, W).
     """
-    with using(model), torch.random.fork_rng():
-        torch.manual_seed(0)
-        features = model.features(images)
-        latents = model.bottleneck(features).latents
-        height, width = latents.shape[2:]
-        if model.bottleneck.has_prior:
-            latent_samples, caption = model.bottleneck.sample_prior(SAMPLES, height, width), "Samples from p(z)"
-        else:
-            mean, deviation = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
-            latent_samples = mean + deviation * torch.randn(SAMPLES, *latents.shape[1:])
-            caption = "There is no p(z). Noise with the mean and deviation of real latents decodes to this: nothing"
-            caption += " taught the decoder what lies between them"
-        yield grid(_images(model, latent_samples), 8, ZOOM), caption
-        if isinstance(model.bottleneck, DiscreteBottleneck):
+    if isinstance(model.bottleneck, DiscreteBottleneck):
+        with using(model):
             yield from _code_pictures(model, model.bottleneck, images)
-        pairs = [features[index : index + 2] for index in range(0, min(8, len(features) - 1), 2)]
-        rows = [model.bottleneck.interpolate(start, end, torch.linspace(0, 1, STEPS)) for start, end in pairs]
-        yield grid(_images(model, torch.cat(rows)), STEPS, ZOOM), "Interpolation between two images' latents"
-
-
-def _images(model: Autoencoder, latents: Tensor) -> Tensor:
-    return model.likelihood.mean(model.decoder(latents)).cpu()
 
 
 def _code_pictures(model: Autoencoder, bottleneck: DiscreteBottleneck, images: Tensor) -> Iterator[Captioned]:

@@ -1,7 +1,9 @@
 """`smalti compare` and `smalti estimators`, in process."""
 
+import itertools
 import json
 import re
+import shutil
 import struct
 
 import numpy as np
@@ -9,16 +11,32 @@ import pytest
 import torch
 
 from smalti.apps.cli import main
-from smalti.reports.comparison_page import System, flag_rates
+from smalti.apps.evaluate import evaluate
+from smalti.evaluation import distances, perception
+from smalti.reports.compared import System
+from smalti.reports.comparison_page import flag_rates
 
 SYSTEMS = ("ae", "vae", "vqvae", "dvae", "fsq", "lfq", "bsq", "rvq", "pq")
 SMALL = ["--image_size", "16", "--width", "8", "--steps", "3", "--batch_size", "4", "--codebook_size", "64"]
+PRIORS = {"vqvae + pixelcnn", "vqvae + pixelsnail", "dvae + transformer"}
+SECTIONS = ("The systems", "Reconstructions", "Distortion", "Artefacts", "Rate and distortion", "Generation",
+            "The priors", "Between two images", "How gradients pass", "The relaxation gap of dvae", "Use of the codes",
+            "The codes in pictures", "Cost", "All numbers")  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """The bootstrap of the distances, which no test here looks at, takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distances, "RESAMPLES", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, image_folder):
     out = tmp_path_factory.mktemp("compare")
     command = ["compare", "--data", str(image_folder), "--out", str(out), "--systems", ",".join(SYSTEMS), *SMALL]
+    command += ["--prior_steps", "2"]
     assert main(command) == 0
     return out, command
 
@@ -40,22 +58,107 @@ def test_the_report_holds_everything_itself(compared):
     page = (compared[0] / "report.html").read_text()
     links = re.findall(r'(?:src|href)="([^"]{0,20})', page)
     assert links and all(link.startswith(("data:", "#")) for link in links)
-    assert page.index("<h2>Distortion</h2>") < page.index("<h2>Use of the codes</h2>")
-    assert all(name in page for name in SYSTEMS)
+    places = [page.index(f"<h2>{section}</h2>") for section in SECTIONS]
+    assert places == sorted(places)
+    parts = dict(zip(SECTIONS, (page[place:end] for place, end in itertools.pairwise([*places, None])), strict=True))
+    discrete = [name for name in SYSTEMS if name not in ("ae", "vae")]
+    for section, part in parts.items():
+        of_codes = section in ("Use of the codes", "The codes in pictures")
+        if section not in ("The priors", "The relaxation gap of dvae"):
+            assert all(name in part for name in (discrete if of_codes else SYSTEMS)), section
+    assert all(title in parts["Generation"] and title in parts["The priors"] for title in PRIORS)
+    assert parts["Generation"].count("<img") == len(SYSTEMS) + len(PRIORS) + 1  # and real images
+    assert parts["Between two images"].count("<img") == len(SYSTEMS) + 1  # the test split has less than four images
 
 
-def test_it_goes_on_where_it_stopped(compared):
+def test_each_claim_has_its_measurement(compared):
+    found = json.loads((compared[0] / "comparison.json").read_text())
+    table = {row.pop("system"): row for row in found["table"]}
+    assert set(table) == set(SYSTEMS)
+    for name, row in table.items():
+        assert all(cell["claim"] for cell in row.values())
+        unmeasured = [key for key, cell in row.items() if not cell["measured"]]
+        assert unmeasured == (["gradient_stop"] if name == "ae" else [])
+        path = found["systems"][name]["gradient_path"]
+        assert path["passed"] > 0 and path["blocked"] == (None if name == "ae" else 0)
+    vqvae, ae = table["vqvae"], table["ae"]
+    assert "4 x 4 codes, K = 64: 96 bits an image" in vqvae["latent_space"]["measured"]
+    assert f"{found['systems']['ae']['seeds'][0]['psnr_db']:.2f} dB" in ae["purpose"]["measured"]
+    apart = {row["name"]: row["fd_effnet"] for row in found["generation"]}
+    assert f"pixelcnn {apart['vqvae + pixelcnn']:.2f}" in vqvae["generation"]["measured"]
+    assert f"noise {apart['ae, noise like its latents']:.2f}" in ae["generation"]["measured"]
+    (pca,) = found["pca"]
+    assert pca["dims"] == 16 * 4 * 4 and "reduces nothing" in pca["left_out"]
+    rows = found["systems"]["dvae"]["relaxation"]["rows"]
+    assert [row["temperature"] for row in rows] == sorted((row["temperature"] for row in rows), reverse=True)
+    assert found["systems"]["vqvae"]["relaxation"] is None
+
+
+def test_its_distances_are_those_of_evaluate(compared):
+    """The same samples, one by one, of p(z), of a prior, and of reconstructions."""
+    found = json.loads((compared[0] / "comparison.json").read_text())
+    rows = {row["name"]: row for row in found["generation"]}
+    num = found["num_generated"]
+    runs = compared[0] / "runs"
+    again = shutil.copytree(runs, compared[0] / "copies")  # evaluations of their own
+    for run, name in (("vae-0", "vae, z from p(z)"), ("vqvae-0-pixelcnn", "vqvae + pixelcnn")):
+        metrics = evaluate(str(again / run), samples=num)["metrics"]
+        for metric in ("fd_effnet", "kid_effnet"):
+            assert rows[name][metric] == pytest.approx(metrics[f"sample_{metric}"], rel=1e-4)
+            assert rows["real images of another split"][metric] == pytest.approx(metrics[f"real_{metric}"], rel=1e-4)
+    assert rows["vqvae, reconstructions"]["fd_effnet"] == pytest.approx(metrics["reconstruction_fd_effnet"], rel=1e-4)
+    shutil.rmtree(again)
+
+
+def test_priors_are_measured_in_bits(compared):
+    found = json.loads((compared[0] / "comparison.json").read_text())["priors"]
+    assert {prior["name"] for prior in found} == PRIORS
+    for prior in found:
+        assert prior["bits_per_code"] > 0 and prior["uniform_bits_per_code"] == 6
+        assert prior["share_of_histogram"] == pytest.approx(prior["bits_per_code"] / prior["histogram_bits_per_code"])
+
+
+def test_grey_images_without_priors_or_networks(tmp_path, monkeypatch, capsys):
+    """As grey as their data; where there are no more pixels than latents, PCA says so."""
+    monkeypatch.setitem(perception.NETWORKS, "effnet", Missing)
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
+        (tmp_path / name).write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes())
+    command = ["compare", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *SMALL, "--image_size", "28"]
+    assert main([*command, "--systems", "ae,fsq,rvq", "--priors", "none", "--seeds", "2"]) == 0
+    assert "no perceptual distances" in capsys.readouterr().err
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert found["priors"] == [] and "<h2>The priors</h2>" not in page
+    assert all(set(row) == {"name", "kind", "system", "prior"} for row in found["generation"])
+    assert "Distances of sets are left out" in page and "784 values of an image: nothing is reduced" in page
+    assert len(found["systems"]["fsq"]["seeds"]) == 2
+    config = json.loads((tmp_path / "out" / "runs" / "ae-0" / "config.json").read_text())
+    assert config["preprocessing"]["channels"] == 1
+
+
+class Missing(perception.EffNet):
+    def __init__(self, device):
+        raise ImportError("no such package")
+
+
+def test_it_goes_on_where_it_stopped_and_returns_its_table(compared, capsys):
     out, command = compared
     before = (out / "comparison.json").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/evaluation.json")}
-    assert main(command) == 0
-    assert json.loads((out / "comparison.json").read_text())["systems"] == json.loads(before)["systems"]
+    assert len(stamps) == len(SYSTEMS) + len(PRIORS)
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 0
+    returned = json.loads(capsys.readouterr().out)
+    written = json.loads((out / "comparison.json").read_text())
+    assert all(returned[name] == written[name] for name in ("table", "generation", "priors"))
+    assert written == json.loads(before)
     assert stamps == {path: path.stat().st_mtime_ns for path in out.glob("runs/*/evaluation.json")}
 
 
 def test_unequal_rates_are_flagged():
     def system(name, bits):
-        return System(name, [], [], [], None, [], [], 0.0, None, bits)  # pyright: ignore[reportArgumentType]
+        return System(name, [], [], [], None, None, None, [], [], 0.0, None, bits)  # pyright: ignore[reportArgumentType]
 
     assert flag_rates([system("ae", None), system("vqvae", 576.0), system("fsq", 576.0)]) == []
     assert "fsq spends 600 bits an image, vqvae 576" in flag_rates([system("vqvae", 576.0), system("fsq", 600.0)])[0]
@@ -70,6 +173,15 @@ def test_unequal_rates_are_flagged():
         (["--systems", "ae,ae"], "different names separated by commas, not 'ae,ae'"),
         (["--codebook_size", "500"], "power of two, at least 4, not 500"),
         (["--seeds", "0"], "seeds must be at least 1, not 0"),
+        (["--priors", "vqvae"], "priors are SYSTEM:RECIPE with commas, or none; not 'vqvae'"),
+        (["--priors", "vqva:pixelcnn"], "needs 'vqva' among --systems; did you mean 'vqvae'?"),
+        (["--priors", "vqvae:pixelcn"], "unknown recipe 'pixelcn'; did you mean 'pixelcnn'?"),
+        (["--priors", "vqvae:dvae"], "vqvae:dvae: dvae is no recipe of a prior"),
+        (["--priors", "vae:pixelcnn"], "the prior vae:pixelcnn has nothing to model: this model has no codes"),
+        (["--systems", "ae,rvq", "--priors", "rvq:pixelcnn"], "several codes at a position are not supported"),
+        (["--priors", "dvae:pixelcnn,dvae:pixelcnn"], "priors must be different, not dvae:pixelcnn twice"),
+        (["--priors", "none", "--prior_steps", "3"], "prior_steps 3 has no effect without priors"),
+        (["--systems", "ae,fsq", "--prior_steps", "3"], "prior_steps 3 has no effect without priors"),
     ],
 )
 def test_bad_options_are_one_line_errors(capsys, tmp_path, option, message):

@@ -110,6 +110,7 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_needs_data(run, folder
 
 def test_systems_are_compared_on_data_of_their_own(own, folders, tmp_path, capsys):
     command = ["compare", *own, "--systems", "ae,vqvae", "--image_size", "16", "--width", "8", "--steps", "2"]
+    command += ["--priors", "vqvae:pixelcnn", "--prior_steps", "1"]
     command += ["--codebook_size", "16", "--batch_size", "4", "--out", str(tmp_path)]
     assert main(command) == 0
     assert read_json(tmp_path / "comparison.json")["settings"]["data"].endswith(f"test: {folders['c']})")

@@ -8,6 +8,7 @@ from smalti.models.bottlenecks.base import (
     DeterministicQuantizer,
     DiscreteBottleneck,
     GaussianPosterior,
+    InWords,
     PosteriorSample,
 )
 from smalti.models.bottlenecks.binary import BinaryQuantizer
@@ -46,6 +47,7 @@ __all__ = [
     "Gaussian",
     "GaussianPosterior",
     "Identity",
+    "InWords",
     "PosteriorSample",
     "ProductQuantizer",
     "ResidualQuantizer",

@@ -36,6 +36,18 @@ class PosteriorSample(NamedTuple):
     codes: Tensor | None = None  # (B, *grid) int64; None when continuous
 
 
+class InWords(NamedTuple):
+    """A bottleneck in phrases for people: a column of the table that `smalti compare` begins with."""
+
+    features: str = "features at each position of a grid"  # what the encoder gives
+    latent_space: str = "continuous"
+    latents: str = "the latents"  # what the decoder gets
+    loss: str = "distortion, and what the bottleneck adds"
+    purpose: str = "as its recipe says"
+    generation: str = "by p(z), where it has one"
+    gradient_stop: str = "nowhere"  # where the gradient would stop if nothing were done about it
+
+
 def flatten_grid(features: Tensor) -> Tensor:
     """Every grid position as a row: (B, D, h, w) to (N, D)."""
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
@@ -61,6 +73,8 @@ class Bottleneck(nn.Module, ABC):
     random_posterior: ClassVar[bool] = True  # whether q(z|x) is a distribution; otherwise it is one point
     how_gradients_pass: ClassVar[str] = ""  # from the latents to the features, a phrase for people
     estimator: str = ""  # the name of the gradient estimator, where there is a choice
+    in_words: ClassVar[InWords] = InWords()
+    relaxes: bool = False  # whether latents are softer in training than codes, by a temperature: see `set_temperature`
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:
@@ -139,6 +153,14 @@ class Bottleneck(nn.Module, ABC):
         """Set what follows a schedule for step `step` of `steps`; reports what was set. Called before the step."""
         return {}
 
+    def set_temperature(self, temperature: float) -> None:
+        """Set the temperature of the relaxation, for measurements at others than the last.
+
+        Raises:
+            SmaltiError: nothing is relaxed.
+        """
+        raise SmaltiError("this bottleneck has no temperature")
+
     def update(self) -> dict[str, Tensor]:
         """Learn from the statistics of the forward passes since the last update (codebook averages, restarts).
 
@@ -186,6 +208,15 @@ class DiscreteBottleneck(Bottleneck):
 
     codebook_size: int  # K
     num_codebooks: int = 1  # q, codes at each grid position; where it is more than 1 the codes are (B, q, h, w)
+    in_words = InWords(
+        features="a vector at each position, not yet a code",
+        latent_space="discrete: a grid of codes, each one of K",
+        latents="what each code stands for",
+        loss="distortion; the KL to a uniform p(z) is a constant",
+        purpose="images as few whole numbers: compression, and the input of a prior",
+        generation="by a prior trained on its codes; codes from p(z) know nothing of each other",
+        gradient_stop="at the choice of a code: whole numbers carry no gradient",
+    )
     code_axes: str = "B h w"  # of a batch of codes, see `smalti.shapes`
     prefix_decodable: ClassVar[bool] = False  # whether `decode` takes the first n of the q codes too: (B, n, h, w)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, flatten_grid
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck, flatten_grid
 from smalti.models.bottlenecks.estimators import straight_through
 
 MAX_BITS = 24
@@ -46,6 +46,11 @@ class BinaryQuantizer(DeterministicQuantizer):
     """
 
     how_gradients_pass = "the sign is piecewise constant; the gradient is copied past it"
+    in_words = DiscreteBottleneck.in_words._replace(
+        latents="every channel as one of two values",
+        loss="distortion + commitment + an entropy term that asks for sure codes, and for all of them",
+        gradient_stop="at the sign of each channel: its slope is zero",
+    )
     place_values: Tensor
 
     def __init__(self, *, bits: int, spherical: bool = False, softness: float = 1.0):

@@ -71,6 +71,13 @@ class Categorical(CategoricalPosterior):
     """
 
     how_gradients_pass = "sampling a code is not differentiable; an estimator takes its place"
+    in_words = CategoricalPosterior.in_words._replace(
+        features="at each position what the K logits of a distribution over codes are made of",
+        latents="in training a relaxed or a sampled code, by the estimator; in use the vector of the likeliest code",
+        loss="distortion + KL(q(code given x), p(code)), as in an ELBO",
+        purpose="images as few whole numbers, from a distribution over codes: the first stage of DALL-E",
+        gradient_stop="at the sampling of a code, and at the arg max: whole numbers carry no gradient",
+    )
     temperature: Tensor
     identity: Tensor
 
@@ -96,6 +103,7 @@ class Categorical(CategoricalPosterior):
         self.codebook_size, self.out_channels = codebook_size, code_dim or codebook_size
         self.in_channels = _in_channels(logits, codebook_size, code_dim, in_channels)
         self.by_distance, self.sharpness, self.estimator = logits == "distance", sharpness, estimator
+        self.relaxes = estimator == "gumbel_softmax"
         if isinstance(temperature, Mapping):
             temperature = from_dict(Schedule, temperature, "temperature")
         self.schedule = temperature or Schedule(end=1.0)
@@ -122,9 +130,14 @@ class Categorical(CategoricalPosterior):
 
     def anneal(self, step: int, steps: int) -> dict[str, float]:
         """Set the temperature for optimiser step `step` of `steps`."""
-        self._annealed = self.schedule(step, steps)
-        self.temperature.fill_(self._annealed)
-        return {"temperature": self._annealed}
+        temperature = self.schedule(step, steps)
+        self.set_temperature(temperature)
+        return {"temperature": temperature}
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set the temperature of the relaxation."""
+        self._annealed = temperature
+        self.temperature.fill_(temperature)
 
     def update(self) -> dict[str, Tensor]:
         """Restart dead codes; see `Codebook.update`."""

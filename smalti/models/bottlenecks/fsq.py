@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck
 from smalti.models.bottlenecks.estimators import straight_through
 
 
@@ -36,6 +36,11 @@ class FSQ(DeterministicQuantizer):
     """
 
     how_gradients_pass = "rounding is piecewise constant; the gradient is copied past it and goes through tanh"
+    in_words = DiscreteBottleneck.in_words._replace(
+        latents="every channel as one of a few evenly spaced levels",
+        loss="distortion alone: there is no codebook that could fall behind",
+        gradient_stop="at the rounding of each channel: its slope is zero",
+    )
     levels: Tensor
     place_values: Tensor
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from smalti.models.bottlenecks.base import BottleneckOutput, GaussianPosterior, PosteriorSample
+from smalti.models.bottlenecks.base import BottleneckOutput, GaussianPosterior, InWords, PosteriorSample
 
 
 class Gaussian(GaussianPosterior):
@@ -24,6 +24,15 @@ class Gaussian(GaussianPosterior):
     """
 
     how_gradients_pass = "reparameterisation: the noise is an input, the latents a smooth function of it"
+    in_words = InWords(
+        features="the mean and the ln variance of a Gaussian at each position",
+        latent_space="continuous, kept near p(z) = N(0, I) by the KL",
+        latents="a sample, mean + deviation x noise; the mean where it is used",
+        loss="distortion + KL(q(z given x), p(z)): minus the ELBO, where the weight of the KL is 1",
+        purpose="generation, and a smooth latent space to move in",
+        generation="yes: z from p(z), decoded; on a grid each position is sampled without its neighbours",
+        gradient_stop="at the sampling of z, were z a number without a history",
+    )
 
     def __init__(self, *, channels: int):
         super().__init__()

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import Bottleneck, BottleneckOutput, PosteriorSample
+from smalti.models.bottlenecks.base import Bottleneck, BottleneckOutput, InWords, PosteriorSample
 
 NO_PRIOR = "an autoencoder (identity bottleneck) has no p(z): there is no ELBO; use gaussian or a discrete one"
 
@@ -25,6 +25,14 @@ class Identity(Bottleneck):
     has_prior = False
     random_posterior = False
     how_gradients_pass = "plainly"
+    in_words = InWords(
+        features="a vector at each position",
+        latent_space="continuous, of no particular shape",
+        latents="the features themselves",
+        loss="distortion alone",
+        purpose="features of images, and fewer numbers where there are fewer of them than of pixels; denoising",
+        generation="no: there is no p(z), and nothing taught the decoder what lies between the latents of images",
+    )
 
     def __init__(self, *, channels: int):
         super().__init__()

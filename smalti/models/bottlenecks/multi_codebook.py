@@ -19,6 +19,7 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
     """
 
     code_axes = "B q h w"
+    in_words = VectorQuantizer.in_words._replace(latent_space="discrete: q codes at each position of a grid, each of K")
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:

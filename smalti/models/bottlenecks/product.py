@@ -36,6 +36,9 @@ class ProductQuantizer(MultiCodebookQuantizer):
     """
 
     how_gradients_pass = "as a vector quantizer's, in each group of channels"
+    in_words = MultiCodebookQuantizer.in_words._replace(
+        latents="q code vectors side by side, each for a part of the channels"
+    )
 
     def __init__(
         self, *, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any] | None = None

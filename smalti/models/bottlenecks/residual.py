@@ -40,6 +40,9 @@ class ResidualQuantizer(MultiCodebookQuantizer):
     """
 
     how_gradients_pass = "the sum of several nearest code vectors is piecewise constant; the gradient is copied past it"
+    in_words = MultiCodebookQuantizer.in_words._replace(
+        latents="the sum of q code vectors, each for what those before left over"
+    )
     prefix_decodable = True
 
     def __init__(

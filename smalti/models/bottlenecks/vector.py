@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, flatten_grid, unflatten_grid
+from smalti.models.bottlenecks.base import (
+    BottleneckOutput,
+    DeterministicQuantizer,
+    DiscreteBottleneck,
+    flatten_grid,
+    unflatten_grid,
+)
 from smalti.models.bottlenecks.codebook import Codebook, Learning
 from smalti.models.bottlenecks.estimators import NEAREST
 from smalti.ops.nearest import nearest_code
@@ -58,6 +64,12 @@ class VectorQuantizer(DeterministicQuantizer):
     """
 
     how_gradients_pass = "the nearest code vector is piecewise constant; the decoder's gradient is copied past it"
+    in_words = DiscreteBottleneck.in_words._replace(
+        latents="the nearest of K code vectors",
+        loss="distortion + commitment, which keeps features near their code vectors; these follow by moving averages"
+        " or by a codebook loss",
+        gradient_stop="at the nearest code vector: its number, an arg min, carries no gradient",
+    )
 
     def __init__(
         self,
