@@ -2,8 +2,9 @@
 
     python experiments/damages.py 'DIR/photos-*.parquet' --image_size 128 --num 480 --out docs/pictures/damages.png
 
-Blur, JPEG, noise, a pixel checkerboard and 8x8 blocks must make every perceptual number rise, each one its artefact
-number most; a shift and a colour cast are shown beside them. Writes the picture and damages.json beside it.
+Blur, JPEG, noise, a pixel checkerboard and 8x8 blocks must make every perceptual number rise, the checkerboard period-2
+energy most and the blocks the border ratio; a shift and a colour cast are shown beside them. Writes the picture and
+damages.json beside it.
 """
 
 import argparse
@@ -78,17 +79,16 @@ def colour_cast(images: Tensor, strength: float) -> Tensor:
 class Damage(NamedTuple):
     make: Callable[[Tensor, float], Tensor]
     strengths: tuple[float, ...]
-    meant: str | None  # the artefact number for it
 
 
 DAMAGES = {
-    "blur, px": Damage(blur, (0.4, 0.6, 0.9, 1.3, 2.0), "sharpness"),
-    "JPEG, quality": Damage(jpeg, (90, 70, 50, 30, 10), None),
-    "noise": Damage(noise, (0.01, 0.02, 0.04, 0.08, 0.16), None),
-    "checkerboard": Damage(checkerboard, (0.01, 0.02, 0.04, 0.08, 0.16), "period2_energy"),
-    "8x8 blocks": Damage(blocks, (0.1, 0.2, 0.4, 0.7, 1.0), "border_ratio"),
-    "shift, px": Damage(shift, (1, 2, 3, 5, 8), None),
-    "colour cast": Damage(colour_cast, (0.02, 0.05, 0.1, 0.2, 0.4), None),
+    "blur, px": Damage(blur, (0.4, 0.6, 0.9, 1.3, 2.0)),
+    "JPEG, quality": Damage(jpeg, (90, 70, 50, 30, 10)),
+    "noise": Damage(noise, (0.01, 0.02, 0.04, 0.08, 0.16)),
+    "checkerboard": Damage(checkerboard, (0.01, 0.02, 0.04, 0.08, 0.16)),
+    "8x8 blocks": Damage(blocks, (0.1, 0.2, 0.4, 0.7, 1.0)),
+    "shift, px": Damage(shift, (1, 2, 3, 5, 8)),
+    "colour cast": Damage(colour_cast, (0.02, 0.05, 0.1, 0.2, 0.4)),
 }
 
 
@@ -108,10 +108,10 @@ def measure(images: Tensor, damaged: Tensor) -> dict[str, float]:
 
 
 def verdicts(curves: dict[str, list[dict[str, float]]], own: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Whether every perceptual number rises with a damage, which artefact number it moves most, and the reverse."""
+    """Whether every perceptual number rises with a damage; what raises and what lowers each artefact number most."""
 
     def moved(damage: str, name: str) -> float:
-        return abs(math.log(curves[damage][-1][name] / own[name]))
+        return math.log(curves[damage][-1][name] / own[name])
 
     rises = {
         damage: all(
@@ -119,15 +119,13 @@ def verdicts(curves: dict[str, list[dict[str, float]]], own: dict[str, float]) -
         )
         for damage, points in curves.items()
     }
-    return {
-        "every perceptual number rises": rises,
-        "artefact number that it moves most": {
-            damage: max(ARTEFACTS, key=lambda name, damage=damage: moved(damage, name)) for damage in curves
-        },
-        "damage that moves it most": {
-            name: max(curves, key=lambda damage, name=name: moved(damage, name)) for name in ARTEFACTS
-        },
+    extremes = {
+        f"damage that {way} it most": {
+            name: choose(curves, key=lambda damage, name=name: moved(damage, name)) for name in ARTEFACTS
+        }
+        for way, choose in (("raises", max), ("lowers", min))
     }
+    return {"every perceptual number rises": rises, **extremes}
 
 
 def chart(curves: dict[str, list[dict[str, float]]], own: dict[str, float], images: Tensor) -> Image.Image:

@@ -61,7 +61,7 @@ def test_damages(tmp_path, monkeypatch, capsys):
     run(damages, monkeypatch, "emoji", "--image_size", 32, "--num", 4, "--out", tmp_path / "damages.png")
     found = json.loads((tmp_path / "damages.json").read_text())
     assert found["num_images"] == 4 and set(found["curves"]) == set(damages.DAMAGES)
-    assert (tmp_path / "damages.png").exists() and "artefact number that it moves most" in capsys.readouterr().out
+    assert (tmp_path / "damages.png").exists() and "damage that raises it most" in capsys.readouterr().out
 
 
 def test_same_codes(tokenizer, monkeypatch, capsys):
