@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 from smalti.apps.code import run_code
+from smalti.evaluation import distances
 
 
 @pytest.fixture(autouse=True)
 def hermetic(monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(distances, "RESAMPLES", 2)  # nearly all of the time of an evaluation of few images
 
     connect = socket.socket.connect
 

@@ -65,7 +65,9 @@ def test_the_verbs_from_python(runs, image_folder, tmp_path):
 def test_compare_and_estimators_from_python(image_folder, tmp_path):
     small = {"image_size": 16, "width": 8, "codebook_size": 16}
     systems = "ae,vqvae"
-    result = smalti.compare(data=str(image_folder), out=str(tmp_path / "c"), systems=systems, seed=3, **small, **RUN)
+    result = smalti.compare(
+        data=str(image_folder), out=str(tmp_path / "c"), systems=systems, seed=3, prior_steps=1, **small, **RUN
+    )
     assert {"ae_psnr_db", "vqvae_psnr_db"} < result.keys()
     kept = smalti.info(str(tmp_path / "c" / "runs" / "vqvae-3"))
     assert kept["bottleneck"]["codebook_size"] == 16 and kept["trained"] == "2 of 2 steps"

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 import reference
 from smalti.errors import SmaltiError
+from smalti.evaluation import distances
 from smalti.evaluation.distances import frechet_distance, kernel_distance
 from smalti.evaluation.spread import PerImage, bootstrap_counts
 
@@ -70,7 +71,8 @@ def test_the_kernel_distance_is_unbiased_and_the_frechet_distance_is_not():
     assert np.mean(frechet[60]) < 0.7 * np.mean(frechet[30])
 
 
-def test_the_spread_is_that_of_other_samples_of_the_same_size():
+def test_the_spread_is_that_of_other_samples_of_the_same_size(monkeypatch):
+    monkeypatch.setattr(distances, "RESAMPLES", 20)
     pairs = [(features(300, 4, seed), features(300, 4, seed + 1000, shift=1.0)) for seed in range(30)]
     for distance in (frechet_distance, kernel_distance):
         found = [distance(*pair) for pair in pairs]

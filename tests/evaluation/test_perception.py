@@ -13,6 +13,8 @@ from smalti.evaluation.perception import Observer, chosen_networks, enlarged, op
 from smalti.images.preprocessing import Preprocessing
 from smalti.models.features import perceptual_distance
 
+SIZE = 32
+
 
 @pytest.fixture(scope="module")
 def effnet():
@@ -21,7 +23,7 @@ def effnet():
 
 @pytest.fixture(scope="module")
 def images():
-    return some_images("emoji", "test", Preprocessing(image_size=64), 40) * 0.7 + 0.15
+    return some_images("emoji", "test", Preprocessing(image_size=SIZE), 32) * 0.7 + 0.15
 
 
 def compare(effnet, images, others):
@@ -36,7 +38,7 @@ def noise(images, strength):
 
 
 def checkerboard(images, strength):
-    return images + strength * (1 - 2 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2))
+    return images + strength * (1 - 2 * ((torch.arange(SIZE)[:, None] + torch.arange(SIZE)) % 2))
 
 
 def blocks(images, strength):
