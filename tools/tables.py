@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 QUALITY, SPEED = ROOT / "experiments" / "results", ROOT / "benchmarks" / "results"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", flags=re.DOTALL)
 VARIANTS = {"avx2": "AVX2", "avx512": "AVX-512", "portable": "portable", "off": "no kernels"}
+KINDS = ("fd_effnet", "kid_effnet")
 Result = dict[str, Any]
 
 
@@ -95,6 +96,24 @@ def probes() -> list[str]:
     ]
     header = ["representation", "dimensions", "linear probe", "5 nearest neighbours"]
     return [*markdown_table(header, rows), *measured(list(results.values()))]
+
+
+def samples() -> list[str]:
+    """What the systems and priors of `smalti compare` sample, by data set."""
+    names = {data: f"compare_{data}" for data in ("emoji", "mnist") if (QUALITY / f"compare_{data}.json").exists()}
+    results = {data: run(name) for data, name in names.items()}
+    found = {data: {one["name"]: one for one in result["generation"]} for data, result in results.items()}
+    rows = []
+    for name in dict.fromkeys(name for sets in found.values() for name in sets):
+        cells = []
+        for sets in found.values():
+            one = sets.get(name)
+            cells += [format_metric(key, one[key], one[f"{key}_spread"]) for key in KINDS] if one else ["-", "-"]
+        rows.append([name, *cells])
+    header = ["images", *(f"{data}: {heading(key)}" for data in found for key in KINDS)]
+    counts = ", ".join(f"{result['num_images']} of {data} in {result['time']}" for data, result in results.items())
+    return [*markdown_table(header, rows), "", f"Images of each set, and the time of the whole command: {counts}.",
+            *measured(list(results.values()))]  # fmt: skip
 
 
 def denoising() -> list[str]:
@@ -377,6 +396,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "published": published,
     "photographs": photographs,
     "probes": probes,
+    "samples": samples,
     "denoising": denoising,
     "codec": codec,
     "process": process,
