@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
+import speed_tables
 import tables
 
 
@@ -23,7 +24,7 @@ def page(tmp_path, monkeypatch):
     folder.mkdir()
     (tmp_path / "README.md").write_text("before\n<!-- table: encode -->\nstale\n<!-- end of table -->\nafter\n")
     monkeypatch.setattr(tables, "ROOT", tmp_path)
-    monkeypatch.setattr(tables, "SPEED", folder)
+    monkeypatch.setattr(speed_tables, "SPEED", folder)
     return tmp_path / "README.md"
 
 
