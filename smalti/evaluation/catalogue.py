@@ -17,17 +17,24 @@ class Metric(NamedTuple):
     meaning: str  # one sentence
 
 
-SETS = {  # whose distance to the split it is, when it is not that of reconstructions to their originals
-    "halves_": ("two halves", "Of every other original to the rest: what chance gives at half of N."),
-    "sample_": ("samples", "Of samples to as many images of the split."),
-    "real_": ("real images", "Of as many images of another split: what samples cannot be expected to beat."),
-    "reconstruction_": ("reconstructions", "Of the tokenizer's reconstructions: what a perfect prior would reach."),
+# Sets whose distance to the split is measured beside that of reconstructions: whose it is, what is better, the meaning.
+SETS: dict[str, tuple[str, Literal["lower", ""], str]] = {
+    "halves_": ("two halves", "", "Of every other original to the rest: what chance gives at half of N."),
+    "sample_": ("samples", "lower", "Of samples to as many images of the split."),
+    "real_": ("real images", "", "Of as many images of another split: what samples cannot be expected to beat."),
+    "reconstruction_": ("reconstructions", "", "Of the tokenizer's reconstructions: what a perfect prior would reach."),
 }
-SET_METRICS = {"fd_effnet": ("FD-EffNet", ".2f"), "kid_effnet": ("KID-EffNet", ".2f"), "fid": ("FID", ".2f"),
-               "kid": ("KID", ".5f")}  # fmt: skip
-
 
 # fmt: off
+SET_METRICS = {
+    "fd_effnet": Metric("FD-EffNet", "", ".2f", "lower",
+        "Frechet distance of reconstructions to their originals on EfficientNet-Lite0 features; falls with N."),
+    "kid_effnet": Metric("KID-EffNet", "", ".2f", "lower",
+        "Kernel distance of reconstructions to their originals on EfficientNet-Lite0 features; unbiased."),
+    "fid": Metric("FID", "", ".2f", "lower",
+        "Frechet distance of reconstructions on InceptionV3 features by torch-fidelity: rFID in papers."),
+    "kid": Metric("KID", "", ".5f", "lower", "Kernel distance of reconstructions on the same InceptionV3 features."),
+}
 METRICS: dict[str, Metric] = {  # in the order of tables; a meaning that is too long for its line stands below it
     "psnr_db": Metric("PSNR", "dB", ".2f", "higher",
         "Mean of the images' PSNR, deterministic reconstruction clamped to [0, 1]; blind to where the error is."),
@@ -40,16 +47,10 @@ METRICS: dict[str, Metric] = {  # in the order of tables; a meaning that is too 
     "effnet_lpips": Metric("EffNet-LPIPS", "", ".3f", "lower",
         "Distance of EfficientNet-Lite0 features to those of the original, in the form of LPIPS (not LPIPS)."),
     "lpips": Metric("LPIPS", "", ".4f", "lower", "LPIPS 0.1 on AlexNet, by the package of its authors."),
-    "fd_effnet": Metric("FD-EffNet", "", ".2f", "lower",
-        "Frechet distance of reconstructions to their originals on EfficientNet-Lite0 features; falls with N."),
-    "kid_effnet": Metric("KID-EffNet", "", ".2f", "lower",
-        "Kernel distance of reconstructions to their originals on EfficientNet-Lite0 features; unbiased."),
-    "fid": Metric("FID", "", ".2f", "lower",
-        "Frechet distance of reconstructions on InceptionV3 features by torch-fidelity: rFID in papers."),
-    "kid": Metric("KID", "", ".5f", "lower", "Kernel distance of reconstructions on the same InceptionV3 features."),
+    **SET_METRICS,
     **{
-        prefix + name: Metric(f"{label}, {whose}", "", form, "lower" if prefix == "sample_" else "", meaning)
-        for prefix, (whose, meaning) in SETS.items() for name, (label, form) in SET_METRICS.items()
+        prefix + name: metric._replace(label=f"{metric.label}, {whose}", better=better, meaning=meaning)
+        for prefix, (whose, better, meaning) in SETS.items() for name, metric in SET_METRICS.items()
     },
     "border_ratio": Metric("border ratio", "", ".2f", "",
         "Squared jumps across the borders of grid cells over all jumps; above the originals' is visible squares."),
