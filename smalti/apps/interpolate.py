@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.apps.runs import experiment_of
+from smalti.apps.runs import data_of
 from smalti.configs import effective
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path
@@ -71,10 +71,7 @@ def _traverse(
         )
     if len(images) != 1:
         raise SmaltiError(f"a traversal is around one image, not {len(images)}; give one")
-    experiment = experiment_of(Path(run))
-    source = data or getattr(experiment, "data", None)
-    if source is None:
-        raise SmaltiError(f"{run} does not say what it was trained on; give --data")
+    source = data_of(run, data)
     preprocessing = model.config.preprocessing
     activity = latent_statistics(model, some_images(source, "train", preprocessing, IMAGES)).activity.mean((1, 2))
     sheet, active = traversal_sheet(model, fitted(images, preprocessing), activity.cpu(), steps, rows)

@@ -11,6 +11,11 @@ from smalti.images.reading import to_pil
 GAP = 2
 
 
+def whole_zoom(images: Tensor, about_px: int) -> int:
+    """How many screen pixels to a pixel of images (..., H, W), so that they are about so wide; at least 1."""
+    return max(1, about_px // images.shape[-1])
+
+
 def grid(images: Tensor, columns: int, zoom: int = 1, background: str = "white") -> Image.Image:
     """Lay images (B, C, H, W) in [0, 1] out in rows of `columns`, each pixel `zoom` wide."""
     tiles = to_pil(images)

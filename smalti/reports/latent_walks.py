@@ -8,8 +8,8 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.evaluation.latents import ACTIVE
-from smalti.images.contact_sheets import labelled
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.images.contact_sheets import labelled, whole_zoom
+from smalti.models.autoencoder import Autoencoder
 
 CELL_PX = 64  # a picture is enlarged to about this
 REACH = 3.0  # standard deviations of p(z), to either side
@@ -30,7 +30,7 @@ def interpolation_sheet(model: Autoencoder, images: Tensor, names: Sequence[str]
         between = model.interpolate(start, end, steps).cpu()
         rows.append((f"{names[index]}\nto {names[index + 1]}", torch.cat([start, between, end])))
     header = ["image", *(f"{100 * step / (steps - 1):.0f}%" for step in range(steps)), "image"]
-    return labelled(header, rows, _zoom(images))
+    return labelled(header, rows, whole_zoom(images, CELL_PX))
 
 
 def traversal_sheet(
@@ -62,18 +62,13 @@ def traversal_sheet(
             "no channel of the latents is active (posterior collapse): train longer, or with a lower beta"
         )
     shifts, rows = torch.linspace(-REACH, REACH, steps), []
-    with using(model):
-        mean = model.bottleneck(model.features(image.to(model.device))).latents
-        for channel in active[:most_rows]:
-            moved = mean.repeat(steps, 1, 1, 1)
-            moved[:, channel] += shifts.to(moved).view(-1, 1, 1)
-            pictures = model.likelihood.mean(model.decoder(moved)).cpu()
-            rows.append((f"channel {channel}\nvariance {activity[channel]:.2f}", pictures))
+    mean, size = model.encode_latents(image), (image.shape[2], image.shape[3])
+    for channel in active[:most_rows]:
+        moved = mean.repeat(steps, 1, 1, 1)
+        moved[:, channel] += shifts.to(moved).view(-1, 1, 1)
+        pictures = model.decode_latents(moved, size).cpu()
+        rows.append((f"channel {channel}\nvariance {activity[channel]:.2f}", pictures))
     header = [f"{shift:+.3g}" if shift else "0" for shift in shifts.tolist()]
     left_out = f"{len(activity) - len(active)} of {len(activity)} channels are not active"
     cut = f"; the {most_rows} most active of {len(active)} are shown" if len(active) > most_rows else ""
-    return labelled(header, rows, _zoom(image), f"{left_out}{cut}"), len(active)
-
-
-def _zoom(images: Tensor) -> int:
-    return max(1, CELL_PX // images.shape[-1])
+    return labelled(header, rows, whole_zoom(image, CELL_PX), f"{left_out}{cut}"), len(active)

@@ -12,7 +12,7 @@ from smalti.data.batches import some_images
 from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
 from smalti.evaluation.catalogue import format_metric, heading
-from smalti.images.contact_sheets import grid
+from smalti.images.contact_sheets import grid, whole_zoom
 from smalti.models.autoencoder import Autoencoder
 from smalti.reports import html
 from smalti.reports.tables import Row, as_html, meanings, measured_alike, measured_on
@@ -30,7 +30,7 @@ class Sheet(NamedTuple):
     def picture(self) -> Image.Image:
         """All of it, a row each, each pixel a square of whole screen pixels."""
         images = torch.cat(list(self.rows.values()))
-        return grid(images, len(images) // len(self.rows), _zoom(images))
+        return grid(images, len(images) // len(self.rows), whole_zoom(images, SHOWN_PX))
 
 
 def sheets(rows: Sequence[Row], models: Mapping[str, Autoencoder], count: int) -> list[Sheet]:
@@ -81,9 +81,5 @@ def _pictures(sheet: Sheet) -> str:
     for name, images in sheet.rows.items():
         value = said.get(name)
         beside = "" if value is None else f": {heading(SAID).split(',')[0]} {format_metric(SAID, value)} dB"
-        figures.append(html.captioned_picture(grid(images, len(images), _zoom(images)), name + beside))
+        figures.append(html.captioned_picture(grid(images, len(images), whole_zoom(images, SHOWN_PX)), name + beside))
     return f'<div class="wide sheet">{"".join(figures)}</div>'
-
-
-def _zoom(images: Tensor) -> int:
-    return max(1, SHOWN_PX // images.shape[-1])
