@@ -25,10 +25,10 @@ from tqdm import tqdm
 from smalti.apps.process import keep_freed_memory
 from smalti.data.batches import some_images
 from smalti.evaluation import artefacts
-from smalti.evaluation.metrics import mse, psnr_db
 from smalti.evaluation.perception import Observer, open_networks
 from smalti.evaluation.spread import PerImage
 from smalti.files import write_json
+from smalti.images.fidelity import mse, psnr_db
 from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import to_images, to_pil
 

@@ -33,8 +33,8 @@ def reconstruct(
         device: cpu, cuda, ...
     """
     from smalti.apps.imagefiles import ImageFiles, unused
-    from smalti.evaluation.metrics import mse, psnr_db
     from smalti.images.contact_sheets import side_by_side
+    from smalti.images.fidelity import mse, psnr_db
     from smalti.images.noise import corrupt_each
     from smalti.images.reading import to_pil
     from smalti.models.autoencoder import Autoencoder

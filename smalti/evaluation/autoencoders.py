@@ -21,10 +21,11 @@ from smalti.evaluation import artefacts
 from smalti.evaluation.catalogue import in_order
 from smalti.evaluation.generation import sampler_of_model
 from smalti.evaluation.latents import LatentStatistics
-from smalti.evaluation.metrics import ms_ssim, mse, nominal_bits_per_pixel, psnr_db, ssim
+from smalti.evaluation.metrics import ms_ssim, nominal_bits_per_pixel, ssim
 from smalti.evaluation.perception import FeatureNetwork, Observer
 from smalti.evaluation.samples import measure_samples
 from smalti.evaluation.spread import PerImage
+from smalti.images.fidelity import mse, psnr_db
 from smalti.images.pixels import model_images
 from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck

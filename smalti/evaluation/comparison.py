@@ -14,8 +14,9 @@ from smalti.data.batches import evenly_spread, some_images
 from smalti.data.config import Data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
-from smalti.evaluation.metrics import mse, psnr_db, ssim
+from smalti.evaluation.metrics import ssim
 from smalti.evaluation.pca import PCA_IMAGES, pca_reconstructions
+from smalti.images.fidelity import mse, psnr_db
 from smalti.images.preprocessing import Preprocessing
 from smalti.models.autoencoder import Autoencoder, using
 from smalti.models.bottlenecks import DiscreteBottleneck

@@ -12,7 +12,8 @@ from smalti.data.batches import some_images
 from smalti.data.config import Data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
-from smalti.evaluation.metrics import mse, psnr_db, ssim
+from smalti.evaluation.metrics import ssim
+from smalti.images.fidelity import mse, psnr_db
 from smalti.images.noise import corrupt_each
 from smalti.images.preprocessing import CURVES, Corruption
 from smalti.models.autoencoder import Autoencoder

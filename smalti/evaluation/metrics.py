@@ -1,11 +1,8 @@
-"""Pure functions on images; every name says its unit. Usage and perplexity of codes: `smalti.ops.counts`."""
+"""Pure functions on images; every name says its unit. Errors: `smalti.images.fidelity`; codes: `smalti.ops.counts`."""
 
 import math
 
 from torch import Tensor
-
-from smalti.images.fidelity import mse as mse
-from smalti.images.fidelity import psnr_db as psnr_db
 
 SSIM_WINDOW_PX = 11
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.evaluation.metrics import mse, psnr_db
+from smalti.images.fidelity import mse, psnr_db
 from smalti.shapes import check_shape
 
 PCA_IMAGES = 5000  # that a PCA is fitted on, evenly spread over those that are given

@@ -7,7 +7,8 @@ import torch
 import reference
 from smalti.errors import SmaltiError
 from smalti.evaluation.autoencoders import evaluate, importance_sampled_nll
-from smalti.evaluation.metrics import mse, psnr_db, ssim
+from smalti.evaluation.metrics import ssim
+from smalti.images.fidelity import mse, psnr_db
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig, Preprocessing
 
