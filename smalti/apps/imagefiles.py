@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.data.batches import BINARY_SEED, Pixels
-from smalti.data.sources import Source, open_data
+from smalti.data.source import Source
+from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.images.pixels import model_images, to_float
 from smalti.images.preprocessing import Preprocessing

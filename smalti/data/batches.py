@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.data.config import Data
-from smalti.data.sources import Source, open_data
+from smalti.data.source import Source
+from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.images.pixels import model_images

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from smalti.data.config import Data
-from smalti.data.sources import Source, open_data
+from smalti.data.source import Source
+from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 

@@ -14,7 +14,8 @@ import smalti
 from smalti.configs import to_dict
 from smalti.data.batches import Pixels
 from smalti.data.config import Data, DataConfig
-from smalti.data.sources import Source, open_data
+from smalti.data.source import Source
+from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.evaluation import artefacts

@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ class BadImage(SmaltiError):
     """An image file that cannot be read; a folder run skips and counts it."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What becomes of the pixels of a file.
+
+    Attributes:
+        channels: C, 3 for RGB, 1 for grey.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size as long as both sides keep this
+            many pixels; much faster when the image is resized anyway. None decodes it at full size.
+    """
+
+    channels: int = 3
+    at_least: int | None = None
+
+
 def find_images(folder: Path) -> list[Path]:
     """The image files in a folder and below, by their suffix, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -31,6 +46,11 @@ def find_images(folder: Path) -> list[Path]:
 def read_image(
     file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None, at_least: int | None = None
 ) -> np.ndarray:
+    """Read an image as uint8 (H, W, C), see `read_pixels`; the options are those of `Reading`."""
+    return read_pixels(file, Reading(channels, at_least), name)
+
+
+def read_pixels(file: Path | str | bytes | Image.Image, reading: Reading, name: str | None = None) -> np.ndarray:
     """Read an image as uint8 (H, W, C).
 
     EXIF rotation is applied, palettes are resolved, transparency is composited on white, 16-bit values are scaled to 8;
@@ -38,14 +58,13 @@ def read_image(
 
     Args:
         file: a path, the bytes of a file, or a Pillow image.
-        channels: 3 for RGB, 1 for grey.
+        reading: what becomes of its pixels.
         name: what to call it in an error; by default the path.
-        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size as long as both sides keep this
-            many pixels; much faster when the image is resized anyway. None decodes it at full size.
 
     Raises:
         BadImage: missing, empty, truncated, no image, or more than 200 million pixels.
     """
+    channels, at_least = reading.channels, reading.at_least
     name = name or (str(file) if isinstance(file, Path | str) else "image")
     with bad_images(name):
         if at_least is not None and not isinstance(file, Image.Image):

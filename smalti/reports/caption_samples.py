@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.data.config import Data
-from smalti.data.sources import Source, open_data
+from smalti.data.source import Source
+from smalti.data.sources import open_data
 from smalti.generate.generator import Generator
 from smalti.images.contact_sheets import captioned
 

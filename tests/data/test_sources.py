@@ -12,7 +12,8 @@ from PIL import Image
 from conftest import draw_image
 from smalti.data.batches import Batches, Pixels, augmented, some_images
 from smalti.data.emoji import read_table
-from smalti.data.sources import open_data, read_idx
+from smalti.data.idx import read_idx
+from smalti.data.sources import open_data
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
 from smalti.images.preprocessing import Preprocessing
