@@ -7,7 +7,7 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: demo test test-kernels check lint types format clean peers bench
+.PHONY: demo test test-kernels fuzz check lint types format clean peers bench
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -22,6 +22,10 @@ test-kernels: $(STAMP) $(NATIVE)  ## what meets the kernels, with every variant 
 	@variants="$$($(BIN)/python -c $(AVAILABLE))"; echo "kernels on this machine: $$variants"; \
 	printf '%s\n' $$variants | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c 'out=$$(SMALTI_KERNELS={} $(BIN)/python -m pytest \
 	  -p no:cacheprovider $(KERNEL_TESTS) 2>&1) && echo "SMALTI_KERNELS={} passed" || { echo "$$out"; echo "SMALTI_KERNELS={} FAILED"; exit 1; }'
+
+FUZZ := archives=100000
+fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, a long run; `make fuzz FUZZ=archives=1000`
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 check: lint types test test-kernels  ## everything that CI runs
 
