@@ -1,5 +1,7 @@
 """Model folders: config.json + model.safetensors + README.md, on disk or on the Hugging Face hub."""
 
+import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,6 +22,8 @@ from smalti.files import (
     write_tensors,
     write_text,
 )
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 class Pretrained(nn.Module):
@@ -101,12 +105,21 @@ class Pretrained(nn.Module):
 
 
 def find_folder(name: Path | str, revision: str | None = None, more_files: Sequence[str] = ()) -> Path:
-    """The folder of a model: `name` itself, or the hub's copy of it in the local cache."""
+    """The folder of a model: `name` itself, or the hub's copy of it in the local cache.
+
+    Only what can be nothing but owner/name is looked up on the hub: a mistyped folder beside others is not sent out.
+
+    Raises:
+        SmaltiError: no such folder, and no such repository.
+    """
     folder = Path(name)
     if folder.is_dir():
         return folder
-    if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/")):
-        raise SmaltiError(f"{name}: no such folder; give a folder that `smalti train` made, or owner/name on the hub")
+    if folder.exists() or folder.parent.is_dir() or not HUB_NAME.fullmatch(str(name)):
+        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        close = difflib.get_close_matches(folder.name, beside, n=1)
+        hint = f"did you mean {folder.parent / close[0]}?" if close else "give a folder that `smalti train` made"
+        raise SmaltiError(f"{name}: no such folder; {hint}, or owner/name on the hub")
     from huggingface_hub import snapshot_download
 
     patterns = [CONFIG, WEIGHTS, CARD, *more_files]
