@@ -19,8 +19,10 @@ KEPT_CHECKPOINTS = 2
 NUMBER_RATE = 5.0  # learning rates of single numbers (log scales) are multiplied by this
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: Pretrained, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon.
+
+    A model's `no_weight_decay`, such as the code vectors of a codebook, is among the vectors.
 
     Raises:
         SmaltiError: a rate for Muon, and no kernels for it.
@@ -28,11 +30,12 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
     kernels = hidden_kernels(model) if config.muon_rate else []
     if config.muon_rate and not kernels:
         raise SmaltiError(f"muon_rate {config.muon_rate} has no effect: no kernels inside this network; leave it out")
-    taken = set(map(id, kernels))
+    taken, vectors = set(map(id, kernels)), model.no_weight_decay()
     parameters = [item for item in model.parameters() if item.requires_grad and id(item) not in taken]
+    axes = {id(item): min(item.ndim, 1 if name in vectors else 2) for name, item in model.named_parameters()}
     groups = []
-    for axes, weight_decay, rate in ((2, config.weight_decay, 1.0), (1, 0.0, 1.0), (0, 0.0, NUMBER_RATE)):
-        if members := [parameter for parameter in parameters if min(parameter.ndim, 2) == axes]:
+    for count, weight_decay, rate in ((2, config.weight_decay, 1.0), (1, 0.0, 1.0), (0, 0.0, NUMBER_RATE)):
+        if members := [parameter for parameter in parameters if axes[id(parameter)] == count]:
             groups.append({"params": members, "weight_decay": weight_decay, "rate": rate})
     adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
     return [adam, Muon([{"params": kernels, "rate": config.muon_rate}])] if kernels else [adam]
