@@ -89,25 +89,23 @@ class Bottleneck(Layer, ABC):
         """
         layout = Layout.of(features, self.in_channels, channel_axis)
         planar = layout.planar(features)
+        kept = layout.kept(planar, mask)
         with fp32_island(planar):
-            if mask is None:
-                output, empty = self._forward(planar.float()), planar.numel() == 0
-            else:
-                kept = Kept(layout.planar_mask(mask, len(features)).to(features.device))
-                output, empty = self._masked(planar.float(), kept), len(kept.places) == 0
+            output = self._forward(planar.float()) if kept is None else self._masked(planar.float(), kept)
         latents = layout.latents(output.latents).to(features.dtype)
-        codes = None if output.codes is None else layout.codes(output.codes)
-        penalties = output.penalties  # the mean over nothing is 0
-        penalties = {name: value.nan_to_num() for name, value in penalties.items()} if empty else penalties
-        return output._replace(latents=latents, codes=codes, penalties=penalties)
+        return output._replace(latents=latents, codes=None if output.codes is None else layout.codes(output.codes))
 
     def _masked(self, features: Tensor, kept: Kept) -> BottleneckOutput:
         """The output for features (B, in_channels, h, w) of which some positions are kept."""
         output = self._forward_kept(kept.of(features), kept)
-        return output._replace(
+        penalties = output.penalties
+        if not len(kept.places):  # the mean over nothing is 0
+            penalties = {name: torch.zeros_like(penalty) for name, penalty in penalties.items()}
+        return BottleneckOutput(
             latents=kept.latents(output.latents),
             codes=None if output.codes is None else kept.codes(output.codes),
             kl=kept.sums(output.kl),
+            penalties=penalties,
             log_prob=None if output.log_prob is None else kept.sums(output.log_prob),
         )
 
@@ -276,10 +274,10 @@ class DiscreteBottleneck(Bottleneck):
         """The codes (B, *grid) int64 of features; deterministic, in every mode. Arguments as of `forward`."""
         layout = Layout.of(features, self.in_channels, channel_axis)
         planar = layout.planar(features)
+        kept = layout.kept(planar, mask)
         with fp32_island(planar):
-            if mask is None:
+            if kept is None:
                 return layout.codes(self._encode(planar.float()))
-            kept = Kept(layout.planar_mask(mask, len(features)).to(features.device))
             return layout.codes(kept.codes(self._encode(kept.of(planar.float()))))
 
     def decode(self, codes: Tensor, mask: Tensor | None = None, *, channel_axis: int = 1) -> Tensor:

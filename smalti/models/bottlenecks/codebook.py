@@ -18,6 +18,7 @@ KMEANS_ITERATIONS = 10
 JITTER = 0.1  # of vectors picked twice, in standard deviations of the vectors: equal code vectors could never part
 EPSILON = 1e-8
 PATIENCE = 100  # forward passes without a step after which a warning says that nothing is learnt
+NOT_FINITE = "features hold NaN or infinity: the codebook learns nothing from their step"
 Learning = Literal["ema", "gradient", "simvq"]
 
 
@@ -179,7 +180,7 @@ class Codebook(Layer):
         if not torch.allclose(self.table, self.sums * size, rtol=1e-4):  # put in by the user
             self.sums.copy_(self.vectors / size)
             self._note()
-        elif vectors.isfinite().all():
+        elif vectors.square().sum().isfinite():
             means = _pick(vectors, size)
             for _ in range(KMEANS_ITERATIONS):
                 codes = nearest_code(vectors, means)
@@ -189,8 +190,7 @@ class Codebook(Layer):
             self._set(means)
             self.sums.copy_(means / size)
         else:
-            self._warn("features hold NaN or infinity: the codebook does not start from them")
-            return
+            return self._warn(NOT_FINITE)
         self.ready.fill_(True)
 
     @torch.no_grad()
@@ -226,7 +226,7 @@ class Codebook(Layer):
         if finite.device.type != "cpu":
             share, sums = torch.where(finite, share, self.share), torch.where(finite, sums, self.sums[: len(sums)])
         elif not finite:  # where asking costs nothing
-            self._warn("features hold NaN or infinity: the codebook does not learn from their step")
+            self._warn(NOT_FINITE)
             return {"restarted": self.share.new_zeros(())}
         if averages and self._written[0] == id(self.table) and self._written != self._stamp:
             self.sums.copy_(self.table * self.share[:, None])  # the user has put vectors in

@@ -70,6 +70,14 @@ class Layout(NamedTuple):
             raise SmaltiError(f"a mask must be bool of the shape {wanted}, not {mask.dtype} {tuple(mask.shape)}")
         return mask.reshape(batch, *self.sides)
 
+    def kept(self, planar: Tensor, mask: Tensor | None) -> "Kept | None":
+        """What is left of (B, C, h, w) by a mask, or where there is nothing; None where all of it is."""
+        if mask is None and planar.numel():
+            return None
+        if mask is None:
+            return Kept(planar.new_ones(len(planar), *self.sides, dtype=torch.bool))
+        return Kept(self.planar_mask(mask, len(planar)).to(planar.device))
+
     def latents(self, planar: Tensor) -> Tensor:
         """Latents (B, D, h, w) laid out as the features were."""
         if len(self.grid) == 2 and self.channel_axis == 1:
