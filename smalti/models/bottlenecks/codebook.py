@@ -1,9 +1,9 @@
 """The K x D table of code vectors with its bookkeeping: first values from data, averages, restart of dead codes."""
 
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, Self
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,10 @@ class Codebook(Layer):
     step) averages and restarts: the average over steps is that of van den Oord et al. (arXiv:1711.00937, appendix A.1),
     the restart that of Dhariwal et al. (Jukebox, arXiv:2005.00341, section 3.1).
 
-    `update` need not be called: what was collected before a step of any optimiser of PyTorch, on the same thread, is
-    averaged before anything is collected after it, and before the mode changes or `state_dict` is read. Batches between
-    two steps are one update either way. Nothing is collected in eval mode, under `no_grad`, when frozen, or of a step
-    with features that are not finite.
+    `update` need not be called: what was collected before a step of any optimiser of PyTorch is averaged before more is
+    collected after it, and before the mode changes or `state_dict` is read. Batches between two steps are one update
+    either way. Nothing is collected in eval mode, under `no_grad`, when frozen, or of a step with features that are not
+    finite.
 
     Args:
         size: K, at least 2.
@@ -86,6 +86,12 @@ class Codebook(Layer):
         self.said: set[str] = set()  # warnings
         self._forget()
         self._note()
+        CODEBOOKS[id(self)] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy."""
+        super().__setstate__(state)
+        CODEBOOKS[id(self)] = self
 
     @property
     def vectors(self) -> Tensor:
@@ -149,12 +155,7 @@ class Codebook(Layer):
         self._summed = self.sums.new_empty(0, self.sums.shape[1])  # (K, D) once something is collected
         self._seen = self._passes = 0
         self._recent: Tensor | None = None
-        self._since = STEPS.count
-
-    @property
-    def _due(self) -> bool:
-        """Whether an optimiser has stepped since something was collected."""
-        return self._seen > 0 and STEPS.count != self._since
+        self._due = False  # whether an optimiser has stepped since something was collected
 
     def train(self, mode: bool = True) -> Self:
         """As of every module; what is due is averaged first."""
@@ -198,8 +199,6 @@ class Codebook(Layer):
         """Collect the assignment of (N, D) vectors to (N,) codes for the next update."""
         if not len(codes):
             return
-        if not self._seen:
-            self._since = STEPS.count
         counted = code_counts(codes, len(self.table))
         self._counted = counted if self._counted is None else self._counted.add_(counted)
         if self.learning == "ema":
@@ -209,7 +208,7 @@ class Codebook(Layer):
         self._recent = vectors.detach()
         self._passes += 1
         if self._passes == PATIENCE:
-            why = "no optimiser of PyTorch has stepped on this thread, and update() was not called"
+            why = "no optimiser of PyTorch has stepped, and update() was not called"
             self._warn(f"the codebook has learnt nothing in {PATIENCE} forward passes in training mode: {why}")
 
     @torch.no_grad()
@@ -257,20 +256,18 @@ class Codebook(Layer):
             warnings.warn(what, stacklevel=2)
 
 
-class _Steps(threading.local):
-    """How often an optimiser has stepped on this thread."""
-
-    count = 0
+CODEBOOKS: WeakValueDictionary[int, Codebook] = WeakValueDictionary()
 
 
-STEPS = _Steps()
+def _stepped(*_: Any) -> None:
+    """After a step of any optimiser, what was collected is due."""
+    for reference in CODEBOOKS.valuerefs():
+        codebook = reference()
+        if codebook is not None and codebook._seen:
+            codebook._due = True
 
 
-def _count(*_: Any) -> None:
-    STEPS.count += 1
-
-
-register_optimizer_step_post_hook(_count)
+register_optimizer_step_post_hook(_stepped)
 
 
 def _catch_up(codebook: nn.Module, *_: Any) -> None:
