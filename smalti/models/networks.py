@@ -46,7 +46,8 @@ class Convolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, h, w) to (B, out, h, w), in the type of the weights or that of autocast."""
-        return super().forward(*in_own_type(self, (input,)))
+        autocast = torch.is_autocast_enabled(input.device.type)
+        return super().forward(input if autocast else input.to(self.weight.dtype))
 
 
 class Head(Convolution):

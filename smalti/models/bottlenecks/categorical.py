@@ -106,7 +106,7 @@ class Categorical(CategoricalPosterior):
         first = self.schedule(0, 1)
         if min(first, self.schedule.end) <= 0:
             raise SmaltiError(f"the temperature must stay positive; it ends at {self.schedule.end}")
-        self.register_buffer("temperature", torch.tensor(first), persistent=True)
+        self.register_buffer("temperature", torch.tensor(first, dtype=torch.float32), persistent=True)
         self._annealed: float | None = None  # the same number without asking a device
         self.register_load_state_dict_post_hook(_ask_again)
         self.codebook = None
@@ -114,10 +114,14 @@ class Categorical(CategoricalPosterior):
             below = restart_below if self.by_distance else 0.0
             self.codebook = Codebook(codebook_size, code_dim, learning="gradient", decay=decay, restart_below=below)
         else:
-            self.register_buffer("identity", torch.eye(codebook_size), persistent=False)
-        self.log_scale = nn.Parameter(torch.zeros(())) if self.by_distance else None
-        self.to_logits = nn.Conv2d(self.in_channels, codebook_size, 1) if logits == "convolution" else None
-        self.prior_logits = nn.Parameter(torch.zeros(*prior_grid, codebook_size)) if prior_grid else None
+            self.register_buffer("identity", torch.eye(codebook_size, dtype=torch.float32), persistent=False)
+        self.log_scale = nn.Parameter(torch.zeros((), dtype=torch.float32)) if self.by_distance else None
+        self.to_logits = (
+            nn.Conv2d(self.in_channels, codebook_size, 1, dtype=torch.float32) if logits == "convolution" else None
+        )
+        self.prior_logits = (
+            nn.Parameter(torch.zeros(*prior_grid, codebook_size, dtype=torch.float32)) if prior_grid else None
+        )
 
     @property
     def vectors(self) -> Tensor:
