@@ -261,7 +261,7 @@ class DiscreteBottleneck(Bottleneck):
 
         Positions that a mask left out are not counted.
         """
-        each = codes.reshape(len(codes), self.num_codebooks, math.prod(codes.shape[1:]) // self.num_codebooks)
+        each = codes.long().reshape(len(codes), self.num_codebooks, math.prod(codes.shape[1:]) // self.num_codebooks)
         counts = [code_counts(part.flatten() - NOTHING, self.codebook_size - NOTHING) for part in each.unbind(1)]
         return torch.stack(counts)[:, -NOTHING:]
 
