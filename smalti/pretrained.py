@@ -76,10 +76,6 @@ class Pretrained(nn.Module):
     def load_more(self, folder: Path) -> None:
         """Read what `save_more` wrote."""
 
-    def no_weight_decay(self) -> set[str]:
-        """The names of the parameters that weight decay must leave alone: none, unless a member says otherwise."""
-        return set()
-
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the model's folder to the Hugging Face hub; returns the commit's address."""
         import tempfile

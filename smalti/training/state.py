@@ -19,10 +19,10 @@ KEPT_CHECKPOINTS = 2
 NUMBER_RATE = 5.0  # learning rates of single numbers (log scales) are multiplied by this
 
 
-def make_optimizers(model: Pretrained, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon.
 
-    A model's `no_weight_decay`, such as the code vectors of a codebook, is among the vectors.
+    What a model's `no_weight_decay()` names, such as code vectors, is among the vectors.
 
     Raises:
         SmaltiError: a rate for Muon, and no kernels for it.
@@ -30,7 +30,7 @@ def make_optimizers(model: Pretrained, config: OptimizerConfig) -> list[torch.op
     kernels = hidden_kernels(model) if config.muon_rate else []
     if config.muon_rate and not kernels:
         raise SmaltiError(f"muon_rate {config.muon_rate} has no effect: no kernels inside this network; leave it out")
-    taken, vectors = set(map(id, kernels)), model.no_weight_decay()
+    taken, vectors = set(map(id, kernels)), getattr(model, "no_weight_decay", set)()
     parameters = [item for item in model.parameters() if item.requires_grad and id(item) not in taken]
     axes = {id(item): min(item.ndim, 1 if name in vectors else 2) for name, item in model.named_parameters()}
     groups = []
