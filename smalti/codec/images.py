@@ -17,7 +17,8 @@ from smalti.codec.errors import DamagedFile
 from smalti.errors import SmaltiError
 from smalti.images.pixels import recolour_pixels, to_uint8
 from smalti.images.reading import Images, bad_images, open_image, read_image
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.autoencoder import Autoencoder
+from smalti.modes import using
 
 Alpha = Literal["keep", "drop", "refuse"]
 Place = tuple[slice, ...]  # (rows, columns)
@@ -143,9 +144,9 @@ class TiledModel:
 
     def _decode_tile(self, codes: Tensor) -> Tensor:
         """The image (C, H, W) of codes (1, *grid), always alone: `Autoencoder.decode` would fill up a batch."""
-        with using(self.model):
-            latents = self.bottleneck.decode(codes.to(self.model.device))
-            return self.model.likelihood.mean(self.model.decoder(latents))[0].cpu()
+        with using(self.model) as model:
+            latents = model.codes_bottleneck.decode(codes.to(model.device))
+            return model.likelihood.mean(model.decoder(latents))[0].cpu()
 
     def pixels(self, codes: NDArray[np.int64], entry: ImageEntry) -> NDArray[np.uint8]:
         """The image uint8 (H, W, C) of codes, with the channels of its mode."""

@@ -16,6 +16,7 @@ from smalti.codec.coders import Coder, Shape
 from smalti.codec.frequencies import MOST_SHIFTS, Decisions, decisions, find_shift, frequencies, read_codes, shift_of
 from smalti.codec.streams import Booleans, Floats, Integers, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
+from smalti.modes import evaluating
 from smalti.priors.base import CausalPrior
 from smalti.priors.code_model import CodeModel
 
@@ -44,7 +45,7 @@ class PriorCoder(Coder):
             raise SmaltiError(f"a {kind} is not causal and cannot code; use a pixelcnn, pixelsnail or transformer")
         if model.prior.conditions.count and not model.config.condition_dropout:
             raise SmaltiError("with condition_dropout 0 this prior cannot do without a condition; train one that can")
-        self.prior, self.progress = model.prior.eval(), progress
+        self.prior, self.progress = evaluating(model.prior), progress
         self.grid, self.num_codes, self.device = self.prior.grid, self.prior.num_codes, self.prior.device
         self.tiles_at_once = max(1, min(MOST_TILES_AT_ONCE, CODES_AT_ONCE // self.num_codes))
 

@@ -28,8 +28,9 @@ from smalti.evaluation.samples import measure_samples
 from smalti.evaluation.spread import PerImage
 from smalti.images.fidelity import mse, psnr_db
 from smalti.images.pixels import model_images
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
+from smalti.modes import using
 from smalti.ops.counts import perplexity, usage
 
 BF16_IMAGES = 1024  # encoded a second time in bf16
@@ -74,10 +75,10 @@ def evaluate(
     if (importance_samples or samples) and not model.bottleneck.has_prior:
         flag = "importance_samples" if importance_samples else "samples"
         raise SmaltiError(f"this model has no p(z), so no likelihood and no samples; leave --{flag} out")
-    totals = _Totals(model, Observer(networks or {}))
-    with torch.random.fork_rng(), using(model):
+    with torch.random.fork_rng(), using(model) as still:
+        totals = _Totals(still, Observer(networks or {}))
         torch.manual_seed(SEED)
-        for images in _images(model, pixels, batch_size, progress):
+        for images in _images(still, pixels, batch_size, progress):
             totals.add(images, importance_samples)
     result = {
         "data": source.name,

@@ -18,8 +18,9 @@ from smalti.evaluation.metrics import ssim
 from smalti.evaluation.pca import PCA_IMAGES, pca_reconstructions
 from smalti.images.fidelity import mse, psnr_db
 from smalti.images.preprocessing import Preprocessing
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
+from smalti.modes import using
 from smalti.training.experiment import LossConfig
 from smalti.training.losses import autoencoder_loss, score_function_loss
 
@@ -104,14 +105,15 @@ def relaxation(model: Autoencoder, images: Tensor, loss: LossConfig) -> dict[str
         return None
     heated, rows = copy.deepcopy(model), []
 
-    def distortion(latents: Tensor) -> float:
-        return model.likelihood.nll(model.decoder(latents), images).mean().item()
+    with using(model) as still, torch.random.fork_rng():
 
-    with using(model), torch.random.fork_rng():
+        def distortion(latents: Tensor) -> float:
+            return still.likelihood.nll(still.decoder(latents), images).mean().item()
+
         torch.manual_seed(0)
-        features = model.features(images)
-        codes = distortion(model.bottleneck(features).latents)
-        sampled = distortion(model.bottleneck.sample_posterior(features).latents)
+        features = still.features(images)
+        codes = distortion(still.bottleneck(features).latents)
+        sampled = distortion(still.bottleneck.sample_posterior(features).latents)
         heated.bottleneck.train()
         for temperature in TEMPERATURES:
             heated.bottleneck.set_temperature(temperature)

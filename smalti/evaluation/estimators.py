@@ -15,10 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import CategoricalPosterior
-from smalti.models.bottlenecks.base import unflatten_grid
 from smalti.models.bottlenecks.estimators import CATEGORICAL
+from smalti.models.bottlenecks.grids import unflatten_grid
+from smalti.modes import using
 from smalti.training.losses import score_function_loss
 
 MAX_STATES = 1 << 14
@@ -65,16 +66,16 @@ def study(
     bottleneck = model.bottleneck
     if not isinstance(bottleneck, CategoricalPosterior):
         raise SmaltiError(f"estimators need a categorical bottleneck, not {model.config.bottleneck['kind']!r}")
-    with using(model), torch.random.fork_rng():
+    with using(model) as still, torch.random.fork_rng():
         torch.manual_seed(seed)
         cases = []
         for image in images.split(1):
-            features = model.features(image)
+            features = still.features(image)
             logits = bottleneck.logits(features)
-            cases.append((image, features, logits, exact_gradient(model, image, features, logits)))
+            cases.append((image, features, logits, exact_gradient(still, image, features, logits)))
         pairs = list(itertools.product(CATEGORICAL, temperatures))
         bar = tqdm(pairs, desc="estimators", disable=not progress, leave=False)
-        return [_one(model, cases, name, temperature, draws) for name, temperature in bar]
+        return [_one(still, cases, name, temperature, draws) for name, temperature in bar]
 
 
 def exact_gradient(model: Autoencoder, image: Tensor, features: Tensor, logits: Tensor) -> Tensor:

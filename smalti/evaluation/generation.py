@@ -49,7 +49,6 @@ def sampler_of_prior(model: CodeModel, tokenizer: Tokenizer, condition: Tensor |
         condition: (N, ...) of every image of the split, for a prior with labels or text.
     """
     generator = torch.Generator(device=model.device).manual_seed(SEED)
-    model.eval()
 
     def sample(places: Tensor) -> Tensor:
         given = None if condition is None else condition[places].to(model.device)

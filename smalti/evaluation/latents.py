@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import Bottleneck, GaussianPosterior
+from smalti.modes import using
 
 ACTIVE = 0.01  # of the variance of the posterior mean, in units of p(z)'s [1, section 5.2]
 
@@ -69,7 +70,7 @@ class LatentStatistics:
 def latent_statistics(model: Autoencoder, images: Tensor, batch_size: int = 64) -> LatentStatistics:
     """The statistics of images (B, C, H, W) of the size that the model was trained on."""
     statistics = LatentStatistics(model.bottleneck)
-    with using(model):
+    with using(model) as still:
         for batch in images.split(batch_size):
-            statistics.add(model.features(batch.to(model.device)))
+            statistics.add(still.features(batch.to(model.device)))
     return statistics

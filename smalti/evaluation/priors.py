@@ -19,6 +19,7 @@ from smalti.evaluation.perception import FeatureNetwork
 from smalti.evaluation.samples import measure_samples
 from smalti.evaluation.spread import PerImage
 from smalti.generate.tokenizer import open_tokenizer
+from smalti.modes import evaluating
 from smalti.priors.code_model import CodeModel
 from smalti.priors.family import Histogram, Prior
 from smalti.training.codes import load_codes
@@ -59,7 +60,7 @@ def evaluate_prior(
     histogram = Histogram(codebook_size=config.codebook_size, grid=config.grid)
     histogram.fit(load_codes(replace(config, labels=()), data, "train", cache).fixed()[0])
     tokenizer, images = open_tokenizer(config), PerImage()
-    images.add(bits=_bits(model.eval().prior, codes, condition, batch_size, progress))
+    images.add(bits=_bits(evaluating(model.prior), codes, condition, batch_size, progress))
     bits, floor = images.value("bits"), _bits(histogram, codes, None, batch_size, False).mean().item()
     units = {
         "nll_nats": math.log(2),

@@ -1,20 +1,21 @@
 """The one autoencoder: encoder, bottleneck, decoder, likelihood."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.images.pixels import crop_to, pad_to_multiple
 from smalti.images.reading import Images, to_images
 from smalti.models.bottlenecks import BOTTLENECKS, BottleneckOutput, DiscreteBottleneck
+from smalti.models.bottlenecks.layer import freeze_layers
 from smalti.models.config import AutoencoderConfig
 from smalti.models.likelihoods import LIKELIHOODS
-from smalti.models.networks import NETWORKS
+from smalti.models.networks import NETWORKS, in_own_type
+from smalti.modes import evaluating, using
 from smalti.pretrained import Pretrained
 from smalti.shapes import check_shape
 
@@ -57,7 +58,9 @@ class Autoencoder(Pretrained):
 
     `forward` is for training. `encode`, `decode`, `reconstruct` are for using the model: deterministic in every mode,
     without gradients, for images of any size, and they take files, Pillow images, arrays or tensors: see `to_images`.
-    An image has the same codes, latents and reconstruction, bit for bit, alone or among others.
+    An image has the same codes, latents and reconstruction, bit for bit, alone or among others. They leave the model's
+    mode alone, so that it may be trained on another thread. In `.half()`, `.bfloat16()` and `.double()` the networks
+    compute in that type; the bottleneck and the likelihood stay in float32, and images go in and out as float32.
 
     Raises:
         SmaltiError: a part's kind or keyword is unknown.
@@ -75,7 +78,18 @@ class Autoencoder(Pretrained):
         self.likelihood = LIKELIHOODS.build(config.likelihood, channels=channels)
         self.encoder = self.networks.encoder(channels, self.bottleneck.in_channels)
         self.decoder = self.networks.decoder(self.bottleneck.out_channels, self.likelihood.num_parameters)
+        for network in (self.encoder, self.decoder):
+            network.register_forward_pre_hook(in_own_type)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As of every module; without gradients the averages of a codebook stand still too."""
+        freeze_layers(self, not requires_grad)
+        return super().requires_grad_(requires_grad)
+
+    def no_weight_decay(self) -> set[str]:
+        """The names of the parameters that weight decay must leave alone: those of code vectors."""
+        return {f"bottleneck.{name}" for name in self.bottleneck.no_weight_decay()}
 
     @property
     def stride(self) -> int:
@@ -141,9 +155,10 @@ class Autoencoder(Pretrained):
         Raises:
             SmaltiError: a continuous model, codes of another shape or range, or a size larger than the codes'.
         """
-        with using(self):
-            latents = self.codes_bottleneck.decode(torch.as_tensor(codes, device=self.device))
-        return self.decode_latents(latents, size)
+        bottleneck, codes = self.codes_bottleneck, torch.as_tensor(codes, device=self.device)
+        check_shape(codes, bottleneck.code_axes, "codes")
+        with using(bottleneck) as still:
+            return self.decode_latents(still.decode(codes), size)
 
     def decode_latents(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """The images (B, C, H, W) float32 in [0, 1] of latents (B, D, h, w); for every system.
@@ -156,10 +171,8 @@ class Autoencoder(Pretrained):
             SmaltiError: latents of another shape, or a size larger than theirs.
         """
         check_shape(latents, "B D h w", "latents", D=self.bottleneck.out_channels)
-        pixels = latents[0, 0].numel() * self.stride**2
-        images = self._in_fixed_batches(
-            lambda batch: self.likelihood.mean(self.decoder(batch)), latents.to(self.device), pixels
-        )
+        pixels = latents.shape[2] * latents.shape[3] * self.stride**2
+        images = _in_fixed_batches(evaluating(self)._decoded, latents.to(self.device), pixels, "latents")
         return images if size is None else crop_to(images, size)
 
     def reconstruct(self, images: Images) -> Tensor:
@@ -222,12 +235,13 @@ class Autoencoder(Pretrained):
         if not bottleneck.has_prior:
             remedy = "sample from a vae, or interpolate between images of this one"
             raise SmaltiError(f"this model has no p(z) to sample from; {remedy}")
-        with using(self), torch.random.fork_rng():
+        with using(self) as still, torch.random.fork_rng():
+            bottleneck = still.bottleneck
             torch.manual_seed(seed)
             if like is not None:
                 images = self._stack(like)
                 check_shape(images, "B C H W", "the image", B=1)
-                features = self._of_padded(self.features, images).expand(num, -1, -1, -1)
+                features = self._of_padded(still.features, images).expand(num, -1, -1, -1)
                 sample = bottleneck.sample_posterior(features, temperature)
                 return LatentSample(sample.latents, sample.codes, (images.shape[2], images.shape[3]))
             side = -(-size // self.stride)
@@ -249,9 +263,9 @@ class Autoencoder(Pretrained):
             raise SmaltiError(f"an interpolation has at least 2 steps, its ends, not {steps}")
         ends = self._stack([start, end])
         check_shape(ends, "B C H W", "the images at the ends", B=2)
-        with using(self):
-            first, last = self._of_padded(self.features, ends)
-            path = self.bottleneck.interpolate(first, last, torch.linspace(0, 1, steps))
+        with using(self) as still:
+            first, last = self._of_padded(still.features, ends)
+            path = still.bottleneck.interpolate(first, last, torch.linspace(0, 1, steps)).float()
             before, after = self._latents(ends).split(1)
         latents, size = torch.cat([before, path[1:-1], after]), (ends.shape[2], ends.shape[3])
         return self.decode_latents(latents, size)
@@ -274,30 +288,41 @@ class Autoencoder(Pretrained):
         return [crop_to(image, size) for image, (_, size) in zip(images, encoded, strict=True)]
 
     def _encode(self, images: Tensor) -> Tensor:
-        bottleneck = self.codes_bottleneck
-        return self._of_padded(lambda batch: bottleneck.encode(self.features(batch)), images)
+        still = evaluating(self)
+        bottleneck = still.codes_bottleneck
+        return self._of_padded(lambda batch: bottleneck.encode(still.features(batch)), images)
 
     def _latents(self, images: Tensor) -> Tensor:
-        return self._of_padded(lambda batch: self.bottleneck(self.features(batch)).latents, images)
+        still = evaluating(self)
+        return self._of_padded(lambda batch: still.bottleneck(still.features(batch)).latents.float(), images)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        return self.likelihood.mean(self.decoder(latents))
 
     def _reconstruct(self, images: Tensor) -> Tensor:
         return self.decode_latents(self._latents(images), (images.shape[2], images.shape[3]))
 
     def _of_padded(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         padded = pad_to_multiple(images.to(self.device), self.stride)
-        return self._in_fixed_batches(function, padded, padded[0, 0].numel())
+        return _in_fixed_batches(function, padded, padded.shape[2] * padded.shape[3], "images")
 
-    def _in_fixed_batches(self, function: Callable[[Tensor], Tensor], inputs: Tensor, pixels: int) -> Tensor:
-        """Apply a function to inputs (B, ...) in batches whose size depends on the pixels of an image alone.
 
-        Convolutions round differently for different batch sizes, and once in 30,000 codes that decides between two code
-        vectors. With batches always of the same size (the last one filled up) an image has the same codes and the same
-        reconstruction whether it comes alone or among others.
-        """
-        with using(self):
-            count = max(1, FIXED_BATCH_PIXELS // pixels)
-            filled = F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, -len(inputs) % count))
-            return torch.cat([function(batch) for batch in filled.split(count)])[: len(inputs)]
+@torch.no_grad()
+def _in_fixed_batches(function: Callable[[Tensor], Tensor], inputs: Tensor, pixels: int, name: str) -> Tensor:
+    """Apply a function to inputs (B, ...) in batches whose size depends on the pixels of an image alone.
+
+    Convolutions round differently for different batch sizes, and once in 30,000 codes that decides between two code
+    vectors. With batches always of the same size (the last one filled up) an image has the same codes and the same
+    reconstruction whether it comes alone or among others.
+
+    Raises:
+        SmaltiError: inputs without pixels.
+    """
+    if not pixels:
+        raise SmaltiError(f"{name} must have pixels, not the shape {tuple(inputs.shape)}")
+    count = max(1, FIXED_BATCH_PIXELS // pixels)
+    filled = F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, -len(inputs) % count))
+    return torch.cat([function(batch) for batch in filled.split(count)])[: len(inputs)]
 
 
 def map_by_size(
@@ -318,15 +343,3 @@ def map_by_size(
             chosen = indices[start : start + count]
             results.update(zip(chosen, function(torch.stack([images[index] for index in chosen])), strict=True))
     return [results[index] for index in range(len(images))]
-
-
-@contextlib.contextmanager
-def using(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients for the block; the mode is put back afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)

@@ -27,6 +27,14 @@ class Networks(ABC):
         """A module from latents (B, D, h, w) to the likelihood's parameters (B, parameters, H, W)."""
 
 
+def in_own_type(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A hook before a network's forward pass: its inputs in the type of its weights, unless autocast decides."""
+    weights = next(network.parameters(), None)
+    if weights is None or torch.is_autocast_enabled(weights.device.type):
+        return inputs
+    return tuple(each.to(weights.dtype) for each in inputs)
+
+
 class Convolution(nn.Conv2d):
     """A convolution that keeps the size, with the initialisation of DALL-E: weights N(0, 1/fan_in), bias 0."""
 
@@ -36,9 +44,17 @@ class Convolution(nn.Conv2d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in, h, w) to (B, out, h, w), in the type of the weights or that of autocast."""
+        autocast = torch.is_autocast_enabled(input.device.type)
+        return super().forward(input if autocast else input.to(self.weight.dtype))
+
 
 class Head(Convolution):
-    """The 1x1 convolution next to the bottleneck or the likelihood: float32 also under autocast, as in DALL-E."""
+    """The 1x1 convolution next to the bottleneck or the likelihood: float32 also under autocast, as in DALL-E.
+
+    With weights of another type, too: an identity path through the network stays in float32.
+    """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
@@ -46,7 +62,8 @@ class Head(Convolution):
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, h, w) to (B, out, h, w), float32."""
         with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
+            bias = None if self.bias is None else self.bias.float()
+            return self._conv_forward(input.float(), self.weight.float(), bias)
 
 
 class ResidualBlock(nn.Module):

@@ -87,8 +87,8 @@ def _backward(
     up = F.pad(latents_gradient, (0, -dim % native.panel)).contiguous()  # to whole panels
     means = None if hard else (kept.latents * latents_gradient).sum(1)  # of the relaxed weights' pulls
     total = None if hard else up.new_zeros(size, up.shape[1])  # the gradient in the codebook
-    gradient, packed = torch.empty_like(kept.logits), native.packed(kept.codebook)
     logits, kl_gradient = kept.logits.contiguous(), kl_gradient.contiguous()
+    gradient, packed = torch.empty_like(logits), native.packed(kept.codebook)
     native.gumbel_backward(logits, packed, up, kl_gradient, kept.stats, means, gradient, total, *rule)
     return gradient, _of_sampled(kept, latents_gradient) if total is None else total[:, :dim]
 

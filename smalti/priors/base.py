@@ -2,11 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
+from smalti.modes import evaluating
 from smalti.ops.native import kernels_for
 from smalti.priors.machine import Machine, NativeStepper, Unknown
 from smalti.priors.plan import CachedStepper, Plan
@@ -77,6 +75,13 @@ class Conditions:
         return condition
 
 
+class Packed(dict[Any, Any]):
+    """A prior's matrices, as the kernels take them: copies and pickles of the prior have none of them."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Packed, ()
+
+
 class Prior(nn.Module, ABC):
     """p(codes | condition) for codes (B, h, w) in [0, K).
 
@@ -97,6 +102,7 @@ class Prior(nn.Module, ABC):
     def __init__(self, codebook_size: int, grid: tuple[int, int], conditions: Conditions = Conditions()):
         super().__init__()
         self.codebook_size, self.grid, self.conditions = codebook_size, (grid[0], grid[1]), conditions
+        self._packed = Packed()
 
     @abstractmethod
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -183,30 +189,15 @@ class Prior(nn.Module, ABC):
             check_shape(known, "B h w", "known", B=num, h=height, w=width)
             self._check_codes(known)
             plan = replace(plan, mask=mask.bool().flatten().cpu(), known=known.flatten(1).to(self.device))
-        with self._evaluating(), torch.inference_mode():
-            codes = self._sample(plan)
+        with torch.inference_mode():
+            codes = evaluating(self)._sample(plan)
         return codes.clone().view(num, *self.grid)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """In eval mode, and then as it was."""
-        training = self.training
-        if training:
-            self.eval()
-        try:
-            yield
-        finally:
-            if training:
-                self.train()
 
     def _check_codes(self, codes: Tensor) -> None:
         check_shape(codes, "B h w", "codes", h=self.grid[0], w=self.grid[1])
         if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
             low, high = int(codes.min()), int(codes.max())
             raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]")
-
-
-PACKED: WeakKeyDictionary[Prior, dict[Any, Any]] = WeakKeyDictionary()  # their matrices, as the kernels take them
 
 
 class CausalPrior(Prior):
@@ -250,11 +241,11 @@ class CausalPrior(Prior):
         return self._stepper(batch, self.conditions.check(condition, batch))
 
     def _stepper(self, batch: int, condition: Tensor | None, copies: int = 1) -> CachedStepper | NativeStepper:
-        with self._evaluating():
-            plan = Plan(lambda codes: self._network(codes, condition), batch, self.grid)
+        still = evaluating(self)
+        plan = Plan(lambda codes: still._network(codes, condition), batch, self.grid)
         native = kernels_for(*self.parameters())
         try:
-            machine = native and Machine(native, plan, PACKED.setdefault(self, {}))
+            machine = native and Machine(native, plan, self._packed)
         except Unknown:
             machine = None
         return NativeStepper(machine, copies) if machine else CachedStepper(plan)

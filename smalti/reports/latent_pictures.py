@@ -9,7 +9,7 @@ from torch import Tensor
 
 from smalti.images.contact_sheets import grid
 from smalti.images.pixels import recolour_images
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 
 EDITS, EDITED_AMONG = 7, 64  # codes to substitute, taken from the most frequent 64
@@ -27,7 +27,7 @@ def latent_pictures(model: Autoencoder, images: Tensor) -> Iterator[Captioned]:
         images: (B, C, H, W).
     """
     if isinstance(model.bottleneck, DiscreteBottleneck):
-        with using(model):
+        with torch.no_grad():
             yield from _code_pictures(model, model.bottleneck, images)
 
 

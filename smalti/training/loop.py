@@ -17,7 +17,7 @@ import smalti
 from smalti.configs import differences, to_dict
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, write_json
-from smalti.models.autoencoder import using
+from smalti.modes import using
 from smalti.training.event_files import Hooks
 from smalti.training.experiment import Experiment, PriorExperiment, Training
 from smalti.training.hooks import Step, StepHook
@@ -144,9 +144,9 @@ def _gradients(
 def _validate(task: Task[Any], model: Any, autocast: Callable[[], torch.autocast]) -> dict[str, float]:
     """What the task finds on what is held out, "validation_" before the names; off the training's random numbers."""
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), using(model), autocast():
+    with torch.random.fork_rng(devices), using(model) as still, autocast():
         torch.manual_seed(VALIDATION_SEED)
-        return {f"validation_{name}": value for name, value in task.validate(model).items()}
+        return {f"validation_{name}": value for name, value in task.validate(still).items()}
 
 
 def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task[Any]:

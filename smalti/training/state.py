@@ -22,17 +22,20 @@ NUMBER_RATE = 5.0  # learning rates of single numbers (log scales) are multiplie
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon.
 
+    What a model's `no_weight_decay()` names, such as code vectors, is among the vectors.
+
     Raises:
         SmaltiError: a rate for Muon, and no kernels for it.
     """
     kernels = hidden_kernels(model) if config.muon_rate else []
     if config.muon_rate and not kernels:
         raise SmaltiError(f"muon_rate {config.muon_rate} has no effect: no kernels inside this network; leave it out")
-    taken = set(map(id, kernels))
+    taken, vectors = set(map(id, kernels)), getattr(model, "no_weight_decay", set)()
     parameters = [item for item in model.parameters() if item.requires_grad and id(item) not in taken]
+    axes = {id(item): min(item.ndim, 1 if name in vectors else 2) for name, item in model.named_parameters()}
     groups = []
-    for axes, weight_decay, rate in ((2, config.weight_decay, 1.0), (1, 0.0, 1.0), (0, 0.0, NUMBER_RATE)):
-        if members := [parameter for parameter in parameters if min(parameter.ndim, 2) == axes]:
+    for count, weight_decay, rate in ((2, config.weight_decay, 1.0), (1, 0.0, 1.0), (0, 0.0, NUMBER_RATE)):
+        if members := [parameter for parameter in parameters if axes[id(parameter)] == count]:
             groups.append({"params": members, "weight_decay": weight_decay, "rate": rate})
     adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
     return [adam, Muon([{"params": kernels, "rate": config.muon_rate}])] if kernels else [adam]

@@ -15,7 +15,8 @@ import torch
 import smalti
 from smalti.errors import SmaltiError
 from smalti.files import read_json, read_tensors
-from smalti.models.autoencoder import Autoencoder, using
+from smalti.models.autoencoder import Autoencoder
+from smalti.modes import using
 from smalti.priors.code_model import CodeModel
 from smalti.recipes import RECIPES
 from smalti.training import loop, tasks

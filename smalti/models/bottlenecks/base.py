@@ -7,10 +7,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from smalti.configs import effective
 from smalti.errors import SmaltiError
+from smalti.models.bottlenecks.grids import GRIDS, NOTHING, Kept, Layout, positive_axis
+from smalti.models.bottlenecks.layer import Layer
 from smalti.ops.counts import code_counts
 from smalti.shapes import check_shape
 
@@ -21,8 +23,8 @@ PARALLEL = 1e-4  # sine of the angle below which a great circle is a straight li
 class BottleneckOutput(NamedTuple):
     """What a bottleneck makes of the encoder's features."""
 
-    latents: Tensor  # (B, D, h, w): what the decoder sees; carries the gradient
-    codes: Tensor | None  # (B, *grid) int64 in [0, K); None when continuous
+    latents: Tensor  # (B, D, h, w), of the features' type: what the decoder sees; carries the gradient
+    codes: Tensor | None  # (B, *grid) int64 in [0, K), -1 where a mask leaves out; None when continuous
     kl: Tensor  # (B,) nats per image, KL(q(z|x) || p(z))
     penalties: dict[str, Tensor]  # scalars, UNWEIGHTED, e.g. {"commitment": ..., "codebook": ...}
     log_prob: Tensor | None = None  # (B,) nats, ln q(sampled codes | x) with gradient: only for REINFORCE
@@ -48,23 +50,12 @@ class InWords(NamedTuple):
     gradient_stop: str = "nowhere"  # where the gradient would stop if nothing were done about it
 
 
-def flatten_grid(features: Tensor) -> Tensor:
-    """Every grid position as a row: (B, D, h, w) to (N, D)."""
-    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-
-
-def unflatten_grid(vectors: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `flatten_grid`: (N, D) to (B, D, h, w), with B, h, w of the tensor `like`."""
-    batch, _, height, width = like.shape
-    return vectors.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
 def fp32_island(tensor: Tensor) -> torch.autocast:
     """A context without autocast: distances, logits and likelihoods are float32 also under autocast."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-class Bottleneck(nn.Module, ABC):
+class Bottleneck(Layer, ABC):
     """Features in, latents out; a member says how, and what it costs."""
 
     in_channels: int  # of the features that the encoder has to make
@@ -81,15 +72,49 @@ class Bottleneck(nn.Module, ABC):
         """The options with which it spends `bits` at each grid position; none where latents are continuous."""
         return {}
 
-    def forward(self, features: Tensor) -> BottleneckOutput:
-        """Map features (B, in_channels, h, w) to latents, codes, KL and penalties, in float32 even under autocast.
+    def forward(self, features: Tensor, mask: Tensor | None = None, *, channel_axis: int = 1) -> BottleneckOutput:
+        """Map features to latents, codes, KL and penalties, which are computed in float32 whatever their type.
 
-        In training mode a stochastic member adds noise; in eval mode the result is a function of the features.
+        In training mode a stochastic member adds noise; in eval mode the result is a function of the features. The
+        latents have the features' type and a gradient to them in both modes; kl and penalties are float32.
+
+        Args:
+            features: (B, in_channels, h, w), or (B, in_channels, T), or (B, in_channels, t, h, w).
+            mask: (B, *grid) bool, True where a position counts. The others are left out of codes (-1), latents (0),
+                kl, penalties and statistics: the result is that of the positions kept, one by one.
+            channel_axis: where the channels of features and latents stand: -1 for sequences (B, T, in_channels).
 
         Raises:
-            SmaltiError: the features have another shape.
+            SmaltiError: features or a mask of another shape or type.
         """
-        return self._in_float32(self._forward, features)
+        layout = Layout.of(features, self.in_channels, channel_axis)
+        planar = layout.planar(features)
+        kept = layout.kept(planar, mask)
+        with fp32_island(planar):
+            output = self._forward(planar.float()) if kept is None else self._masked(planar.float(), kept)
+        latents = layout.latents(output.latents).to(features.dtype)
+        return output._replace(latents=latents, codes=None if output.codes is None else layout.codes(output.codes))
+
+    def _masked(self, features: Tensor, kept: Kept) -> BottleneckOutput:
+        """The output for features (B, in_channels, h, w) of which some positions are kept."""
+        output = self._forward_kept(kept.of(features), kept)
+        penalties = output.penalties
+        if not len(kept.places):  # the mean over nothing is 0
+            penalties = {name: torch.zeros_like(penalty) for name, penalty in penalties.items()}
+        return BottleneckOutput(
+            latents=kept.latents(output.latents),
+            codes=None if output.codes is None else kept.codes(output.codes),
+            kl=kept.sums(output.kl),
+            penalties=penalties,
+            log_prob=None if output.log_prob is None else kept.sums(output.log_prob),
+        )
+
+    def _forward_kept(self, features: Tensor, kept: Kept) -> BottleneckOutput:
+        """`_forward` of the positions that a mask keeps, (n, in_channels, 1, 1), each an image of its own.
+
+        A member overrides it where the image or the place of a position makes a difference.
+        """
+        return self._forward(features)
 
     def sample_posterior(self, features: Tensor, temperature: float = 1.0) -> PosteriorSample:
         """Sample z ~ q(z|x), with its log p(z) - log q(z|x), nats per image.
@@ -103,7 +128,8 @@ class Bottleneck(nn.Module, ABC):
             SmaltiError: the bottleneck has no prior, or a temperature that is negative or has no effect.
         """
         _check_temperature(temperature)
-        return self._in_float32(lambda values: self._sample_posterior(values, temperature), features)
+        sample = self._in_float32(lambda values: self._sample_posterior(values, temperature), features)
+        return sample._replace(latents=sample.latents.to(features.dtype))
 
     def _in_float32(self, function: Callable[[Tensor], T], features: Tensor) -> T:
         check_shape(features, "B C h w", "features", C=self.in_channels)
@@ -124,7 +150,7 @@ class Bottleneck(nn.Module, ABC):
         """
         _check_temperature(temperature)
         with torch.no_grad():
-            return self._sample_prior(num, h, w, temperature)
+            return self._sample_prior(num, h, w, temperature).to(self.dtype)
 
     def interpolate(self, start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
         """The latents (T, D, h, w) on the way from one image's features to another's; in eval mode.
@@ -164,7 +190,8 @@ class Bottleneck(nn.Module, ABC):
     def update(self) -> dict[str, Tensor]:
         """Learn from the statistics of the forward passes since the last update (codebook averages, restarts).
 
-        Called once after every optimiser step, so gradient accumulation changes nothing; reports what happened.
+        Once after every optimiser step, so gradient accumulation changes nothing; reports what happened. A loop that
+        does not call it need not: see `Codebook`.
         """
         return {}
 
@@ -195,9 +222,9 @@ class GaussianPosterior(Bottleneck):
         shares = shares.to(first).view(-1, 1, 1, 1)
         angle = F.cosine_similarity(first.flatten().double(), last.flatten().double(), dim=0).clamp(-1, 1).acos()
         if angle.sin() < PARALLEL:
-            return torch.lerp(first, last, shares)
+            return torch.lerp(first, last, shares).to(start.dtype)
         weights = [((way * angle).sin() / angle.sin()).float() for way in (1 - shares, shares)]
-        return weights[0] * first + weights[1] * last
+        return (weights[0] * first + weights[1] * last).to(start.dtype)
 
 
 class DiscreteBottleneck(Bottleneck):
@@ -217,7 +244,7 @@ class DiscreteBottleneck(Bottleneck):
         generation="by a prior trained on its codes; codes from p(z) know nothing of each other",
         gradient_stop="at the choice of a code: whole numbers carry no gradient",
     )
-    code_axes: str = "B h w"  # of a batch of codes, see `smalti.shapes`
+    code_axes: str = "B h w"  # of a batch of codes, see `smalti.shapes`; the grid's, the last two, may be others
     prefix_decodable: ClassVar[bool] = False  # whether `decode` takes the first n of the q codes too: (B, n, h, w)
 
     @classmethod
@@ -230,33 +257,62 @@ class DiscreteBottleneck(Bottleneck):
         return (h, w)
 
     def histogram(self, codes: Tensor) -> Tensor:
-        """How often each code occurs in codes (B, *grid), for each codebook: (q, K) int64 on their device."""
-        each = codes.view(len(codes), self.num_codebooks, -1).transpose(0, 1).flatten(1)
-        return torch.stack([code_counts(part, self.codebook_size) for part in each])
+        """How often each code occurs in codes (B, *grid), for each codebook: (q, K) int64 on their device.
+
+        Positions that a mask left out are not counted.
+        """
+        each = codes.long().reshape(len(codes), self.num_codebooks, math.prod(codes.shape[1:]) // self.num_codebooks)
+        counts = [code_counts(part.flatten() - NOTHING, self.codebook_size - NOTHING) for part in each.unbind(1)]
+        return torch.stack(counts)[:, -NOTHING:]
 
     def uniform_kl(self, features: Tensor) -> Tensor:
         """KL of a deterministic code at each position to the uniform distribution: h*w*q*ln K nats, (B,)."""
         positions = features.shape[2] * features.shape[3] * self.num_codebooks
         return features.new_full((len(features),), positions * math.log(self.codebook_size))
 
-    def encode(self, features: Tensor) -> Tensor:
-        """The codes (B, *grid) int64 of features (B, in_channels, h, w); deterministic, in every mode."""
-        return self._in_float32(self._encode, features)
+    def encode(self, features: Tensor, mask: Tensor | None = None, *, channel_axis: int = 1) -> Tensor:
+        """The codes (B, *grid) int64 of features; deterministic, in every mode. Arguments as of `forward`."""
+        layout = Layout.of(features, self.in_channels, channel_axis)
+        planar = layout.planar(features)
+        kept = layout.kept(planar, mask)
+        with fp32_island(planar):
+            if kept is None:
+                return layout.codes(self._encode(planar.float()))
+            return layout.codes(kept.codes(self._encode(kept.of(planar.float()))))
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """The latents (B, D, h, w) of codes (B, *grid).
+    def decode(self, codes: Tensor, mask: Tensor | None = None, *, channel_axis: int = 1) -> Tensor:
+        """The latents of codes (B, *grid), in the type `dtype`.
+
+        Args:
+            codes: integers of any type in [0, K).
+            mask: as of `forward`: where it is False the latents are 0, whatever the code.
+            channel_axis: as of `forward`.
 
         Raises:
             SmaltiError: no integers, another number of axes, or a code outside [0, K).
         """
-        check_shape(codes, self.code_axes, "codes")
-        if codes.is_floating_point() or codes.dtype == torch.bool:
-            raise SmaltiError(f"codes must be integers, not {codes.dtype}")
+        layout, codes = self._on_grid(codes, channel_axis)
+        if mask is not None:
+            mask = layout.planar_mask(mask, len(codes)).to(codes.device)
+            codes = codes.where(mask.view(len(codes), *[1] * (codes.ndim - 3), *layout.sides), 0)
         low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
         if low < 0 or high >= self.codebook_size:
             known = f"[0, {self.codebook_size})"
-            raise SmaltiError(f"codes must lie in {known}; these lie in [{low}, {high}]: is this their model?")
-        return self._decode(codes.long())
+            remedy = "is this their model?" if low != NOTHING else "-1 is no code, give decode the mask too"
+            raise SmaltiError(f"codes must lie in {known}; these lie in [{low}, {high}]: {remedy}")
+        latents = self._decode(codes)
+        return layout.latents(latents if mask is None else latents * mask[:, None]).to(self.dtype)
+
+    def _on_grid(self, codes: Tensor, channel_axis: int) -> tuple[Layout, Tensor]:
+        """The layout of codes (B, *grid), and the codes as int64 (B, ..., h, w)."""
+        if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+            raise SmaltiError(f"codes must be integers, not {codes.dtype}")
+        before = self.code_axes.removesuffix(" h w")
+        letters = GRIDS.get(codes.ndim - len(before.split()), "h w")
+        check_shape(codes, f"{before} {letters}" if before != self.code_axes else before, "codes")
+        grid = tuple(codes.shape[-len(letters.split()) :])
+        layout = Layout(grid, positive_axis(channel_axis, len(grid)))
+        return layout, codes.long().reshape(*codes.shape[: -len(grid)], *layout.sides)
 
     def sample_codes(self, num: int, h: int, w: int, temperature: float = 1.0) -> Tensor:
         """Sample codes (num, *grid) from p(z), uniform unless a member says otherwise.

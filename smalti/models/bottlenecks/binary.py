@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck, flatten_grid
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck
 from smalti.models.bottlenecks.estimators import straight_through
+from smalti.models.bottlenecks.grids import flatten_grid
 
 MAX_BITS = 24
 EXACT_BITS = 8  # the entropy of the mean is exact within this many bits; groups of them are taken as independent
@@ -74,7 +75,7 @@ class BinaryQuantizer(DeterministicQuantizer):
         codes = self._encode(features)
         features = F.normalize(features, dim=1) if self.spherical else features
         hard = self._decode(codes)
-        latents = straight_through(hard, features) if self.training else hard
+        latents = straight_through(hard, features)
         penalties = {"commitment": F.mse_loss(features, hard), "entropy": self._entropy(flatten_grid(features))}
         return BottleneckOutput(latents, codes, self.uniform_kl(features), penalties)
 

@@ -10,15 +10,10 @@ from torch import Tensor, nn
 
 from smalti.configs import from_dict
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import (
-    BottleneckOutput,
-    CategoricalPosterior,
-    PosteriorSample,
-    flatten_grid,
-    unflatten_grid,
-)
+from smalti.models.bottlenecks.base import BottleneckOutput, CategoricalPosterior, PosteriorSample
 from smalti.models.bottlenecks.codebook import Codebook
-from smalti.models.bottlenecks.estimators import CATEGORICAL
+from smalti.models.bottlenecks.estimators import CATEGORICAL, straight_through
+from smalti.models.bottlenecks.grids import Kept, flatten_grid, unflatten_grid
 from smalti.ops.gumbel import gumbel_latents
 from smalti.ops.gumbel_noise import standard_gumbel
 from smalti.ops.nearest import nearest_code
@@ -33,11 +28,12 @@ class Categorical(CategoricalPosterior):
     In training mode the latents are weights @ codebook, where the weights (one number a code) come from the estimator;
     with "gumbel_softmax" they are softmax((logits + Gumbel noise) / temperature), used as they are in the forward and
     the backward pass, as DALL-E's authors do. The others sample a code and differ in the backward pass, see
-    `smalti.models.bottlenecks.estimators`. In eval mode the code is the arg max of the logits, without noise.
+    `smalti.models.bottlenecks.estimators`. In eval mode the code is the arg max of the logits, without noise, and the
+    latents have the gradient of softmax(logits) @ codebook in the features, whatever the estimator.
 
     Shapes:
         features  (B, in_channels, h, w)  computed in float32
-        latents   (B, D, h, w)            float32
+        latents   (B, D, h, w)
         codes     (B, h, w)               int64 in [0, K); in training mode too the arg max of the logits
         kl        (B,)                    nats per image, sum over h, w of KL(q || p) with q = softmax(logits): the
                                           plain categorical at every temperature, as in [3]; gradient reaches the logits
@@ -110,7 +106,7 @@ class Categorical(CategoricalPosterior):
         first = self.schedule(0, 1)
         if min(first, self.schedule.end) <= 0:
             raise SmaltiError(f"the temperature must stay positive; it ends at {self.schedule.end}")
-        self.register_buffer("temperature", torch.tensor(first), persistent=True)
+        self.register_buffer("temperature", torch.tensor(first, dtype=torch.float32), persistent=True)
         self._annealed: float | None = None  # the same number without asking a device
         self.register_load_state_dict_post_hook(_ask_again)
         self.codebook = None
@@ -118,10 +114,14 @@ class Categorical(CategoricalPosterior):
             below = restart_below if self.by_distance else 0.0
             self.codebook = Codebook(codebook_size, code_dim, learning="gradient", decay=decay, restart_below=below)
         else:
-            self.register_buffer("identity", torch.eye(codebook_size), persistent=False)
-        self.log_scale = nn.Parameter(torch.zeros(())) if self.by_distance else None
-        self.to_logits = nn.Conv2d(self.in_channels, codebook_size, 1) if logits == "convolution" else None
-        self.prior_logits = nn.Parameter(torch.zeros(*prior_grid, codebook_size)) if prior_grid else None
+            self.register_buffer("identity", torch.eye(codebook_size, dtype=torch.float32), persistent=False)
+        self.log_scale = nn.Parameter(torch.zeros((), dtype=torch.float32)) if self.by_distance else None
+        self.to_logits = (
+            nn.Conv2d(self.in_channels, codebook_size, 1, dtype=torch.float32) if logits == "convolution" else None
+        )
+        self.prior_logits = (
+            nn.Parameter(torch.zeros(*prior_grid, codebook_size, dtype=torch.float32)) if prior_grid else None
+        )
 
     @property
     def vectors(self) -> Tensor:
@@ -139,6 +139,16 @@ class Categorical(CategoricalPosterior):
         self._annealed = temperature
         self.temperature.fill_(temperature)
 
+    def load_vectors(self, vectors: Tensor) -> None:
+        """Put code vectors (K, D) of one's own in; see `Codebook.load_vectors`.
+
+        Raises:
+            SmaltiError: another shape, no finite numbers, or one-hot latents.
+        """
+        if self.codebook is None:
+            raise SmaltiError("one-hot latents (code_dim 0) have no code vectors to load")
+        self.codebook.load_vectors(vectors)
+
     def update(self) -> dict[str, Tensor]:
         """Restart dead codes; see `Codebook.update`."""
         return {} if self.codebook is None else self.codebook.update()
@@ -151,27 +161,40 @@ class Categorical(CategoricalPosterior):
             return self.log_scale.exp() * torch.addmm(-vectors.square().sum(1), flat, vectors.T, alpha=2)
         return flatten_grid(features if self.to_logits is None else self.to_logits(features))
 
-    def _log_prior(self, batch: int, height: int, width: int) -> Tensor:
+    def _log_prior(self, batch: int, height: int, width: int) -> Tensor | float:
         """ln p(code), (N, K), or its one value when p is uniform."""
         if self.prior_logits is None:
-            return self.temperature.new_tensor(-math.log(self.codebook_size))
+            return -math.log(self.codebook_size)
         if self.prior_logits.shape[:2] != (height, width):
             grid = "x".join(map(str, self.prior_logits.shape[:2]))
             raise SmaltiError(f"the learned prior is for a {grid} grid, not {height}x{width}; use images of that size")
         return self.prior_logits.log_softmax(2).flatten(0, 1).repeat(batch, 1)
 
     @torch.no_grad()
-    def _initialize(self, features: Tensor) -> None:
-        if self.log_scale is not None and self.codebook is not None and not self.codebook.started:
-            flat = flatten_grid(features)
-            self.codebook.initialize(flat)
+    def _prepare(self, codebook: Codebook, features: Tensor) -> None:
+        """Before a forward pass to learn from; see `Codebook.prepare`."""
+        if self.log_scale is None:
+            return codebook.catch_up()
+        waited, flat = not codebook.started, flatten_grid(features)
+        codebook.prepare(flat)
+        if waited and codebook.started:
             error = (flat - self.vectors[nearest_code(flat, self.vectors)]).square().sum(1).mean().clamp(min=1e-12)
             self.log_scale.copy_((self.sharpness / error).log())
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         batch, _, height, width = features.shape
-        if self.training:
-            self._initialize(features)
+        return self._quantized(features, self._log_prior(batch, height, width))
+
+    def _forward_kept(self, features: Tensor, kept: Kept) -> BottleneckOutput:
+        """p(code) may depend on the position."""
+        log_prior = self._log_prior(*kept.mask.shape)
+        return self._quantized(features, log_prior[kept.places] if isinstance(log_prior, Tensor) else log_prior)
+
+    def _quantized(self, features: Tensor, log_prior: Tensor | float) -> BottleneckOutput:
+        batch, _, height, width = features.shape
+        learning = self.codebook if self.training and self.codebook is not None and self.codebook.learns else None
+        if learning is not None:
+            self._prepare(learning, features)
         logits, log_prob = self.logits(features), None
         if self.training and self.prior_logits is None and self.estimator in FUSED:
             hard, seed = FUSED[self.estimator], int(torch.randint(1 << 62, ()))
@@ -179,19 +202,23 @@ class Categorical(CategoricalPosterior):
             latents, kl, codes = gumbel_latents(logits, self.vectors, temperature, hard=hard, seed=seed)
         else:
             log_q = logits.log_softmax(1)
-            kl = (log_q.exp() * (log_q - self._log_prior(batch, height, width))).sum(1)
+            kl = (log_q.exp() * (log_q - log_prior)).sum(1)
             if self.training:
                 codes = logits.detach().argmax(1)
                 weights = CATEGORICAL[self.estimator](logits, self.temperature)
                 latents = weights @ self.vectors
-                log_prob = (weights * log_q).view(batch, -1).sum(1) if self.estimator == "reinforce" else None
+                if self.estimator == "reinforce":
+                    log_prob = (weights * log_q).view(batch, height * width * self.codebook_size).sum(1)
             else:
                 codes = self._encode(features).flatten()
                 latents = F.embedding(codes, self.vectors)
-        if self.training and self.codebook is not None:
-            self.codebook.observe(flatten_grid(features.detach()), codes)
+                if features.requires_grad:
+                    latents = straight_through(latents, logits.softmax(1) @ self.vectors)
+        if learning is not None:
+            learning.observe(flatten_grid(features.detach()), codes)
         latents, codes = unflatten_grid(latents, features), codes.view(batch, height, width)
-        return BottleneckOutput(latents, codes, kl.view(batch, -1).sum(1), penalties={}, log_prob=log_prob)
+        kl = kl.view(batch, height * width).sum(1)
+        return BottleneckOutput(latents, codes, kl, penalties={}, log_prob=log_prob)
 
     def _sample_posterior(self, features: Tensor, temperature: float) -> PosteriorSample:
         batch, _, height, width = features.shape
@@ -199,12 +226,12 @@ class Categorical(CategoricalPosterior):
         codes = (logits + temperature * standard_gumbel(logits)).argmax(1)
         log_ratio = (self._log_prior(batch, height, width) - logits.log_softmax(1)).gather(1, codes[:, None])
         codes = codes.view(batch, height, width)
-        return PosteriorSample(self._decode(codes), log_ratio.view(batch, -1).sum(1), codes)
+        return PosteriorSample(self._decode(codes), log_ratio.view(batch, height * width).sum(1), codes)
 
     def _sample_codes(self, num: int, h: int, w: int, temperature: float) -> Tensor:
         if self.prior_logits is None:
             return super()._sample_codes(num, h, w, temperature)
-        log_prior = self._log_prior(num, h, w)
+        log_prior = torch.as_tensor(self._log_prior(num, h, w))
         return (log_prior + temperature * standard_gumbel(log_prior)).argmax(1).view(num, h, w)
 
     def _encode(self, features: Tensor) -> Tensor:

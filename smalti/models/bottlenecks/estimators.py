@@ -15,7 +15,9 @@ RAO_SAMPLES = 16  # of the conditional Gumbel noise, for Gumbel-Rao
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """The value of `hard` with the gradient of `soft`: the estimator of Bengio et al., arXiv:1308.3432."""
+    """The value of `hard`, exactly, with the gradient of `soft`: the estimator of Bengio et al., arXiv:1308.3432."""
+    if not (torch.is_grad_enabled() and soft.requires_grad):
+        return hard.detach()
     return hard.detach() + (soft - soft.detach())
 
 

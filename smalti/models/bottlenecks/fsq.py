@@ -16,7 +16,7 @@ class FSQ(DeterministicQuantizer):
 
     Shapes:
         features  (B, D, h, w)  any range; D = number of levels given
-        latents   (B, D, h, w)  float32 in [-1, 1]; the gradient passes the rounding and is that of tanh
+        latents   (B, D, h, w)  in [-1, 1]; the gradient passes the rounding and is that of tanh
         codes     (B, h, w)     int64 in [0, K), K the product of the levels
 
     Loss terms: none but kl, (B,) nats per image, h*w*ln K: constant.
@@ -73,12 +73,13 @@ class FSQ(DeterministicQuantizer):
         return (whole + self._offset) / ((self.levels - 1) / 2)
 
     def _spell(self, whole: Tensor) -> Tensor:
-        return ((whole.long() + self.levels // 2) * self.place_values).sum(1)
+        digits = (whole.long() + self.levels // 2).clamp(torch.zeros_like(self.levels), self.levels - 1)  # of NaN too
+        return (digits * self.place_values).sum(1)
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         bounded = self._bounded(features)
         whole = bounded.round()
-        latents = self._scaled(straight_through(whole, bounded) if self.training else whole)
+        latents = self._scaled(straight_through(whole, bounded))
         return BottleneckOutput(latents=latents, codes=self._spell(whole), kl=self.uniform_kl(features), penalties={})
 
     def _encode(self, features: Tensor) -> Tensor:

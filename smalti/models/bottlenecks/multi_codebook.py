@@ -34,6 +34,8 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
         options = {**(quantizer or {}), "codebook_size": codebook_size, "code_dim": code_dim}
         self.quantizers = nn.ModuleList(construct(VectorQuantizer, options, "quantizer") for _ in range(num_codebooks))
+        for member in self.members:
+            member.codebook.said = self.members[0].codebook.said  # one warning for all
 
     def grid_shape(self, h: int, w: int) -> tuple[int, ...]:
         """(q, h, w)."""
@@ -43,6 +45,13 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
     def members(self) -> list[VectorQuantizer]:
         """The quantizers, in order."""
         return cast(list[VectorQuantizer], list(self.quantizers))
+
+    def load_vectors(self, vectors: Tensor) -> None:
+        """Put code vectors (q, K, D) of one's own in, D of each; see `Codebook.load_vectors`."""
+        if len(vectors) != self.num_codebooks:
+            raise SmaltiError(f"expected vectors of {self.num_codebooks} codebooks, got {len(vectors)}")
+        for quantizer, own in zip(self.members, vectors, strict=True):
+            quantizer.load_vectors(own)
 
     def update(self) -> dict[str, Tensor]:
         """Move all codebooks; see `Codebook.update`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput
 from smalti.models.bottlenecks.estimators import straight_through
+from smalti.models.bottlenecks.grids import Kept
 from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer
 
 
@@ -17,7 +18,7 @@ class ResidualQuantizer(MultiCodebookQuantizer):
 
     Shapes:
         features  (B, D, h, w)
-        latents   (B, D, h, w)     straight-through
+        latents   (B, D, h, w)     straight-through, in both modes
         codes     (B, q, h, w)     int64 in [0, K); `decode` takes the first few of them too: (B, n, h, w) with n <= q
 
     Loss terms, unweighted: those of `VectorQuantizer`, means over the codebooks; the residual carries no gradient from
@@ -61,22 +62,28 @@ class ResidualQuantizer(MultiCodebookQuantizer):
         self.in_channels = self.out_channels = code_dim
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
-        kept, latents, residual, outputs = self._kept(features), torch.zeros_like(features), features, []
+        return self._quantized(features, self._depths(len(features), features.device))
+
+    def _forward_kept(self, features: Tensor, kept: Kept) -> BottleneckOutput:
+        """All positions of an image get the same number of codebooks."""
+        return self._quantized(features, self._depths(len(kept.mask), features.device)[kept.images])
+
+    def _quantized(self, features: Tensor, depths: Tensor) -> BottleneckOutput:
+        latents, residual, outputs = torch.zeros_like(features), features, []
         for index, quantizer in enumerate(self.members):
             output = quantizer(residual)
             outputs.append(output)
-            latents = latents + torch.where(kept > index, output.latents, 0.0)
+            latents = latents + torch.where(depths > index, output.latents, 0.0)
             residual = residual - output.latents.detach()
-        latents = straight_through(latents, features) if self.training else latents
-        return self._output(features, latents, outputs)
+        return self._output(features, straight_through(latents, features), outputs)
 
-    def _kept(self, features: Tensor) -> Tensor:
+    def _depths(self, batch: int, device: torch.device) -> Tensor:
         """How many codebooks each image gets, (B, 1, 1, 1)."""
-        batch, count = len(features), self.num_codebooks
+        count = self.num_codebooks
         if not self.training or not self.drop or count == 1:
-            return torch.full((batch, 1, 1, 1), count, device=features.device)
-        fewer = torch.randint(1, count, (batch, 1, 1, 1), device=features.device)
-        return torch.where(torch.rand(batch, 1, 1, 1, device=features.device) < self.drop, fewer, count)
+            return torch.full((batch, 1, 1, 1), count, device=device)
+        fewer = torch.randint(1, count, (batch, 1, 1, 1), device=device)
+        return torch.where(torch.rand(batch, 1, 1, 1, device=device) < self.drop, fewer, count)
 
     def _encode(self, features: Tensor) -> Tensor:
         codes = []

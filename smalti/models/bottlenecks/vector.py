@@ -6,15 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.base import (
-    BottleneckOutput,
-    DeterministicQuantizer,
-    DiscreteBottleneck,
-    flatten_grid,
-    unflatten_grid,
-)
+from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck
 from smalti.models.bottlenecks.codebook import Codebook, Learning
-from smalti.models.bottlenecks.estimators import NEAREST
+from smalti.models.bottlenecks.estimators import NEAREST, straight_through
+from smalti.models.bottlenecks.grids import flatten_grid, unflatten_grid
 from smalti.ops.nearest import nearest_code
 
 
@@ -36,7 +31,8 @@ class VectorQuantizer(DeterministicQuantizer):
 
     Shapes:
         features  (B, D, h, w)  any range; computed in float32
-        latents   (B, D, h, w)  float32; d latents / d features = identity for "straight_through"
+        latents   (B, D, h, w)  d latents / d features = identity for "straight_through"; in eval mode they are code
+                                vectors and that is the gradient of every estimator
         codes     (B, h, w)     int64 in [0, K)
 
     Loss terms, unweighted:
@@ -98,21 +94,22 @@ class VectorQuantizer(DeterministicQuantizer):
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         features = F.normalize(features, dim=1) if self.normalize else features
-        flat = flatten_grid(features.detach())
-        if self.training:
-            self.codebook.initialize(flat)
+        flat, learns = flatten_grid(features.detach()), self.training and self.codebook.learns
+        if learns:
+            self.codebook.prepare(flat)
         vectors = self._vectors()
         codes = nearest_code(flat, vectors)
-        if self.training:
+        if learns:
             self.codebook.observe(flat, codes)
         flat_quantized = F.embedding(codes, vectors)
         quantized = unflatten_grid(flat_quantized, features)
         penalties = {"commitment": commitment_loss(features, quantized)}
         if self.codebook.learning != "ema":
             penalties["codebook"] = codebook_loss(features, quantized)
-        latents = quantized
         if self.training:
             latents = unflatten_grid(NEAREST[self.estimator](flatten_grid(features), flat_quantized), features)
+        else:
+            latents = straight_through(quantized, features)
         return BottleneckOutput(latents, codes.view(features[:, 0].shape), self.uniform_kl(features), penalties)
 
     def _encode(self, features: Tensor) -> Tensor:
@@ -121,6 +118,10 @@ class VectorQuantizer(DeterministicQuantizer):
 
     def _decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self._vectors()).permute(0, 3, 1, 2)
+
+    def load_vectors(self, vectors: Tensor) -> None:
+        """Put code vectors (K, D) of one's own in; see `Codebook.load_vectors`."""
+        self.codebook.load_vectors(vectors)
 
     def update(self) -> dict[str, Tensor]:
         """Move the codebook; see `Codebook.update`."""

@@ -1,0 +1,66 @@
+"""What a bottleneck needs to be a layer of anybody's network: one type inside, and a way to stand still."""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Layer(nn.Module):
+    """A module that computes in float32 inside of networks of any type, and that can be frozen.
+
+    `.half()`, `.bfloat16()` and `.double()` leave its numbers in float32: codes are the same in networks of all types,
+    and averages that move by a hundredth a step are not lost to rounding. Only `dtype` changes, the type in which
+    latents leave where no features tell it.
+
+    Attributes:
+        dtype: what the layer was last converted to.
+        frozen: whether nothing in it moves, see `freeze`.
+    """
+
+    dtype: torch.dtype = torch.float32
+    frozen: bool = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to another device, not to another type."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            after = fn(tensor)
+            other_type = tensor.is_floating_point() and after.dtype != tensor.dtype
+            return tensor.to(after.device) if other_type else after
+
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return super()._apply(moved, recurse)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As of every module; without gradients averages, first values and restarts stand still too."""
+        freeze_layers(self, not requires_grad)
+        return super().requires_grad_(requires_grad)
+
+    def freeze(self) -> Self:
+        """Stop everything that moves: code vectors, averages, first values, restarts; the features keep their gradient.
+
+        The same as `requires_grad_(False)`. Of a whole network of yours, `requires_grad_(False)` reaches parameters
+        alone, so that averages need this call.
+        """
+        return self.requires_grad_(False)
+
+    def unfreeze(self) -> Self:
+        """The opposite of `freeze`."""
+        return self.requires_grad_(True)
+
+    def no_weight_decay(self) -> set[str]:
+        """The names of the parameters that weight decay must leave alone: code vectors, and what makes them.
+
+        The name is that by which timm asks a model.
+        """
+        layers = ((name, layer) for name, layer in self.named_modules() if name and isinstance(layer, Layer))
+        return {f"{name}.{own}" for name, layer in layers for own in layer.no_weight_decay()}
+
+
+def freeze_layers(module: nn.Module, frozen: bool) -> None:
+    """Freeze all `Layer`s in a module, or let them move."""
+    for layer in module.modules():
+        if isinstance(layer, Layer):
+            layer.frozen = frozen
