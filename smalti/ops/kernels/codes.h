@@ -26,10 +26,10 @@ typedef struct {
 } range_coder;
 _Static_assert(sizeof(range_coder) == 8 * sizeof(uint64_t), "NativeCoder in smalti/codec/streams.py has its fields, 8 bytes each");
 
-/* Binary decisions for a code in [0, size) at most. */
+/* Binary decisions for a code in [0, size) at most; sizes go up to 2^32. */
 INLINE int tree_depth(long size) {
     int depth = 1;
-    while (depth < 30 && (size - 1) >> depth) depth++;
+    while (depth < 32 && (size - 1) >> depth) depth++;
     return depth;
 }
 
@@ -214,7 +214,10 @@ INLINE void contexts_of(uint32_t *contexts, const int64_t *codes, const int64_t 
     contexts[6] = hints ? mixed(mixed(plane + (uint32_t)hints[here] + 0x50000000u) + left) : mixed(plane + before + 0x50000000u);
 }
 
-/* All codes of all images, (planes, height, width) each. `hints`, if any, are something known of each code, which two contexts take
+/* Whether more was read than a writer can have written: it ends with a word at least, and a reader begins with two. */
+INLINE int is_beyond(const range_coder *coder) { return coder->place > 2 && coder->place > coder->count + 1; }
+
+/* All codes of all images, (planes, height, width) each; of a stream that ends too early, those before its end. `hints`, if any, are something known of each code, which two contexts take
    in place of the position and of the image before. */
 INLINE void all_codes(code_model *model, range_coder *coder, int64_t *codes, const int64_t *hints, const int64_t *shapes, long images, long size, int decoding) {
     int depth = tree_depth(size);
@@ -223,6 +226,7 @@ INLINE void all_codes(code_model *model, range_coder *coder, int64_t *codes, con
         for (int64_t q = 0; q < planes; q++)
             for (int64_t y = 0; y < height; y++)
                 for (int64_t x = 0; x < width; x++, here++) {
+                    if (decoding && is_beyond(coder)) return;
                     uint32_t contexts[CONTEXTS], next[CONTEXTS];
                     contexts_of(contexts, codes, hints, here, q, y, x, planes, height, width);
                     if (x + 1 < width) { /* the next code's contexts, but for what the one on its left will tell: fetched in advance */
