@@ -102,11 +102,12 @@ class _Model:
     def run(self, codes: Integers, shapes: Sequence[Shape], hints: Integers | None, stream: Stream) -> None:
         """Go through all codes."""
         places = ((shape, place) for shape in shapes for place in np.ndindex(*shape))
+        least = least_bits(self.codebook_size)
         most_bits = 8 * stream.num_bytes + SLACK_BITS if isinstance(stream, StreamReader) else math.inf
         for here, (shape, place) in enumerate(places):
             contexts = _contexts(codes, here, place, shape, None if hints is None else int(hints[here]))
             codes[here] = self._code(contexts, int(codes[here]), stream)
-            if self.bits > most_bits:
+            if self.bits + (len(codes) - here - 1) * least > most_bits:
                 raise DamagedFile("a stream is cut off")
 
     def _code(self, contexts: list[int], code: int, stream: Stream) -> int:

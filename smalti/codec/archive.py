@@ -5,8 +5,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from smalti.codec.container import Header, ImageEntry, Sections, chunks_of
+from smalti.codec.container import Header, Sections
 from smalti.codec.errors import DamagedFile
+from smalti.codec.tables import ImageEntry, chunks_of
 from smalti.errors import SmaltiError
 
 
@@ -24,7 +25,8 @@ class Archive:
         self.file, size = file, file.seek(0, io.SEEK_END)
         file.seek(0)
         self.header, self.start = Header.read(file, size), file.tell()
-        self.chunks = chunks_of(self.header.images, self.header.images_per_chunk)
+        self.images = self.header.images
+        self.chunks = chunks_of(self.images, self.header.images_per_chunk)
         self.starts = [*accumulate(self.header.chunk_bytes, initial=self.start)]
         end = self.starts[-1]
         if size < end:
@@ -54,14 +56,18 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
+    def kinds(self) -> dict[ImageEntry, int]:
+        """How many images there are of each size and mode, without their names."""
+        return self.images.kinds()
+
     def entries(self, number: int) -> list[ImageEntry]:
         """What the header says of the images of a chunk."""
-        return [self.header.images[index] for index in self.chunks[number]]
+        return [self.images[index] for index in self.chunks[number]]
 
     def sections(self, number: int) -> Sections:
         """A chunk, taken apart; its checksum is not checked."""
         self.file.seek(self.starts[number])
-        num_alphas = sum(entry.transparent for entry in self.entries(number))
+        num_alphas = self.images.num_transparent(self.chunks[number])
         return Sections.unpack(
             self.file.read(self.header.chunk_bytes[number]), num_alphas, lossless=self.header.lossless
         )

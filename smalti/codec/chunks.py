@@ -10,11 +10,12 @@ from torch import Tensor
 
 from smalti.codec.adaptive import least_bits
 from smalti.codec.coders import Coder, Codes
-from smalti.codec.container import ImageEntry, Sections
+from smalti.codec.container import Sections
 from smalti.codec.errors import CannotDecode, DamagedFile, NotReadBack
 from smalti.codec.images import Picture, TiledModel, pack_alpha, unpack_alpha
 from smalti.codec.lossless import LEVELS, pack_pixels, unpack_pixels
 from smalti.codec.streams import check_room
+from smalti.codec.tables import ImageEntry
 
 
 class Chunk(NamedTuple):

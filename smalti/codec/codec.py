@@ -152,7 +152,7 @@ class Codec:
                 coder=coder, lossless=self.lossless, codebook_size=self.tiled.bottleneck.codebook_size,
                 stride=self.model.stride, depth=self.depth, model_hash=_short(self.model.source_hash),
                 prior_hash=_short(self.prior.source_hash) if self.prior and coder == "prior" else "",
-                images_per_chunk=self.images_per_chunk, images=tuple(entries), chunk_bytes=tuple(lengths),
+                images_per_chunk=self.images_per_chunk, images=ImageTable.of(entries), chunk_bytes=tuple(lengths),
                 chunk_coders=() if alike else tuple(coders),
             )  # fmt: skip
             packed = header.pack()
@@ -223,7 +223,7 @@ class Codec:
             CannotDecode: it is not; says which it needs.
             DamagedFile: an image has more than `most_pixels`.
         """
-        largest = header.images.num_pixels.max() if isinstance(header.images, ImageTable) else 0
+        largest = int(header.images.num_pixels.max())
         if largest > self.most_pixels:
             raise DamagedFile(f"an image of {largest:,} pixels; --most_pixels allows {self.most_pixels:,}")
         model, prior = _short(self.model.source_hash), _short(self.prior.source_hash) if self.prior else ""

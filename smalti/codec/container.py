@@ -13,7 +13,7 @@ which are the same for writing (`limits`).
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar, NamedTuple, TypeVar
 
@@ -34,7 +34,7 @@ from smalti.codec.limits import (
     TABLE_BYTES,
     within,
 )
-from smalti.codec.tables import MODES, ImageEntry, ImageTable, chunks_of
+from smalti.codec.tables import MODES, ImageTable, chunks_of
 from smalti.codec.varints import Reader, TableReader, inflate, sized, varint
 from smalti.errors import SmaltiError
 
@@ -58,7 +58,7 @@ class Header:
     model_hash: str  # the first 12 digits of the autoencoder's
     prior_hash: str  # of the prior's, with the coder "prior"; otherwise empty
     images_per_chunk: int  # at most
-    images: Sequence[ImageEntry]
+    images: ImageTable
     chunk_bytes: tuple[int, ...]  # the length of every chunk
     chunk_coders: tuple[str, ...] = ()  # the coder of every chunk; empty, if all have the file's
 
@@ -85,7 +85,7 @@ class Header:
             SmaltiError: what no file can hold.
         """
         self.check()
-        same = len({entry[:3] for entry in self.images}) == 1
+        same = len(self.images.kinds()) == 1
         named = any(entry.name for entry in self.images)
         table = b"".join(entry.pack() for entry in self.images[: 1 if same else None]) + varint(*self.chunk_bytes)
         table += bytes(CODERS.index(coder) for coder in self.chunk_coders)
@@ -158,7 +158,7 @@ class Header:
             raise DamagedFile(f"an image of {size} pixels; they have from 1 to {PIXELS.most:,}")
         if int(sizes[:, 2].max()) >= len(MODES):
             raise DamagedFile(f"no kind of image has the number {sizes[:, 2].max()}")
-        chunks = chunks_of(ImageTable(count, sizes, None), per_chunk, most_chunks)
+        chunks = chunks_of(ImageTable(count, sizes), per_chunk, most_chunks)
         lengths = table.numbers(len(chunks), CHUNK_BYTES.most)
         coders = table.numbers(len(chunks), len(CODERS) - 1) if flags & cls.OWN_CODERS else np.empty(0, np.int64)
         names = table.names(count, NAME_BYTES.most) if flags & cls.NAMED else None

@@ -69,7 +69,7 @@ class NativeCoder:
 
     @property
     def is_beyond(self) -> bool:
-        """Whether more was read than a writer can have written: `is_beyond` in `codes.h`."""
+        """Whether more was read than a writer can have written: a word at least at the end; a reader is two ahead."""
         return int(self.state[self.PLACE]) > max(int(self.state[self.COUNT]) + 1, 2)
 
     def finish(self) -> Words:

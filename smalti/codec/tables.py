@@ -66,9 +66,15 @@ class ImageTable(Sequence[ImageEntry]):
         names: of the images, or none.
     """
 
-    def __init__(self, count: int, sizes: NDArray[np.int64], names: Names | None):
+    def __init__(self, count: int, sizes: NDArray[np.int64], names: Names | Sequence[str] | None = None):
         self._count, self._names, self.same = count, names, len(sizes) < count
         self._sizes = sizes.astype(np.int32)
+
+    @classmethod
+    def of(cls, entries: Sequence[ImageEntry]) -> Self:
+        """The table of some entries."""
+        sizes = [(entry.height, entry.width, MODES.index(entry.mode)) for entry in entries]
+        return cls(len(entries), np.array(sizes, np.int64).reshape(-1, 3), [entry.name for entry in entries])
 
     def __len__(self) -> int:
         return self._count
@@ -87,10 +93,25 @@ class ImageTable(Sequence[ImageEntry]):
         return ImageEntry(height, width, MODES[mode], self._names[place] if self._names else "")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(ImageEntry.__eq__, self, other))
+        return isinstance(other, ImageTable) and len(self) == len(other) and all(map(ImageEntry.__eq__, self, other))
 
     def __hash__(self) -> int:
         return hash((len(self), self[0]))
+
+    def kinds(self) -> dict[ImageEntry, int]:
+        """How many images there are of each size and mode; without names."""
+        if self.same:
+            return {self[0]._replace(name=""): len(self)}
+        found, counts = np.unique(self._sizes, axis=0, return_counts=True)
+        entries = (ImageEntry(height, width, MODES[mode]) for height, width, mode in found.tolist())
+        return dict(zip(entries, counts.tolist(), strict=True))
+
+    def num_transparent(self, members: range) -> int:
+        """How many of some consecutive images have an opacity."""
+        if self.same:
+            return len(members) * self[0].transparent
+        modes = self._sizes[members.start : members.stop, 2]
+        return sum(int((modes == number).sum()) for number, mode in enumerate(MODES) if "A" in mode)
 
     @property
     def num_pixels(self) -> NDArray[np.int64]:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
-from smalti.codec.container import MAGIC, Header, ImageEntry, chunks_of, varint
+from smalti.codec.container import MAGIC, Header, cut, varint
 from smalti.codec.images import TiledModel
+from smalti.codec.tables import ImageEntry, ImageTable, chunks_of
 from smalti.errors import SmaltiError
 from smalti.images.reading import BadImage
 
@@ -230,7 +231,7 @@ def test_a_large_image_that_the_bytes_cannot_hold_is_refused(model, prior):
         header = Header(
             coder=coder, lossless=False, codebook_size=K, stride=4, depth=1, model_hash=model.source_hash[:12],
             prior_hash=prior.source_hash[:12] if coder == "prior" else "", images_per_chunk=1,
-            images=(ImageEntry(10_000, 17_000, "RGB"),), chunk_bytes=(24,),
+            images=ImageTable.of([ImageEntry(10_000, 17_000, "RGB")]), chunk_bytes=(24,),
         )  # fmt: skip
         with pytest.raises(DamagedFile, match="cannot be in 20 bytes"):
             Codec(model, prior, coder=coder).decompress(header.pack() + bytes(24))
@@ -268,10 +269,12 @@ def test_another_model_or_prior_is_named(model, prior, folder):
 def test_headers_come_back(entries, per_chunk, lossless, coder):
     chunks = chunks_of(entries, per_chunk)
     assert [index for chunk in chunks for index in chunk] == list(range(len(entries)))
+    assert chunks == chunks_of(ImageTable.of(entries), per_chunk)
+    assert list(map(len, chunks)) == [len(part) for part in cut(entries, lambda entry: entry.num_pixels, per_chunk)]
     header = Header(
         coder=coder, lossless=lossless, codebook_size=8192, stride=8, depth=2, model_hash="0123456789ab",
-        prior_hash="ba9876543210" if coder == "prior" else "", images_per_chunk=per_chunk, images=tuple(entries),
-        chunk_bytes=tuple(range(5, 5 + len(chunks))),
+        prior_hash="ba9876543210" if coder == "prior" else "", images_per_chunk=per_chunk,
+        images=ImageTable.of(entries), chunk_bytes=tuple(range(5, 5 + len(chunks))),
     )  # fmt: skip
     packed = header.pack()
     file = io.BytesIO(packed + b"more")
