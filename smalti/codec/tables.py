@@ -1,5 +1,6 @@
 """What a file says of its images, kept as it stands there: a million of them take no longer to open than they must."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, Self, overload
@@ -12,6 +13,7 @@ from smalti.codec.limits import NAME_BYTES, PIXELS, PIXELS_IN_CHUNK, SIDE, withi
 from smalti.codec.varints import Names, varint
 from smalti.errors import SmaltiError
 
+SURROGATES = re.compile("[\ud800-\udfff]")
 MODES = ("RGB", "L", "RGBA", "LA")
 
 
@@ -50,11 +52,11 @@ class ImageEntry(NamedTuple):
         """
         within(max(self.height, self.width), SIDE)
         within(self.num_pixels, PIXELS)
-        name = self.name.encode(errors="surrogatepass")  # bytes of a file's name that are not UTF-8
-        within(len(name), NAME_BYTES, least=0)
-        if b"\0" in name:
-            raise SmaltiError(f"the name {self.name[:60]!r} contains NUL; give another")
-        return self._replace(name=name.decode(errors="replace"))
+        name = SURROGATES.sub("\N{REPLACEMENT CHARACTER}", self.name)  # bytes of a file's name that are not UTF-8
+        within(len(name.encode()), NAME_BYTES, least=0)
+        if "\0" in name:
+            raise SmaltiError(f"the name {name[:60]!r} contains NUL; give another")
+        return self._replace(name=name)
 
 
 class ImageTable(Sequence[ImageEntry]):
@@ -102,9 +104,12 @@ class ImageTable(Sequence[ImageEntry]):
         """How many images there are of each size and mode; without names."""
         if self.same:
             return {self[0]._replace(name=""): len(self)}
-        found, counts = np.unique(self._sizes, axis=0, return_counts=True)
-        entries = (ImageEntry(height, width, MODES[mode]) for height, width, mode in found.tolist())
-        return dict(zip(entries, counts.tolist(), strict=True))
+        bases = np.array([SIDE.most + 1, len(MODES)])
+        numbers = (self._sizes[:, 0] * bases[0] + self._sizes[:, 1]) * bases[1] + self._sizes[:, 2]
+        _, first, counts = np.unique(numbers, return_index=True, return_counts=True)
+        return {
+            self[place]._replace(name=""): count for place, count in zip(first.tolist(), counts.tolist(), strict=True)
+        }
 
     def num_transparent(self, members: range) -> int:
         """How many of some consecutive images have an opacity."""
