@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from smalti.codec.errors import DamagedFile
 from smalti.codec.frequencies import tree_depth
 from smalti.codec.streams import SLACK_BITS, Integers, NativeCoder, StreamReader, StreamWriter, check_room
+from smalti.errors import SmaltiError
 
 Shape = Sequence[int]  # (q, h, w)
 Stream = StreamWriter | StreamReader
@@ -66,14 +67,15 @@ def code_adaptively(
             and of the image before.
 
     Raises:
+        SmaltiError: codes, hints and shapes that do not belong together.
         DamagedFile: more codes than the stream to be read can hold.
     """
     if isinstance(stream, StreamReader):
         check_room(len(codes), least_bits(codebook_size), stream.num_bytes)
     for values in (codes,) if hints is None else (codes, hints):
-        fit = values.shape == (sum(map(math.prod, shapes)),) and all(min(shape) > 0 for shape in shapes)
-        assert fit, "codes, hints and shapes do not belong together"
-        assert values.dtype == np.int64 and values.flags.c_contiguous
+        fit = values.dtype == np.int64 and values.flags.c_contiguous and all(min(shape) > 0 for shape in shapes)
+        if not (fit and values.shape == (sum(map(math.prod, shapes)),)):
+            raise SmaltiError(f"{values.dtype} {values.shape} are no codes or hints of {len(shapes)} such images")
     num_lines = min(max(FEWEST_LINES, 1 << (len(codes) - 1).bit_length()), MOST_LINES)  # a power of two
     coder, reading = stream.coder, isinstance(stream, StreamReader)
     if not isinstance(coder, NativeCoder):

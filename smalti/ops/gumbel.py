@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smalti.errors import SmaltiError
 from smalti.ops.gumbel_noise import seeded_gumbel
 from smalti.ops.native import kernels_for
 
@@ -36,6 +37,9 @@ def gumbel_latents(
         temperature: positive.
         hard: straight-through Gumbel-Softmax; the codebook's gradient is then that of the sampled code alone.
         seed: of the noise.
+
+    Raises:
+        SmaltiError: other shapes, K of 0, or a temperature that is not positive.
     """
     return torch.ops.smalti.gumbel_softmax(logits, codebook, float(temperature), hard, seed)[:3]
 
@@ -58,6 +62,11 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # latents, kl, codes; s
 
 @torch.library.custom_op("smalti::gumbel_softmax", mutates_args=())
 def _forward(logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int) -> Outputs:
+    if not (logits.ndim == codebook.ndim == 2 and len(codebook) == logits.shape[1] > 0):
+        shapes = f"{tuple(logits.shape)} and {tuple(codebook.shape)}"
+        raise SmaltiError(f"logits and codebook must be (N, K) and (K, D), K above 0, not {shapes}")
+    if not temperature > 0:
+        raise SmaltiError(f"the temperature must be positive, not {temperature}")
     native = kernels_for(logits, codebook)
     if native is None:
         return _reference(logits, codebook, temperature, hard, seed)
