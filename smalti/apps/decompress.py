@@ -43,8 +43,7 @@ def decompress(
         effective(bool(header.prior_hash), f"on {file}, which has none", prior=(prior, None))
         where = find_model(header.prior_hash, prior, path, "prior") if header.prior_hash else None
         tokenizer, code_model = open_models(find_model(header.model_hash, model, path, "model"), where, device)
-        limits = {} if most_pixels is None else {"most_pixels": most_pixels}
-        codec = Codec(tokenizer, code_model, progress=True, **limits)
+        codec = Codec(tokenizer, code_model, most_pixels=most_pixels, progress=True)
         codec.check(header)
         targets = _targets(archive, Path(out), _numbers(only, len(archive)))
         for target in targets.values():

@@ -46,7 +46,7 @@ class Codec:
             those before it in its chunk.
         verify: read every chunk back when it is written. A chunk whose codes the prior might not give again is coded by
             the adaptive coder instead, with a warning.
-        most_pixels: of an image to be decoded: it decides the memory that a file takes.
+        most_pixels: of an image to be decoded: it decides the memory that a file takes; by default 200 million.
         progress: show bars.
 
     Raises:
@@ -65,7 +65,7 @@ class Codec:
         depth: int | None = None,
         images_per_chunk: int | None = None,
         verify: bool = True,
-        most_pixels: int = PIXELS.most,
+        most_pixels: int | None = None,
         progress: bool = False,
     ):
         self.tiled = TiledModel(model)
@@ -76,8 +76,8 @@ class Codec:
             raise SmaltiError("a file names its model by the hash of its weights; load the model from a folder")
         self.model, self.prior, self.lossless, self.progress = model, prior, lossless, progress
         self.alpha: Alpha = alpha
-        self.verify, self.most_pixels = verify, most_pixels
-        if most_pixels < 1:
+        self.verify, self.most_pixels = verify, PIXELS.most if most_pixels is None else most_pixels
+        if self.most_pixels < 1:
             raise SmaltiError(f"most_pixels must be at least 1, not {most_pixels}")
         within(bottleneck.codebook_size, CODEBOOK)
         within(model.stride, STRIDE)

@@ -67,7 +67,7 @@ def _forward(logits: Tensor, codebook: Tensor, temperature: float, hard: bool, s
         raise SmaltiError(f"logits and codebook must be (N, K) and (K, D), K above 0, not {shapes}")
     if not temperature > 0:
         raise SmaltiError(f"the temperature must be positive, not {temperature}")
-    native = kernels_for(logits, codebook)
+    native = kernels_for(logits, codebook) if codebook.numel() else None
     if native is None:
         return _reference(logits, codebook, temperature, hard, seed)
     logits, codebook = logits.contiguous(), codebook.contiguous()
@@ -89,7 +89,7 @@ def _backward(
     saved: list[Tensor], latents_gradient: Tensor, kl_gradient: Tensor, temperature: float, hard: bool, seed: int
 ) -> tuple[Tensor, Tensor]:
     kept, rule = Saved(*saved), (temperature, hard, seed)
-    native = kernels_for(kept.logits, kept.codebook)
+    native = kernels_for(kept.logits, kept.codebook) if kept.codebook.numel() else None
     if native is None:
         return _reference_gradients(kept, latents_gradient, kl_gradient, *rule)
     size, dim = kept.codebook.shape

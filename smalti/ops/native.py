@@ -33,14 +33,14 @@ VARIANTS = ("avx512", "avx2", "portable")  # best first
 #   N              a size alone is not passed: it is read off the arrays
 #   where          must hold of all these. Names of LAYOUT are C's numbers, panels(C) holds C columns
 SIGNATURES = {
-    "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where P == panels(C)",
+    "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where D > 0, P == panels(C)",
     "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K where D > 0, 0 < K < 1 << 31",
     "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
     " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int"
-    " where 0 < K < 1 << 31, temperature > 0, hard < 2, hard or packed is not None and P == panels(D)",
+    " where 0 < K < 1 << 31, D > 0, temperature > 0, hard < 2, hard or packed is not None and P == panels(D)",
     "gumbel_backward": "logits:f4[N,K] packed:f4[P,D,PANEL] up:f4[N,W] kl_gradient:f4[N] stats:f4[N,4] means:f4[N]?"
     " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:int"
-    " where 0 < K < 1 << 31, temperature > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
+    " where 0 < K < 1 << 31, D > 0, temperature > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
     " hard or means is not None and codebook_gradient is not None",
     "gumbel_noise": "noise:f4[N,K]! N K seed:int",
     "write_intervals": "state:u8[8]! below:i8[N] sizes:i8[N] N",

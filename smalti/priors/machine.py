@@ -213,6 +213,8 @@ class Machine:
 
     def _multiply(self, value: Value, source: Place, weight: Tensor, bias: Tensor | None, step: int) -> Place:
         """A product with a weight (out, in, rows, columns), the rows `step` floats apart."""
+        if not weight.numel():
+            raise Unknown("a product without channels")
         parts = self._parts(value, len(weight))
         return self._add(
             PRODUCT, value, parts, **{"in": source}, weight=(weight, source.parts, parts), step=step,

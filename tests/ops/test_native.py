@@ -105,7 +105,7 @@ def test_conditions_hold_or_nothing_is_called():
         pytest.skip("smalti was installed without a C compiler")
     pack = values_of("pack")
     pack[1] = pack[1][:1]  # a panel too few
-    with pytest.raises(SmaltiError, match=r"pack: P == panels\(C\)"):
+    with pytest.raises(SmaltiError, match=r"pack: D > 0, P == panels\(C\)"):
         kernels.pack(*pack)
     gumbel = values_of("gumbel")
     gumbel[1] = None  # soft, without the packed codebook
