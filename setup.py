@@ -1,5 +1,6 @@
 """Compiles the native kernels. Without a C compiler smalti is installed all the same and uses plain PyTorch."""
 
+import os
 import zlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from setuptools.errors import CompileError, LinkError
 FOLDER = "smalti/ops/kernels/"
 SOURCES = sorted(Path(FOLDER).glob("*.[ch]"))
 CHECKSUM = zlib.crc32(b"".join(path.read_bytes() for path in SOURCES))  # compared when the library is loaded
+SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]  # for `make sanitize`
 KERNELS = Extension(
     "smalti.ops.kernels.native",
     sources=[f"{FOLDER}kernels_{variant}.c" for variant in ("avx512", "avx2", "portable")],
@@ -31,7 +33,8 @@ class BuildKernels(build_ext):
         """With OpenMP, else without, else not at all."""
         plain = list(ext.extra_compile_args)
         for openmp in (["-fopenmp"], ["-Wno-unknown-pragmas"]):
-            ext.extra_compile_args, ext.extra_link_args = plain + openmp, openmp
+            checks = SANITIZE if os.environ.get("SMALTI_SANITIZE") else []
+            ext.extra_compile_args, ext.extra_link_args = plain + openmp + checks, openmp + checks
             try:
                 super().build_extension(ext)
                 return

@@ -24,6 +24,7 @@ def compress(
     depth: int | None = None,
     images_per_chunk: int | None = None,
     names: bool = True,
+    no_verify: bool = False,
     report: bool = False,
     force: bool = False,
     device: str = "cpu",
@@ -41,6 +42,8 @@ def compress(
         depth: codes at a position to keep, of a residual quantizer: quality against size; by default all.
         images_per_chunk: images coded together; fewer are found faster in the file, more take less.
         names: store the names of several images.
+        no_verify: do not read back what was written, chunk by chunk; otherwise codes that a prior might not give again
+            on every machine are coded by the adaptive coder instead.
         report: compare the coders.
         force: overwrite the file.
         device: cpu, cuda, ...
@@ -51,7 +54,8 @@ def compress(
     new_file(out, force, SUFFIX)
     model, prior = open_models(run, None, device)
     options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
-    codec = Codec(model, prior, coder=None if coder == "auto" else coder, lossless=lossless, progress=True, **options)
+    options |= {"coder": None if coder == "auto" else coder, "lossless": lossless, "verify": not no_verify}
+    codec = Codec(model, prior, progress=True, **options)
     files = ImageFiles(images, model.config.preprocessing.channels)
     named = names and len(files.files) > 1
 
@@ -70,10 +74,10 @@ def compress(
 def sizes_of(archive: "Archive") -> dict[str, Any]:
     """How large a file is, and which part takes how much of it."""
     parts = archive.parts()
-    pixels = sum(entry.height * entry.width for entry in archive.header.images)
+    pixels = sum(entry.num_pixels * count for entry, count in archive.kinds().items())
     return {
         "num_images": len(archive),
-        "coder": archive.header.coder,
+        "coder": ", ".join(sorted({*archive.header.chunk_coders} or {archive.header.coder})),
         "num_bytes": sum(parts.values()),
         "bits_per_pixel": sum(parts.values()) * 8 / pixels,
         "bytes": parts,

@@ -16,6 +16,7 @@ def decompress(
     model: str | None = None,
     prior: str | None = None,
     only: str = "",
+    most_pixels: int | None = None,
     force: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def decompress(
             that were used on this machine.
         prior: the folder of its prior, if it has one; looked for likewise.
         only: numbers of images, from 0, with commas; by default all.
+        most_pixels: of an image: it decides the memory that a file takes; by default 200 million.
         force: overwrite pictures.
         device: cpu, cuda, ...
     """
@@ -41,7 +43,7 @@ def decompress(
         effective(bool(header.prior_hash), f"on {file}, which has none", prior=(prior, None))
         where = find_model(header.prior_hash, prior, path, "prior") if header.prior_hash else None
         tokenizer, code_model = open_models(find_model(header.model_hash, model, path, "model"), where, device)
-        codec = Codec(tokenizer, code_model, progress=True)
+        codec = Codec(tokenizer, code_model, most_pixels=most_pixels, progress=True)
         codec.check(header)
         targets = _targets(archive, Path(out), _numbers(only, len(archive)), force)
         for index, image in codec.images(archive, targets):

@@ -57,12 +57,13 @@ def _describe_archive(path: Path) -> dict[str, Any]:
     from smalti.codec import Archive
 
     with Archive.open(path) as archive:
-        header, sizes = archive.header, {(entry.width, entry.height) for entry in archive.header.images}
+        header, kinds = archive.header, archive.kinds()
+        sizes = {(kind.width, kind.height) for kind in kinds}
         return {
             "file": str(path),
             **sizes_of(archive),
             "sizes": [f"{width}x{height}" for width, height in sorted(sizes)[:12]],
-            "kinds": sorted({entry.mode for entry in header.images}),
+            "kinds": sorted({kind.mode for kind in kinds}),
             "names": [entry.name for entry in header.images[:12] if entry.name],
             "lossless": header.lossless,
             "codebook_size": header.codebook_size,

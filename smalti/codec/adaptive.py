@@ -16,8 +16,10 @@ from decimal import Context, Decimal
 import numpy as np
 from numpy.typing import NDArray
 
+from smalti.codec.errors import DamagedFile
 from smalti.codec.frequencies import tree_depth
-from smalti.codec.streams import Integers, NativeCoder, StreamReader, StreamWriter
+from smalti.codec.streams import SLACK_BITS, Integers, NativeCoder, StreamReader, StreamWriter, check_room
+from smalti.errors import SmaltiError
 
 Shape = Sequence[int]  # (q, h, w)
 Stream = StreamWriter | StreamReader
@@ -30,6 +32,12 @@ STRETCH_LIMIT = 3071
 FIRST_WEIGHT, MOST_WEIGHT = 1 << 12, 65_535  # of 2^14
 LEAST_CHANCE, MOST_CHANCE = 127, (1 << 22) - 128  # of 2^22: steps are rounded down, by less than this
 MASK = 0xFFFFFFFF
+LEAST_BITS = -math.log2(65_535 / 65_536)  # that a decision takes
+
+
+def least_bits(codebook_size: int) -> float:
+    """The least that a code can take: the code K - 1 is asked only where K - 1 has a 1, any other more often."""
+    return LEAST_BITS * (codebook_size - 1).bit_count()
 
 
 @functools.cache
@@ -57,10 +65,17 @@ def code_adaptively(
         codebook_size: K.
         hints: (N,) something that encoder and decoder know of each code; two contexts take it in place of the position
             and of the image before.
+
+    Raises:
+        SmaltiError: codes, hints and shapes that do not belong together.
+        DamagedFile: more codes than the stream to be read can hold.
     """
+    if isinstance(stream, StreamReader):
+        check_room(len(codes), least_bits(codebook_size), stream.num_bytes)
     for values in (codes,) if hints is None else (codes, hints):
-        assert values.shape == (sum(map(math.prod, shapes)),), "codes, hints and shapes do not belong together"
-        assert values.dtype == np.int64 and values.flags.c_contiguous
+        fit = values.dtype == np.int64 and values.flags.c_contiguous and all(min(shape) > 0 for shape in shapes)
+        if not (fit and values.shape == (sum(map(math.prod, shapes)),)):
+            raise SmaltiError(f"{values.dtype} {values.shape} are no codes or hints of {len(shapes)} such images")
     num_lines = min(max(FEWEST_LINES, 1 << (len(codes) - 1).bit_length()), MOST_LINES)  # a power of two
     coder, reading = stream.coder, isinstance(stream, StreamReader)
     if not isinstance(coder, NativeCoder):
@@ -71,6 +86,8 @@ def code_adaptively(
     memory = np.zeros(NUM_CONTEXTS * num_lines * SLOTS, np.uint32)
     sizes = np.array([list(shape) for shape in shapes], np.int64)
     coder.native.adaptive_codes(coder.state, codes, hints, sizes, *_tables(), memory, codebook_size, num_lines, reading)
+    if isinstance(stream, StreamReader):
+        stream.check_end()
 
 
 class _Model:
@@ -79,6 +96,7 @@ class _Model:
     def __init__(self, codebook_size: int, num_lines: int):
         self.codebook_size, self.depth, self.mask = codebook_size, tree_depth(codebook_size), num_lines - 1
         self.slots: list[dict[int, tuple[int, int]]] = [{} for _ in range(NUM_CONTEXTS)]  # (chance of a 1, times seen)
+        self.bits = 0.0  # that all decisions took
         self.weights = [[FIRST_WEIGHT] * NUM_CONTEXTS + [0] for _ in range(WEIGHT_SETS)]
         stretch, squash = _tables()
         self.stretch, self.squash = stretch.tolist(), squash.tolist()
@@ -86,9 +104,13 @@ class _Model:
     def run(self, codes: Integers, shapes: Sequence[Shape], hints: Integers | None, stream: Stream) -> None:
         """Go through all codes."""
         places = ((shape, place) for shape in shapes for place in np.ndindex(*shape))
+        least = least_bits(self.codebook_size)
+        most_bits = 8 * stream.num_bytes + SLACK_BITS if isinstance(stream, StreamReader) else math.inf
         for here, (shape, place) in enumerate(places):
             contexts = _contexts(codes, here, place, shape, None if hints is None else int(hints[here]))
             codes[here] = self._code(contexts, int(codes[here]), stream)
+            if self.bits + (len(codes) - here - 1) * least > most_bits:
+                raise DamagedFile("a stream is cut off")
 
     def _code(self, contexts: list[int], code: int, stream: Stream) -> int:
         prefix, node, lines = 0, 1, [0] * NUM_CONTEXTS
@@ -113,6 +135,7 @@ class _Model:
             bit = int(stream.bits(ones)[0])
         else:
             stream.bits(np.array([bit]), ones)
+        self.bits -= math.log2((chance_of_one if bit else 65_536 - chance_of_one) / 65_536)
         error = ((bit << 16) - chance_of_one) >> 1
         for c, value in enumerate(inputs):
             weights[c] = max(-MOST_WEIGHT, min(MOST_WEIGHT, weights[c] + ((value * error + (1 << 15)) >> 16)))

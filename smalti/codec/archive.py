@@ -1,11 +1,13 @@
 """An open .smalti file: what is in it, found without a model."""
 
 import io
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from smalti.codec.container import Header, ImageEntry, Sections, chunks_of
+from smalti.codec.container import Header, Sections
 from smalti.codec.errors import DamagedFile
+from smalti.codec.tables import ImageEntry, chunks_of
 from smalti.errors import SmaltiError
 
 
@@ -20,11 +22,13 @@ class Archive:
     """
 
     def __init__(self, file: BinaryIO):
-        self.file = file
-        self.header, self.start = Header.read(file), file.tell()
-        self.chunks = chunks_of(self.header.images, self.header.images_per_chunk)
-        file.seek(0, io.SEEK_END)
-        size, end = file.tell(), self.start + sum(self.header.chunk_bytes)
+        self.file, size = file, file.seek(0, io.SEEK_END)
+        file.seek(0)
+        self.header, self.start = Header.read(file, size), file.tell()
+        self.images = self.header.images
+        self.chunks = chunks_of(self.images, self.header.images_per_chunk)
+        self.starts = [*accumulate(self.header.chunk_bytes, initial=self.start)]
+        end = self.starts[-1]
         if size < end:
             raise DamagedFile(f"cut off: it should have {end} bytes and has {size}")
         if size > end:
@@ -52,16 +56,21 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
+    def kinds(self) -> dict[ImageEntry, int]:
+        """How many images there are of each size and mode, without their names."""
+        return self.images.kinds()
+
     def entries(self, number: int) -> list[ImageEntry]:
         """What the header says of the images of a chunk."""
-        return [self.header.images[index] for index in self.chunks[number]]
+        return [self.images[index] for index in self.chunks[number]]
 
     def sections(self, number: int) -> Sections:
         """A chunk, taken apart; its checksum is not checked."""
-        lengths = self.header.chunk_bytes
-        self.file.seek(self.start + sum(lengths[:number]))
-        num_alphas = sum(entry.transparent for entry in self.entries(number))
-        return Sections.unpack(self.file.read(lengths[number]), num_alphas, lossless=self.header.lossless)
+        self.file.seek(self.starts[number])
+        num_alphas = self.images.num_transparent(self.chunks[number])
+        return Sections.unpack(
+            self.file.read(self.header.chunk_bytes[number]), num_alphas, lossless=self.header.lossless
+        )
 
     def parts(self) -> dict[str, int]:
         """Where the bytes of the file went."""
@@ -72,4 +81,4 @@ class Archive:
             "alpha": sum(len(part) for chunk in chunks for part in chunk.alphas),
             "pixels": sum(len(part) for chunk in chunks for part in chunk.pixels),
         }
-        return {**parts, "checks": self.start + sum(self.header.chunk_bytes) - sum(parts.values())}
+        return {**parts, "checks": self.starts[-1] - sum(parts.values())}

@@ -2,16 +2,27 @@
 
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from smalti.codec.adaptive import least_bits
 from smalti.codec.coders import Coder, Codes
-from smalti.codec.container import ImageEntry, Sections
-from smalti.codec.errors import CannotDecode, DamagedFile
+from smalti.codec.container import Sections
+from smalti.codec.errors import CannotDecode, DamagedFile, NotReadBack
 from smalti.codec.images import Picture, TiledModel, pack_alpha, unpack_alpha
-from smalti.codec.lossless import pack_pixels, unpack_pixels
+from smalti.codec.lossless import LEVELS, pack_pixels, unpack_pixels
+from smalti.codec.streams import check_room
+from smalti.codec.tables import ImageEntry
+
+
+class Chunk(NamedTuple):
+    """A chunk that was packed."""
+
+    data: bytes
+    refusal: NotReadBack | None  # why it was written by the other coder
 
 
 class ChunkCoder:
@@ -20,14 +31,38 @@ class ChunkCoder:
     def __init__(self, model: TiledModel, coder: Coder, *, depth: int, lossless: bool):
         self.model, self.coder, self.depth, self.lossless = model, coder, depth, lossless
 
-    def pack(self, pictures: Sequence[Picture]) -> bytes:
-        """The bytes of a chunk."""
+    def pack(self, pictures: Sequence[Picture], *, verify: bool = False, instead: Coder | None = None) -> Chunk:
+        """The bytes of a chunk.
+
+        Args:
+            pictures: of the chunk.
+            verify: read back what was written: codes, pixels, opacities.
+            instead: the coder of a chunk whose codes are not read back.
+
+        Raises:
+            NotReadBack: nothing else was there instead.
+        """
         entries, pixels = [picture.entry for picture in pictures], [picture.pixels for picture in pictures]
-        grids = [self.model.encode(image, self.depth) for image in pixels]
-        stream = self.coder.encode(grids)
-        alphas = [pack_alpha(picture.alpha) for picture in pictures if picture.alpha is not None]
-        exact = pack_pixels(pixels, self._means(grids, entries)) if self.lossless else []
-        return Sections(stream, alphas, exact).pack(self._checksum(entries, grids, pixels))
+        grids, refusal = [self.model.encode(image, self.depth) for image in pixels], None
+        try:
+            stream = self.coder.encode(grids, verify=verify)
+        except NotReadBack as error:
+            if instead is None:
+                raise
+            stream, refusal = instead.encode(grids, verify=verify), error
+        opacities = [
+            (entry, picture.alpha) for entry, picture in zip(entries, pictures, strict=True) if entry.transparent
+        ]
+        alphas = [pack_alpha(alpha) for _, alpha in opacities if alpha is not None]
+        means = self._means(grids, entries) if self.lossless else []
+        exact = pack_pixels(pixels, means) if self.lossless else []
+        if verify:
+            again = list(unpack_pixels(exact, means) if self.lossless else pixels)
+            again += [unpack_alpha(data, entry) for data, (entry, _) in zip(alphas, opacities, strict=True)]
+            written = [*pixels, *(alpha for _, alpha in opacities)]
+            if not all(map(np.array_equal, again, written)):
+                raise NotReadBack("the pixels of a chunk are not read as they were written")
+        return Chunk(Sections(stream, alphas, exact).pack(self._checksum(entries, grids, pixels)), refusal)
 
     def unpack(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Picture]:
         """The pictures of a chunk.
@@ -37,6 +72,9 @@ class ChunkCoder:
             CannotDecode: its checksum does not fit.
         """
         grids = self.codes(sections, entries)
+        if self.lossless:  # before the model is run
+            values = sum(entry.num_pixels * entry.channels for entry in entries)
+            check_room(values, least_bits(LEVELS), len(sections.pixels[1]))
         pixels = unpack_pixels(sections.pixels, self._means(grids, entries)) if self.lossless else []
         if not sections.pack(self._checksum(entries, grids, pixels)).endswith(sections.stored):
             rounding = " or this machine's network differs too much from the one that wrote it"

@@ -3,6 +3,7 @@
 import io
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -14,10 +15,12 @@ from PIL import Image
 from smalti.codec.archive import Archive
 from smalti.codec.chunks import ChunkCoder
 from smalti.codec.coders import AdaptiveCoder, Coder, Codes, FixedCoder, HistogramCoder
-from smalti.codec.container import HASH_BYTES, MOST_IN_CHUNK, Header, chunks_of, cut
-from smalti.codec.errors import CannotDecode, DamagedFile
+from smalti.codec.container import HASH_BYTES, Header, cut
+from smalti.codec.errors import CannotDecode, DamagedFile, NotReadBack
 from smalti.codec.images import Alpha, Picture, TiledModel, to_picture
+from smalti.codec.limits import CODEBOOK, DEPTH, IMAGES, IN_CHUNK, PIXELS, STRIDE, within
 from smalti.codec.prior_coder import PriorCoder
+from smalti.codec.tables import ImageTable, chunks_of
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path
 from smalti.images.reading import Images
@@ -26,6 +29,7 @@ from smalti.priors.code_model import CodeModel
 
 CoderName = Literal["fixed", "histogram", "adaptive", "prior"]
 PLAIN_CODERS = {"fixed": FixedCoder, "histogram": HistogramCoder, "adaptive": AdaptiveCoder}  # which need no prior
+INSTEAD = "adaptive"  # of a prior that is too noisy
 
 
 class Codec:
@@ -40,10 +44,14 @@ class Codec:
         depth: codes at a position to keep, of a model with several (residual); by default all.
         images_per_chunk: images that are coded together. More of them cost less; one of them cannot be decoded without
             those before it in its chunk.
+        verify: read every chunk back when it is written. A chunk whose codes the prior might not give again is coded by
+            the adaptive coder instead, with a warning.
+        most_pixels: of an image to be decoded: it decides the memory that a file takes; by default 200 million.
         progress: show bars.
 
     Raises:
-        SmaltiError: a model without codes, a prior of other codes or not causal, a depth that the model has not.
+        SmaltiError: a model without codes, a prior of other codes or not causal, a depth that the model has not; a
+            model that no file can name, or no coder can code.
     """
 
     def __init__(
@@ -56,6 +64,8 @@ class Codec:
         alpha: Alpha = "keep",
         depth: int | None = None,
         images_per_chunk: int | None = None,
+        verify: bool = True,
+        most_pixels: int | None = None,
         progress: bool = False,
     ):
         self.tiled = TiledModel(model)
@@ -66,6 +76,12 @@ class Codec:
             raise SmaltiError("a file names its model by the hash of its weights; load the model from a folder")
         self.model, self.prior, self.lossless, self.progress = model, prior, lossless, progress
         self.alpha: Alpha = alpha
+        self.verify, self.most_pixels = verify, PIXELS.most if most_pixels is None else most_pixels
+        if self.most_pixels < 1:
+            raise SmaltiError(f"most_pixels must be at least 1, not {most_pixels}")
+        within(bottleneck.codebook_size, CODEBOOK)
+        within(model.stride, STRIDE)
+        within(bottleneck.num_codebooks, DEPTH)
         self.coder_name: str = coder or ("prior" if prior else "adaptive")
         most = bottleneck.num_codebooks
         self.depth = most if depth is None else depth
@@ -79,8 +95,8 @@ class Codec:
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
         self._chunks = ChunkCoder(self.tiled, self._coder(self.coder_name), depth=self.depth, lossless=lossless)
         self.images_per_chunk = self._chunks.coder.images_per_chunk if images_per_chunk is None else images_per_chunk
-        if not 1 <= self.images_per_chunk <= MOST_IN_CHUNK:
-            raise SmaltiError(f"images_per_chunk must lie in 1 to {MOST_IN_CHUNK}, not {images_per_chunk}")
+        if not 1 <= self.images_per_chunk <= IN_CHUNK.most:
+            raise SmaltiError(f"images_per_chunk must lie in 1 to {IN_CHUNK.most}, not {images_per_chunk}")
 
     def _coder(self, name: str) -> Coder:
         if name in PLAIN_CODERS:
@@ -112,23 +128,42 @@ class Codec:
             self.write(file, pictures)
 
     def write(self, file: BinaryIO, pictures: Iterable[Picture]) -> None:
-        """Write pictures, at least one; only a chunk of them is held at a time."""
-        entries, lengths = [], []
+        """Write pictures, at least one; only a chunk of them is held at a time.
+
+        Raises:
+            SmaltiError: what no file can hold.
+            NotReadBack: what was written is not what is read.
+        """
+        entries, lengths, coders, refusals = [], [], [], []
+        instead = self._coder(INSTEAD) if self._chunks.coder.by_network else None
         with tempfile.TemporaryFile() as chunks:
             for members in cut(pictures, lambda picture: picture.entry.num_pixels, self.images_per_chunk):
-                lengths.append(chunks.write(self._chunks.pack(members)))
-                entries += [picture.entry for picture in members]
+                entries += [picture.entry.checked() for picture in members]
+                within(len(entries), IMAGES)
+                data, refusal = self._chunks.pack(members, verify=self.verify, instead=instead)
+                lengths.append(chunks.write(data))
+                coders.append(self.coder_name if refusal is None else INSTEAD)
+                refusals += [refusal] * (refusal is not None)
             if not entries:
                 raise SmaltiError("there is no image to compress")
+            alike = coders[0] if len(set(coders)) == 1 else None
+            coder = alike or self.coder_name
             header = Header(
-                coder=self.coder_name, lossless=self.lossless, codebook_size=self.tiled.bottleneck.codebook_size,
+                coder=coder, lossless=self.lossless, codebook_size=self.tiled.bottleneck.codebook_size,
                 stride=self.model.stride, depth=self.depth, model_hash=_short(self.model.source_hash),
-                prior_hash=_short(self.prior.source_hash) if self.prior and self.coder_name == "prior" else "",
-                images_per_chunk=self.images_per_chunk, images=tuple(entries), chunk_bytes=tuple(lengths),
+                prior_hash=_short(self.prior.source_hash) if self.prior and coder == "prior" else "",
+                images_per_chunk=self.images_per_chunk, images=ImageTable.of(entries), chunk_bytes=tuple(lengths),
+                chunk_coders=() if alike else tuple(coders),
             )  # fmt: skip
-            file.write(header.pack())
+            packed = header.pack()
+            if self.verify and Header.read(io.BytesIO(packed), sum(lengths)) != header:
+                raise NotReadBack("the header is not read as it was written")
+            file.write(packed)
             chunks.seek(0)
             shutil.copyfileobj(chunks, file)
+        if refusals:
+            what = f"{len(refusals)} of {len(lengths)} chunks are coded by the {INSTEAD} coder"
+            warnings.warn(f"{what}: {refusals[0]}", stacklevel=2)
 
     def sizes(self, pictures: Iterable[Picture]) -> dict[str, int]:
         """The bytes that the codes of some pictures take with every coder, in chunks as it would write them."""
@@ -138,7 +173,9 @@ class Codec:
             grids.append(self.tiled.encode(picture.pixels, self.depth))
         whole = self.prior is not None and self.depth == self.tiled.bottleneck.num_codebooks
         result = {}
-        for name in (*PLAIN_CODERS, "prior") if whole else PLAIN_CODERS:
+        size = self.tiled.bottleneck.codebook_size
+        plain = [name for name, kind in PLAIN_CODERS.items() if size <= kind.most_codes]
+        for name in [*plain, "prior"] if whole else plain:
             coder = self._coder(name)
             parts = chunks_of(entries, coder.images_per_chunk)
             result[name] = sum(len(coder.encode([grids[index] for index in part])) for part in parts)
@@ -159,9 +196,12 @@ class Codec:
     def images(self, archive: Archive, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Image.Image]]:
         """(number, image) of some or all images of an open file, in the order of the file; reads only their chunks."""
         self.check(archive.header)
-        wanted, chunks = set(range(len(archive)) if indices is None else indices), self._chunks_of(archive.header)
+        wanted = set(range(len(archive)) if indices is None else indices)
+        coders: dict[str, ChunkCoder] = {}
         for number, members in enumerate(archive.chunks):
             if not wanted.isdisjoint(members):
+                name = archive.header.coder_of(number)
+                chunks = coders[name] = coders.get(name) or self._chunks_by(name, archive.header)
                 pictures = chunks.unpack(archive.sections(number), archive.entries(number))
                 for index, picture in zip(members, pictures, strict=True):
                     if index in wanted:
@@ -169,17 +209,23 @@ class Codec:
 
     def read_codes(self, archive: Archive, number: int) -> list[Codes]:
         """The codes (depth, h, w) of the images of a chunk, not yet checked."""
-        return self._chunks_of(archive.header).codes(archive.sections(number), archive.entries(number))
+        header = archive.header
+        chunks = self._chunks_by(header.coder_of(number), header)
+        return chunks.codes(archive.sections(number), archive.entries(number))
 
-    def _chunks_of(self, header: Header) -> ChunkCoder:
-        return ChunkCoder(self.tiled, self._coder(header.coder), depth=header.depth, lossless=header.lossless)
+    def _chunks_by(self, coder: str, header: Header) -> ChunkCoder:
+        return ChunkCoder(self.tiled, self._coder(coder), depth=header.depth, lossless=header.lossless)
 
     def check(self, header: Header) -> None:
         """Raise unless a file is one of this model and prior.
 
         Raises:
             CannotDecode: it is not; says which it needs.
+            DamagedFile: an image has more than `most_pixels`.
         """
+        largest = int(header.images.num_pixels.max())
+        if largest > self.most_pixels:
+            raise DamagedFile(f"an image of {largest:,} pixels; --most_pixels allows {self.most_pixels:,}")
         model, prior = _short(self.model.source_hash), _short(self.prior.source_hash) if self.prior else ""
         if header.model_hash != model:
             raise CannotDecode(f"this file needs the model {header.model_hash}, not {model}; give that one")

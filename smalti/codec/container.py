@@ -1,4 +1,4 @@
-"""The bytes of a .smalti file, version 1; docs/codec.md describes them one by one.
+"""The bytes of a .smalti file, versions 1 and 2; docs/codec.md describes them one by one.
 
     magic (4)  version (1)  length of the header (varint)  header  CRC-32 of all that (4)  chunk  chunk  ...
 
@@ -6,63 +6,44 @@ A chunk holds some consecutive images: the stream of their codes, their extras, 
 the codes, the pixels if they are lossless, and all of that. The header says how long every chunk is, so that any image
 is found without reading the others. Integers are little-endian; a varint has seven bits a byte, the lowest first.
 
-Nothing is allocated on a file's word alone: counts are checked against what the file can hold, sizes against limits.
+Nothing is allocated on a file's word alone: counts are checked against what the file can hold, sizes against limits,
+which are the same for writing (`limits`).
 """
 
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
 
 from smalti.codec.errors import DamagedFile
+from smalti.codec.limits import (
+    CHUNK_BYTES,
+    CODEBOOK,
+    DEPTH,
+    IMAGES,
+    IN_CHUNK,
+    NAME_BYTES,
+    PIXELS,
+    PIXELS_IN_CHUNK,
+    SIDE,
+    STRIDE,
+    TABLE_BYTES,
+    within,
+)
+from smalti.codec.tables import MODES, ImageTable, chunks_of
+from smalti.codec.varints import Reader, TableReader, inflate, sized, varint
 from smalti.errors import SmaltiError
 
 MAGIC = b"\x89SMT"
-VERSION = 1
 HASH_BYTES = 6
-MOST_PIXELS = 178_956_970  # of an image: Pillow's own limit
-MOST_SIDE = 1 << 20
-MOST_IMAGES = 1 << 24
-MOST_IN_CHUNK = 1 << 12
-MOST_CODEBOOK = 1 << 20
-MOST_TABLE = 1 << 26  # bytes of the table of images
-PIXELS_IN_CHUNK = 1 << 24
 CODERS = ("fixed", "histogram", "adaptive", "prior")  # by their number in a file; never reordered
-MODES = ("RGB", "L", "RGBA", "LA")
 CRC = struct.Struct("<I")
 
 T = TypeVar("T")
-
-
-class ImageEntry(NamedTuple):
-    """What a file says of one image."""
-
-    height: int
-    width: int
-    mode: str  # of MODES
-    name: str = ""
-
-    @property
-    def channels(self) -> int:
-        """1 if it is grey, or 3."""
-        return 1 if self.mode in ("L", "LA") else 3
-
-    @property
-    def transparent(self) -> bool:
-        """Whether it has an opacity."""
-        return self.mode in ("RGBA", "LA")
-
-    @property
-    def num_pixels(self) -> int:
-        """H * W."""
-        return self.height * self.width
-
-    def pack(self) -> bytes:
-        """Size and mode, as they stand in the header and enter the chunk's checksum."""
-        return varint(self.height, self.width, MODES.index(self.mode))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,33 +58,61 @@ class Header:
     model_hash: str  # the first 12 digits of the autoencoder's
     prior_hash: str  # of the prior's, with the coder "prior"; otherwise empty
     images_per_chunk: int  # at most
-    images: tuple[ImageEntry, ...]
+    images: ImageTable
     chunk_bytes: tuple[int, ...]  # the length of every chunk
+    chunk_coders: tuple[str, ...] = ()  # the coder of every chunk; empty, if all have the file's
 
-    NAMED, LOSSLESS, SAME_SIZE, DEFLATED = 1, 2, 4, 8  # bits of the flags
+    NAMED, LOSSLESS, SAME_SIZE, DEFLATED, OWN_CODERS = 1, 2, 4, 8, 32  # bits of the flags
+    FLAGS: ClassVar = {1: 15, 2: 47}  # that a version may have; a file has the lowest version that has its own
+
+    def coder_of(self, chunk: int) -> str:
+        """The coder of a chunk's codes."""
+        return self.chunk_coders[chunk] if self.chunk_coders else self.coder
+
+    def check(self, error: type[SmaltiError] = SmaltiError) -> None:
+        """Raise unless a file can hold all that it says, but for the images."""
+        within(self.codebook_size, CODEBOOK, error)
+        within(self.stride, STRIDE, error)
+        within(self.depth, DEPTH, error)
+        within(self.images_per_chunk, IN_CHUNK, error)
+        within(len(self.images), IMAGES, error)
+        within(max(self.chunk_bytes, default=0), CHUNK_BYTES, error, least=0)
 
     def pack(self) -> bytes:
-        """The file up to its first chunk."""
-        same = len({entry[:3] for entry in self.images}) == 1
+        """The file up to its first chunk.
+
+        Raises:
+            SmaltiError: what no file can hold.
+        """
+        self.check()
+        same = len(self.images.kinds()) == 1
         named = any(entry.name for entry in self.images)
         table = b"".join(entry.pack() for entry in self.images[: 1 if same else None]) + varint(*self.chunk_bytes)
+        table += bytes(CODERS.index(coder) for coder in self.chunk_coders)
         if named:
             table += b"".join(sized(entry.name.encode()) for entry in self.images)
+        within(len(table), TABLE_BYTES)
         deflated = varint(len(table)) + zlib.compress(table, 9)
         smaller = len(deflated) < len(table)
         flags = self.NAMED * named | self.LOSSLESS * self.lossless | self.SAME_SIZE * same | self.DEFLATED * smaller
+        flags |= self.OWN_CODERS * bool(self.chunk_coders)
         body = bytes([flags, CODERS.index(self.coder)]) + bytes.fromhex(self.model_hash + self.prior_hash)
         body += varint(self.codebook_size - 1, self.stride, self.depth, self.images_per_chunk, len(self.images))
-        return self._framed(body + (deflated if smaller else table))
+        version = min(version for version, known in self.FLAGS.items() if not flags & ~known)
+        return self._framed(version, body + (deflated if smaller else table))
 
     @staticmethod
-    def _framed(body: bytes) -> bytes:
-        start = MAGIC + bytes([VERSION]) + sized(body)
+    def _framed(version: int, body: bytes) -> bytes:
+        start = MAGIC + bytes([version]) + sized(body)
         return start + CRC.pack(zlib.crc32(start))
 
     @classmethod
-    def read(cls, file: BinaryIO) -> "Header":
+    def read(cls, file: BinaryIO, chunks_bytes: int | None = None) -> "Header":
         """The header of a file, which is left where its first chunk begins.
+
+        Args:
+            file: opened for reading in binary.
+            chunks_bytes: how many bytes all chunks have at most, if that is known; what cannot be in them is refused.
 
         Raises:
             DamagedFile: not such a file, of another version, cut off, changed, or with sizes that cannot be.
@@ -113,49 +122,54 @@ class Header:
             what = f"a file that begins with {magic!r}" if magic else "an empty file"
             raise DamagedFile(f"not a .smalti file but {what}")
         version = reader.take(1)[0]
-        if version != VERSION:
-            raise DamagedFile(f"a .smalti file of version {version}; this smalti reads version {VERSION}: update it")
-        body = reader.sized(MOST_TABLE)
-        if not cls._framed(body).endswith(reader.take(CRC.size)):
+        if version not in cls.FLAGS:
+            known = " and ".join(map(str, cls.FLAGS))
+            raise DamagedFile(f"a .smalti file of version {version}; this smalti reads versions {known}: update it")
+        body = reader.sized(TABLE_BYTES.most)
+        if not cls._framed(version, body).endswith(reader.take(CRC.size)):
             raise DamagedFile("the header is damaged: its checksum does not fit")
-        return cls._unpack(body)
+        return cls._unpack(version, body, chunks_bytes)
 
     @classmethod
-    def _unpack(cls, body: bytes) -> "Header":
+    def _unpack(cls, version: int, body: bytes, chunks_bytes: int | None) -> "Header":
         reader = Reader(io.BytesIO(body))
         flags, coder = reader.take(2)
+        if flags & ~cls.FLAGS[version]:
+            raise DamagedFile(f"version {version} has no flags {flags & ~cls.FLAGS[version]}")
         if coder >= len(CODERS):
             raise DamagedFile(f"no coder has the number {coder}")
         model_hash = reader.take(HASH_BYTES).hex()
         prior_hash = reader.take(HASH_BYTES).hex() if CODERS[coder] == "prior" else ""
-        size = reader.number(MOST_CODEBOOK) + 1
-        stride, depth = reader.number(1 << 10), reader.number(1 << 10)
-        per_chunk, count = reader.number(MOST_IN_CHUNK), reader.number(MOST_IMAGES)
+        size = reader.number(CODEBOOK.most - 1) + 1
+        stride, depth = reader.number(STRIDE.most), reader.number(DEPTH.most)
+        per_chunk, count = reader.number(IN_CHUNK.most), reader.number(IMAGES.most)
         if not (stride and depth and per_chunk and count):
             raise DamagedFile("a stride, a depth, a chunk or the number of images is 0")
-        length = reader.number(MOST_TABLE) if flags & cls.DEFLATED else None
-        table = reader.rest() if length is None else inflate(reader.rest(), length)
-        same, reader = bool(flags & cls.SAME_SIZE), Reader(io.BytesIO(table))
-        if count > len(table) * (per_chunk if same else 1):  # an image's size, or a chunk's length, is a byte at least
-            raise DamagedFile(f"{count} images do not fit into the header")
-        entries = [cls._entry(reader)] * count if same else [cls._entry(reader) for _ in range(count)]
-        lengths = tuple(reader.number(1 << 34) for _ in chunks_of(entries, per_chunk))
-        if flags & cls.NAMED:
-            entries = [entry._replace(name=reader.text(1 << 12)) for entry in entries]
-        if reader.rest():
+        most_chunks = None if chunks_bytes is None else chunks_bytes // CRC.size
+        if most_chunks is not None and count > per_chunk * most_chunks:
+            raise DamagedFile(f"cut off: {count} images take more than {most_chunks} chunks of {per_chunk}")
+        length = reader.number(TABLE_BYTES.most) if flags & cls.DEFLATED else None
+        table = TableReader(reader.rest() if length is None else inflate(reader.rest(), length))
+        sizes = table.numbers(3 * (1 if flags & cls.SAME_SIZE else count), SIDE.most).reshape(-1, 3)
+        pixels = sizes[:, 0] * sizes[:, 1]
+        wrong = sizes[(pixels == 0) | (pixels > PIXELS.most)]
+        if len(wrong):
+            size = f"{wrong[0][1]}x{wrong[0][0]}"
+            raise DamagedFile(f"an image of {size} pixels; they have from 1 to {PIXELS.most:,}")
+        if int(sizes[:, 2].max()) >= len(MODES):
+            raise DamagedFile(f"no kind of image has the number {sizes[:, 2].max()}")
+        chunks = chunks_of(ImageTable(count, sizes), per_chunk, most_chunks)
+        lengths = table.numbers(len(chunks), CHUNK_BYTES.most)
+        coders = table.numbers(len(chunks), len(CODERS) - 1) if flags & cls.OWN_CODERS else np.empty(0, np.int64)
+        names = table.names(count, NAME_BYTES.most) if flags & cls.NAMED else None
+        if table.rest():
             raise DamagedFile("the header is longer than what it says")
         return cls(
             coder=CODERS[coder], lossless=bool(flags & cls.LOSSLESS), codebook_size=size, stride=stride, depth=depth,
-            model_hash=model_hash, prior_hash=prior_hash, images_per_chunk=per_chunk, images=tuple(entries),
-            chunk_bytes=lengths,
+            model_hash=model_hash, prior_hash=prior_hash, images_per_chunk=per_chunk,
+            images=ImageTable(count, sizes, names), chunk_bytes=tuple(lengths.tolist()),
+            chunk_coders=tuple(CODERS[number] for number in coders.tolist()),
         )  # fmt: skip
-
-    @staticmethod
-    def _entry(reader: "Reader") -> ImageEntry:
-        height, width, mode = reader.number(MOST_SIDE), reader.number(MOST_SIDE), reader.number(len(MODES) - 1)
-        if not 0 < height * width <= MOST_PIXELS:
-            raise DamagedFile(f"an image of {width}x{height} pixels; they have from 1 to {MOST_PIXELS}")
-        return ImageEntry(height, width, MODES[mode])
 
 
 class Sections(NamedTuple):
@@ -207,82 +221,8 @@ def cut(images: Iterable[T], num_pixels: Callable[[T], int], images_per_chunk: i
         yield members
 
 
-def chunks_of(images: Sequence[ImageEntry], images_per_chunk: int) -> list[range]:
-    """Which images share a chunk."""
-    counts = (len(members) for members in cut(images, lambda entry: entry.num_pixels, images_per_chunk))
-    return [range(*ends) for ends in pairwise(accumulate(counts, initial=0))]
-
-
-def varint(*values: int) -> bytes:
-    """Non-negative integers, seven bits a byte, the lowest first."""
-    packed = bytearray()
-    for value in values:
-        while value >= 0x80:
-            packed.append(value & 0x7F | 0x80)
-            value >>= 7
-        packed.append(value)
-    return bytes(packed)
-
-
-def sized(data: bytes) -> bytes:
-    """Data after their length."""
-    return varint(len(data)) + data
-
-
-def inflate(data: bytes, length: int) -> bytes:
-    """zlib's decompression to exactly `length` bytes; a DamagedFile, if they are more, fewer or damaged."""
-    engine = zlib.decompressobj()
-    try:
-        result = engine.decompress(data, length + 1)
-    except zlib.error as error:
-        raise DamagedFile(f"compressed data are damaged ({error})") from error
-    if len(result) != length or not engine.eof or engine.unused_data:
-        raise DamagedFile("compressed data have another length than the file says")
-    return result
-
-
-class Reader:
-    """Exact reads from a file, from where it stands; a DamagedFile, where it does not hold what is asked for."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-
-    def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
-        data = self._file.read(count)
-        if len(data) < count:
-            raise DamagedFile(f"cut off: {count} bytes were expected, {len(data)} are there")
-        return data
-
-    def rest(self) -> bytes:
-        """All bytes that are left."""
-        return self._file.read()
-
-    def sized(self, most: int) -> bytes:
-        """The next data that stand after their length, which is at most `most`."""
-        return self.take(self.number(most))
-
-    def number(self, most: int) -> int:
-        """The next varint, at most `most` and no longer than it need be."""
-        value = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if value > most or (shift > 7 and byte == 0):
-                raise DamagedFile(f"a number is larger than it can be ({value} > {most})")
-            if byte < 0x80:
-                return value
-
-    def text(self, most: int) -> str:
-        """The next name, in UTF-8 after its length."""
-        try:
-            return self.sized(most).decode()
-        except UnicodeDecodeError as error:
-            raise DamagedFile("a name is not UTF-8") from error
-
-
 def check_size(height: int, width: int, name: str) -> None:
     """Raise a SmaltiError unless a file can hold an image of this size."""
-    if not (0 < height * width <= MOST_PIXELS and max(height, width) <= MOST_SIDE):
-        raise SmaltiError(f"{name} has {width}x{height} pixels; at most {MOST_PIXELS} fit; scale it down")
+    most, side = PIXELS.most, SIDE.most
+    if not (0 < height * width <= most and max(height, width) <= side):
+        raise SmaltiError(f"{name} has {width}x{height} pixels; at most {most:,}, {side:,} a side, fit; scale it down")

@@ -9,3 +9,7 @@ class DamagedFile(SmaltiError):
 
 class CannotDecode(SmaltiError):
     """The file is sound, but its codes cannot be found again: another model, or too much noise in its logits."""
+
+
+class NotReadBack(SmaltiError):
+    """What was just written is not what is read, or might not be on another machine: it is not kept."""

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smalti.codec.streams import TOTAL, Booleans, Floats, Integers, NativeCoder, StreamReader
+from smalti.errors import SmaltiError
 from smalti.ops.native import kernels_for
 
 CELLS = 48  # per unit shift over g in (-1, 1)
@@ -58,7 +59,9 @@ class Decisions(NamedTuple):
 
 def decisions(logits: Tensor, codes: Integers) -> Decisions:
     """The decisions that tell codes (N,) under logits (N, K)."""
-    assert codes.shape == logits.shape[:1] and codes.dtype == np.int64
+    _check(logits, codes)
+    if len(codes) and not (codes.min() >= 0 and codes.max() < logits.shape[1]):
+        raise SmaltiError(f"codes must lie in [0, {logits.shape[1]}), not in [{codes.min()}, {codes.max()}]")
     native = kernels_for(logits)
     if native is None:
         return _decisions(logits, codes)
@@ -69,6 +72,7 @@ def decisions(logits: Tensor, codes: Integers) -> Decisions:
 
 def read_codes(logits: Tensor, shift: int | None, stream: StreamReader) -> Integers:
     """The codes (N,) that a stream tells under logits (N, K), decision after decision for all of them side by side."""
+    _check(logits, None)
     native, coder = kernels_for(logits), stream.coder
     if native is None or not isinstance(coder, NativeCoder):
         return _read_codes(logits, shift, stream)
@@ -76,6 +80,14 @@ def read_codes(logits: Tensor, shift: int | None, stream: StreamReader) -> Integ
     of_cells, offset = cell_frequencies(shift), (shift or 0) / SHIFTS
     native.read_codes(coder.state, logits.contiguous(), of_cells, RULES, mass, codes, offset)
     return codes
+
+
+def _check(logits: Tensor, codes: Integers | None) -> None:
+    shape = tuple(logits.shape)
+    if len(shape) != 2 or not shape[1] or not logits.is_floating_point():
+        raise SmaltiError(f"logits must be floating-point numbers (N, K), K above 0, not {logits.dtype} {shape}")
+    if codes is not None and not (codes.shape == shape[:1] and codes.dtype == np.int64):
+        raise SmaltiError(f"codes must be int64 {shape[:1]}, not {codes.dtype} {codes.shape}")
 
 
 def _decisions(logits: Tensor, codes: Integers) -> Decisions:

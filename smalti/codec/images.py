@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from smalti.codec.container import ImageEntry, check_size
+from smalti.codec.container import check_size
 from smalti.codec.errors import DamagedFile
+from smalti.codec.tables import ImageEntry
 from smalti.errors import SmaltiError
 from smalti.images.pixels import recolour_pixels, to_uint8
 from smalti.images.reading import Images, bad_images, open_image, read_image

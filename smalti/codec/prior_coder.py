@@ -3,9 +3,14 @@
 The encoder has the logits of all positions at once, the decoder steps through them with the prior's cache; both turn
 them into the same integers by `frequencies`. Images whose grid is not the prior's are cut into tiles of its grid; what
 a tile has beyond the image repeats the code before it and is not written.
+
+To verify is to decode with the codes known, and to hold the log-odds of every step against those that the encoder had,
+in units of the noise that its shifts allow for. A prior whose two ways of computing differ on one machine by more than
+`MOST_NOISE` of that might differ by more than all of it between two, so what it wrote is not kept, read or not.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.codec.coders import Coder, Shape
+from smalti.codec.errors import NotReadBack
 from smalti.codec.frequencies import MOST_SHIFTS, Decisions, decisions, find_shift, frequencies, read_codes, shift_of
 from smalti.codec.streams import Booleans, Floats, Integers, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
@@ -25,6 +31,29 @@ MOST_TILES_AT_ONCE = 128
 LOGITS_AT_ONCE = 1 << 24
 BLOCKS = (1024, 512, 256, 128, 64, 32)  # codes that share a shift: the first for which every block has one
 MOST_RICE, RICE = 12, 2
+MOST_NOISE = 0.5  # of what the shifts allow for; trained priors use 0.05 to 0.3 of it on one machine
+
+
+class Sent(NamedTuple):
+    """What the encoder knew of some tiles (B, T) when it wrote them."""
+
+    tiles: Integers
+    odds: Floats  # (T, L, B)
+    noise: Floats  # (T, L, B); -1 where nothing is asked
+
+    def check(self, step: int, here: Booleans, logits: Tensor, found: Integers) -> None:
+        """Hold a step's logits (B, K) and the codes (B,) that were read against it, of the tiles that are `here`.
+
+        Raises:
+            NotReadBack: other codes, or too much noise.
+        """
+        told, noise = np.ascontiguousarray(self.tiles[:, step]), self.noise[step]
+        asked = (noise >= 0) & here
+        moved = np.abs(decisions(logits, told).odds.T - self.odds[step])[asked]
+        most = float((moved / np.maximum(noise[asked], 1e-300)).max(initial=0))
+        if not most <= MOST_NOISE or (found != told)[here].any():
+            moves = f"rounding moves this prior's logits by {most:.2g} times the noise that the coder allows for"
+            raise NotReadBack(f"{moves}; up to {MOST_NOISE} is safe")
 
 
 class PriorCoder(Coder):
@@ -56,17 +85,16 @@ class PriorCoder(Coder):
 
     # ------------------------------------------------------------------ encoding
 
-    def _write(self, writer: StreamWriter, codes: Integers, shapes: Sequence[Shape]) -> None:
+    def _write(self, writer: StreamWriter, codes: Integers, shapes: Sequence[Shape]) -> list[Sent]:
         places = tile_places(shapes, self.grid)
         last = np.maximum.accumulate(np.where(places >= 0, np.arange(self.num_codes), 0), axis=1)
         tiles = codes[np.take_along_axis(places, last, axis=1)]
-        for part in self._parts(len(tiles)):
-            self._encode(tiles[part], places[part] >= 0, writer)
+        return [self._encode(tiles[part], places[part] >= 0, writer) for part in self._parts(len(tiles))]
 
     def _parts(self, count: int) -> list[slice]:
         return [slice(start, start + self.tiles_at_once) for start in range(0, count, self.tiles_at_once)]
 
-    def _encode(self, tiles: Integers, real: Booleans, writer: StreamWriter) -> None:
+    def _encode(self, tiles: Integers, real: Booleans, writer: StreamWriter) -> Sent:
         """Tiles (B, T), of which `real` (B, T) are written: block after block, step after step, bit after bit."""
         odds, noise = (values.transpose(1, 2, 0) for values in self._decisions(tiles))  # the decoder's order: (T, L, B)
         asked = (noise >= 0) & real.T[:, None]
@@ -79,6 +107,7 @@ class PriorCoder(Coder):
             writer.rice(number, rice)
             where = asked[steps]
             writer.bits(bits[steps][where], frequencies(odds[steps][where], _shift(number)))
+        return Sent(tiles, odds, noise)
 
     def _blocks(self, odds: Floats, noise: Floats, asked: Booleans) -> tuple[int, list[int]]:
         """The largest blocks that all have a shift, or else the smallest; and each one's number, or MOST_SHIFTS."""
@@ -105,13 +134,19 @@ class PriorCoder(Coder):
 
     # ------------------------------------------------------------------ decoding
 
-    def _read(self, reader: StreamReader, codes: Integers, shapes: Sequence[Shape]) -> None:
+    def _read(
+        self, reader: StreamReader, codes: Integers, shapes: Sequence[Shape], told: Sequence[Sent] | None = None
+    ) -> None:
         places = tile_places(shapes, self.grid)
-        tiles = np.concatenate([self._decode(places[part] >= 0, reader) for part in self._parts(len(places))])
+        parts = self._parts(len(places))
+        known = told or [None] * len(parts)
+        tiles = np.concatenate(
+            [self._decode(places[part] >= 0, reader, sent) for part, sent in zip(parts, known, strict=True)]
+        )
         codes[places[places >= 0]] = tiles[places >= 0]
 
-    def _decode(self, real: Booleans, reader: StreamReader) -> Integers:
-        """Tiles (B, T)."""
+    def _decode(self, real: Booleans, reader: StreamReader, sent: Sent | None) -> Integers:
+        """Tiles (B, T); held against what was sent, step after step, if that is known."""
         block, rice = BLOCKS[reader.rice(0, len(BLOCKS) - 1)], reader.rice(RICE, MOST_RICE)
         tiles = np.zeros(real.shape, np.int64)
         bar = tqdm(total=self.num_codes, desc="decoding", unit="code", disable=not self.progress, leave=False)
@@ -127,6 +162,9 @@ class PriorCoder(Coder):
                     else:
                         tiles[:, step] = tiles[:, step - 1] if step else 0
                         tiles[here, step] = read_codes(logits[torch.from_numpy(here)], shift, reader)
+                    reader.check_end()
+                    if sent is not None:
+                        sent.check(step, here, logits, tiles[:, step])
                     previous = torch.from_numpy(tiles[:, step]).to(self.device)
                     bar.update()
         return tiles

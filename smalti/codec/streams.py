@@ -67,6 +67,11 @@ class NativeCoder:
         self.native.read_symbols(self.state, ends, symbols)
         return symbols
 
+    @property
+    def is_beyond(self) -> bool:
+        """Whether more was read than a writer can have written: a word at least at the end; a reader is two ahead."""
+        return int(self.state[self.PLACE]) > max(int(self.state[self.COUNT]) + 1, 2)
+
     def finish(self) -> Words:
         """All words, when everything is written."""
         self.native.end_stream(self.state)
@@ -170,7 +175,13 @@ class StreamReader:
     def __init__(self, stream: bytes):
         if len(stream) % 4:
             raise DamagedFile(f"a stream of {len(stream)} bytes is not made of 32-bit words")
+        self.num_bytes = len(stream)
         self.coder = range_coder(np.frombuffer(stream, "<u4").astype(np.uint32))
+
+    def check_end(self) -> None:
+        """Raise a DamagedFile if more was read than the stream has."""
+        if isinstance(self.coder, NativeCoder) and self.coder.is_beyond:
+            raise DamagedFile("a stream is cut off")
 
     def symbols(self, count: int, frequencies: Integers) -> Integers:
         """Read `count` symbols by frequencies (K,) or (count, K)."""
@@ -210,6 +221,12 @@ class StreamReader:
         if value > most:
             raise DamagedFile("a number is larger than it can be")
         return value
+
+
+def check_room(count: int, least_bits: float, num_bytes: int) -> None:
+    """Raise a DamagedFile unless so many symbols of at least so many bits can be in a stream: no work without bytes."""
+    if count * least_bits > 8 * num_bytes + SLACK_BITS:
+        raise DamagedFile(f"{count} codes cannot be in {num_bytes} bytes")
 
 
 def _alike(size: int) -> Integers:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smalti.errors import SmaltiError
 from smalti.ops.gumbel_noise import seeded_gumbel
 from smalti.ops.native import kernels_for
 
@@ -36,6 +37,9 @@ def gumbel_latents(
         temperature: positive.
         hard: straight-through Gumbel-Softmax; the codebook's gradient is then that of the sampled code alone.
         seed: of the noise.
+
+    Raises:
+        SmaltiError: other shapes, K of 0, or a temperature that is not positive.
     """
     return torch.ops.smalti.gumbel_softmax(logits, codebook, float(temperature), hard, seed)[:3]
 
@@ -58,7 +62,12 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # latents, kl, codes; s
 
 @torch.library.custom_op("smalti::gumbel_softmax", mutates_args=())
 def _forward(logits: Tensor, codebook: Tensor, temperature: float, hard: bool, seed: int) -> Outputs:
-    native = kernels_for(logits, codebook)
+    if not (logits.ndim == codebook.ndim == 2 and len(codebook) == logits.shape[1] > 0):
+        shapes = f"{tuple(logits.shape)} and {tuple(codebook.shape)}"
+        raise SmaltiError(f"logits and codebook must be (N, K) and (K, D), K above 0, not {shapes}")
+    if not temperature > 0:
+        raise SmaltiError(f"the temperature must be positive, not {temperature}")
+    native = kernels_for(logits, codebook) if codebook.numel() else None
     if native is None:
         return _reference(logits, codebook, temperature, hard, seed)
     logits, codebook = logits.contiguous(), codebook.contiguous()
@@ -80,7 +89,7 @@ def _backward(
     saved: list[Tensor], latents_gradient: Tensor, kl_gradient: Tensor, temperature: float, hard: bool, seed: int
 ) -> tuple[Tensor, Tensor]:
     kept, rule = Saved(*saved), (temperature, hard, seed)
-    native = kernels_for(kept.logits, kept.codebook)
+    native = kernels_for(kept.logits, kept.codebook) if kept.codebook.numel() else None
     if native is None:
         return _reference_gradients(kept, latents_gradient, kl_gradient, *rule)
     size, dim = kept.codebook.shape

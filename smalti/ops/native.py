@@ -2,7 +2,8 @@
 
 They are plain C without PyTorch's headers, compiled when smalti is installed. Where there was no compiler `kernels()`
 is None, and each operation takes its plain PyTorch form, which gives the same results within rounding.
-SMALTI_KERNELS=off (or avx512, avx2, portable) decides otherwise.
+SMALTI_KERNELS=off (or avx512, avx2, portable) decides otherwise; SMALTI_KERNELS_FILE names another library of the same
+sources, such as one with a sanitizer's checks.
 """
 
 import ctypes
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 
-LIBRARY = Path(__file__).with_name("kernels") / "native.so"
+SOURCES = Path(__file__).with_name("kernels")
+LIBRARY = Path(os.environ.get("SMALTI_KERNELS_FILE") or SOURCES / "native.so")
 VARIANTS = ("avx512", "avx2", "portable")  # best first
 
 # Every kernel with its arguments in C's order, but for the number of threads, which comes last and is added here.
@@ -31,25 +33,26 @@ VARIANTS = ("avx512", "avx2", "portable")  # best first
 #   N              a size alone is not passed: it is read off the arrays
 #   where          must hold of all these. Names of LAYOUT are C's numbers, panels(C) holds C columns
 SIGNATURES = {
-    "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where P == panels(C)",
-    "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K where D > 0",
+    "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where D > 0, P == panels(C)",
+    "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K where D > 0, 0 < K < 1 << 31",
     "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
-    " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int where K > 0,"
-    " hard < 2, hard or packed is not None and P == panels(D)",
+    " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int"
+    " where 0 < K < 1 << 31, D > 0, temperature > 0, hard < 2, hard or packed is not None and P == panels(D)",
     "gumbel_backward": "logits:f4[N,K] packed:f4[P,D,PANEL] up:f4[N,W] kl_gradient:f4[N] stats:f4[N,4] means:f4[N]?"
     " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:int"
-    " where K > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
+    " where 0 < K < 1 << 31, D > 0, temperature > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
     " hard or means is not None and codebook_gradient is not None",
     "gumbel_noise": "noise:f4[N,K]! N K seed:int",
     "write_intervals": "state:u8[8]! below:i8[N] sizes:i8[N] N",
     "end_stream": "state:u8[8]!",
-    "read_symbols": "state:u8[8]! ends:i8[M,K] symbols:i8[N]! N K M where M == 1 or M == N",
+    "read_symbols": "state:u8[8]! ends:i8[M,K] symbols:i8[N]! N K M where K > 0, M == 1 or M == N",
     "adaptive_codes": "state:u8[8]! codes:i8[N]! hints:i8[N]? shapes:i8[I,3] stretch:i2[4096] squash:u2[S]"
-    " memory:u4[M]! I size:int lines:int decoding:int where S == 2 * STRETCH_LIMIT + 1, M == CONTEXTS * lines * SLOTS",
+    " memory:u4[M]! I size:int lines:int decoding:int where S == 2 * STRETCH_LIMIT + 1,"
+    " M == CONTEXTS * lines * SLOTS, lines.bit_count() == 1, 0 < size <= 1 << 32, decoding < 2",
     "decisions": "logits:f4[N,K] codes:i8[N] rules:f8[5] odds:f8[N,L]! noise:f8[N,L]! N K"
-    " where L == max(1, (K - 1).bit_length())",
+    " where K > 0, L == max(1, (K - 1).bit_length())",
     "read_codes": "state:u8[8]! logits:f4[N,K] frequencies:i8[F] rules:f8[5] mass:f4[N,M]! codes:i8[N]! N K"
-    " offset:float where M == 2 << max(1, (K - 1).bit_length())",
+    " offset:float where K > 0, M == 2 << max(1, (K - 1).bit_length()), F > rules[0]",
     "raster": "operations:i8[O,OPERATION] task:i8[TASK] O",
 }
 LAYOUT = {  # what Python assumes of C's structs and enums, in priors/machine.py; all.h says what they are there
@@ -76,15 +79,18 @@ class Argument:
         self.type = ctypes.c_void_p if self.dims else ctypes.c_float if self.kind == "float" else ctypes.c_int64
         self.tensor_type = TYPES.get(self.kind)
         self.numpy_type = np.dtype(self.kind) if self.dims else None
+        self.size = self.numpy_type.itemsize if self.numpy_type else 0  # bytes, and what addresses are multiples of
 
     def read(self, value: Any) -> tuple[int, tuple[int, ...]]:
         """The address and the shape of an array that is fit for C; of one that is not, (0, ())."""
         if isinstance(value, Tensor):
             fit = value.dtype is self.tensor_type and value.is_cpu and value.is_contiguous()
             address = value.data_ptr() if fit else 0
+            fit = fit and not address % self.size
         elif isinstance(value, np.ndarray):
             flags = value.flags
-            fit = value.dtype == self.numpy_type and flags.c_contiguous and (flags.writeable or not self.written)
+            fit = value.dtype == self.numpy_type and flags.c_contiguous and flags.aligned
+            fit = fit and (flags.writeable or not self.written)
             address = torch.from_numpy(value).data_ptr() if fit and flags.writeable else value.ctypes.data
         else:
             return 0, ()
@@ -127,7 +133,7 @@ def _checked(name: str, function: Any, layout: dict[str, int]) -> Callable[..., 
 
     def refuse(wanted: str, value: Any, values: dict[str, Any]) -> None:
         sizes = ", ".join(f"{key} = {size}" for key, size in values.items() if isinstance(size, int) and len(key) == 1)
-        raise AssertionError(f"{name}: {wanted} cannot be {_as_text(value)}{sizes and ', where '}{sizes}")
+        raise SmaltiError(f"{name}: {wanted} cannot be {_as_text(value)}{sizes and ', where '}{sizes}")
 
     known = set(layout)
     by_need = sorted(passed, key=lambda argument: argument.optional)  # what is None settles no size
@@ -146,11 +152,13 @@ def _checked(name: str, function: Any, layout: dict[str, int]) -> Callable[..., 
 
 def _as_text(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        faults = ", not contiguous" * (not value.flags.c_contiguous) + ", read-only" * (not value.flags.writeable)
+        flags = value.flags
+        kinds = {"not contiguous": flags.c_contiguous, "read-only": flags.writeable, "not aligned": flags.aligned}
+        faults = "".join(f", {fault}" for fault, fit in kinds.items() if not fit)
     elif isinstance(value, Tensor):
         faults = f" on {value.device}" + ", not contiguous" * (not value.is_contiguous())
     else:
-        return str(value)
+        return str(value).replace("\n", " ")[:100]
     return f"{value.dtype} {tuple(value.shape)}{faults}"
 
 
@@ -199,7 +207,7 @@ def load(variant: str) -> Kernels | None:
     supported = getattr(library, f"smalti_supported_{variant}", None)
     if supported is None or not supported():
         return None
-    layout, sources = _layout_of(library, variant), sorted(LIBRARY.parent.glob("*.[ch]"))
+    layout, sources = _layout_of(library, variant), sorted(SOURCES.glob("*.[ch]"))
     expected = LAYOUT | ({"SOURCES": zlib.crc32(b"".join(map(Path.read_bytes, sources)))} if sources else {})
     if expected.items() <= layout.items():
         return Kernels(library, variant, layout)
@@ -228,6 +236,9 @@ def kernels() -> Kernels | None:
 
 
 def kernels_for(*tensors: Tensor) -> Kernels | None:
-    """The kernels if all these tensors are float32 on the CPU, else None."""
-    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    """The kernels if all these tensors are float32 on the CPU, at addresses of whole floats; else None."""
+    plain = all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 and not tensor.data_ptr() % 4
+        for tensor in tensors
+    )
     return kernels() if plain else None

@@ -1,8 +1,11 @@
 """Nearest code vector: the operation that every vector-quantising bottleneck shares."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from smalti.errors import SmaltiError
 from smalti.ops.native import kernels_for
 
 CHUNK_ELEMENTS = 1 << 22  # at most this many scores exist at a time (16 MB), whatever N and K are
@@ -22,6 +25,12 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
     Memory is O(N + K): the native kernel writes no score, plain PyTorch a chunk at a time; the N x K matrix never
     exists. A feature's code does not depend on the other features of the native kernel's call. An operator of its own,
     so that `torch.compile` and `torch.export` keep it whole.
+
+    A score that is not a number counts as -infinity, and where no score is above that the code is 0. (Where products or
+    sums go beyond float32, their order decides what is not a number.)
+
+    Raises:
+        SmaltiError: other shapes, or D or K of 0.
     """
     features, codebook = features.detach(), codebook.detach()
     bias = codebook.square().sum(1) / -2 if bias is None else bias.detach()
@@ -30,6 +39,10 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
 
 @torch.library.custom_op("smalti::nearest_code", mutates_args=())
 def _nearest_code(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
+    (size, dim), most = codebook.shape if codebook.ndim == 2 else (0, 0), 1 << 31
+    if not (0 < size < most and dim and features.shape[1:] == (dim,) and bias.shape == (size,)):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (features, codebook, bias))
+        raise SmaltiError(f"features, codebook and bias must be (N, D), (K, D) and (K,), D and K above 0, not {shapes}")
     native = kernels_for(features, codebook, bias)
     if native is None:
         return nearest_code_reference(features, codebook, bias)
@@ -48,4 +61,5 @@ def nearest_code_reference(features: Tensor, codebook: Tensor, bias: Tensor) -> 
     if not len(features):
         return features.new_zeros(0, dtype=torch.int64)
     rows = max(1, CHUNK_ELEMENTS // len(codebook))
-    return torch.cat([torch.addmm(bias, chunk, codebook.T).argmax(1) for chunk in features.split(rows)])
+    scores = (torch.addmm(bias, chunk, codebook.T) for chunk in features.split(rows))
+    return torch.cat([part.masked_fill_(part.isnan(), -math.inf).argmax(1) for part in scores])

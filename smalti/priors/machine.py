@@ -187,14 +187,20 @@ class Machine:
 
     def _previous(self, value: Value, source: Value) -> Place:
         first = value.function.first
+        if tuple(first.shape) != (self.plan.batch, *self.at[source].parts):
+            raise Unknown(f"a first value of {tuple(first.shape)}")
         self.at[source].memory[:, 0, : first.shape[1]] = first
         return self.at[source]
 
     def _constant(self, value: Value) -> Place:
         """A table by position, or by image."""
+        by_image = isinstance(value.function, ByImage)
+        rows = self.plan.batch if by_image else self.plan.grid[0] * self.plan.grid[1]
+        if len(value.function.table) != rows:
+            raise Unknown(f"a table of {len(value.function.table)} rows for {rows}")
         parts = self._parts(value, value.function.table.shape[1])
         memory = _fill(value.function.table.float(), 1, parts).contiguous()
-        size, by_image = memory.shape[1], isinstance(value.function, ByImage)
+        size = memory.shape[1]
         return Place(memory, parts, size) if by_image else Place(memory, parts, 0, self.plan.grid[1] * size, size)
 
     def _linear(self, value: Value, source: Value, weight: Tensor, bias: Tensor | None = None) -> Place:
@@ -207,6 +213,8 @@ class Machine:
 
     def _multiply(self, value: Value, source: Place, weight: Tensor, bias: Tensor | None, step: int) -> Place:
         """A product with a weight (out, in, rows, columns), the rows `step` floats apart."""
+        if not weight.numel():
+            raise Unknown("a product without channels")
         parts = self._parts(value, len(weight))
         return self._add(
             PRODUCT, value, parts, **{"in": source}, weight=(weight, source.parts, parts), step=step,
@@ -216,6 +224,8 @@ class Machine:
 
     def _norm(self, value: Value, source: Value, shape: Any) -> Place:
         place, options = self.at[source], value.options
+        if tuple(shape) != (sum(place.parts),):
+            raise Unknown("a norm of a part")
         if options.get("weight") is None or options.get("bias") is None:
             raise Unknown("a norm without weight and bias")
         weight, bias = (_fill(options[name], 0, place.parts) for name in ("weight", "bias"))
@@ -225,6 +235,8 @@ class Machine:
     def _attend(self, value: Value, source: Value) -> Place:
         (heads, key_width), place, old = value.function, self.at[source], self.caches.get(value)
         widths = key_width, sum(place.parts) // heads - 2 * key_width
+        if len(place.parts) > 1 or sum(place.parts) % heads or widths[1] < 1:
+            raise Unknown(f"attention over {place.parts} channels in {heads} heads")
         offset = 0 if old is None else old[0].shape[2]
         length = filled(offset + self.plan.grid[0] * self.plan.grid[1])
         lanes, caches = self.native.panel // 2, []
@@ -255,6 +267,8 @@ class Machine:
         if not all(isinstance(term, Value) for term in terms):
             raise Unknown("a sum with a constant")
         first, second = self.at[terms[0]], self.at[terms[1]]
+        if first.parts != second.parts:
+            raise Unknown("a sum of values of different widths")
         for one, place, other in ((terms[0], second, terms[1]), (terms[1], first, terms[0])):
             product = self._product_of(one, value) if self._is_free(one) else None
             if product and "residual" not in product and self._is_before(other, product):
@@ -340,10 +354,12 @@ class NativeStepper:
         """The logits (B, K) of the next position, given the codes (B,) of the one before.
 
         Raises:
-            SmaltiError: codes outside [0, K), or a step behind the last position.
+            SmaltiError: codes of another shape or type or outside [0, K), or a step behind the last position.
         """
-        size = len(self.machine.table)
+        size, batch = len(self.machine.table), self.codes.shape[1]
         if previous is not None:
+            if previous.shape != (batch,) or previous.is_floating_point() or previous.is_complex():
+                raise SmaltiError(f"codes must be integers ({batch},), not {previous.dtype} {tuple(previous.shape)}")
             low, high = (int(bound) for bound in previous.aminmax())
             if not (low >= 0 and high < size):
                 raise SmaltiError(f"codes must lie in [0, {size}); these lie in [{low}, {high}]")

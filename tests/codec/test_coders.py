@@ -1,17 +1,18 @@
 """Laws of all coders: what goes in comes out, whatever the shapes; and none says less than its prior's bits."""
 
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from smalti.codec.adaptive import code_adaptively
+from smalti.codec.adaptive import code_adaptively, least_bits
 from smalti.codec.coders import AdaptiveCoder, FixedCoder, HistogramCoder
 from smalti.codec.container import CODERS
-from smalti.codec.errors import DamagedFile
+from smalti.codec.errors import DamagedFile, NotReadBack
 from smalti.codec.prior_coder import PriorCoder, tile_places
-from smalti.codec.streams import StreamReader, StreamWriter
+from smalti.codec.streams import SLACK_BITS, StreamReader, StreamWriter
 from smalti.errors import SmaltiError
 
 from .conftest import GRID, K, random_grids, save_prior
@@ -51,14 +52,31 @@ def test_any_shape(coder):
     assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 300, 70_000])
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+@pytest.mark.parametrize("size", [1, 2, 3, 300, 70_000, 1 << 20, 1 << 21, 1 << 24, (1 << 31) + 1, 1 << 32])
 @pytest.mark.parametrize("name", PLAIN)
-def test_any_codebook(name, size):
+def test_any_codebook(name, size, kernels, monkeypatch):
+    monkeypatch.setenv("SMALTI_KERNELS", kernels)
+    if size > PLAIN[name].most_codes:
+        with pytest.raises(SmaltiError, match="at most 1,048,576 codes, not .*; the adaptive coder takes it"):
+            PLAIN[name](size)
+        return
     rng = np.random.default_rng(0)
     grids = [rng.integers(0, size, (1, 5, 5)), np.zeros((1, 5, 5), np.int64), np.full((1, 5, 5), size - 1)]
     coder = PLAIN[name](size)
-    found = coder.decode(coder.encode(grids), [grid.shape for grid in grids])
+    stream = coder.encode(grids, verify=True)
+    found = coder.decode(stream, [grid.shape for grid in grids])
     assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+    assert 75 * coder.least_bits <= 8 * len(stream) <= 75 * math.log2(size) + 64 + 16 * math.log2(size)
+
+
+def test_a_codebook_that_no_file_can_name_and_codes_beyond_it_are_refused():
+    for coder in PLAIN.values():
+        with pytest.raises(SmaltiError, match="takes codebooks of at most"):
+            coder((1 << 32) + 1)
+        for wrong in (-1, K):
+            with pytest.raises(SmaltiError, match=r"codes must lie in \[0, 37\), not in"):
+                coder(K).encode([np.full((1, 2, 2), wrong)])
 
 
 def test_fixed_length_is_log2_k():
@@ -97,6 +115,27 @@ def test_adaptive_stays_the_same_when_everything_is_certain(monkeypatch):
     assert encode_adaptive(codes, [(1, 21, 34)], 256) == stream
 
 
+def test_a_code_takes_at_least_what_is_said():
+    """The cheapest codes of a stream of certain ones, against the bound of `least_bits`."""
+    for size in (2, 5, 37, 64, 513):
+        cheapest = size - 1 if (size - 1).bit_count() == 1 else 0
+        for code in {0, size - 1, cheapest}:
+            stream = encode_adaptive(np.full(40_000, code), [(1, 200, 200)], size)
+            assert 40_000 * least_bits(size) <= 8 * len(stream) + SLACK_BITS
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_a_stream_that_ends_too_early_ends_the_work(kernels, monkeypatch):
+    monkeypatch.setenv("SMALTI_KERNELS", kernels)
+    started = time.process_time()
+    with pytest.raises(DamagedFile, match="cannot be in 60 bytes"):
+        decode_adaptive(bytes(60), [(1, 5000, 5000)], 512)
+    if kernels == "auto":
+        with pytest.raises(DamagedFile, match="cut off"):
+            decode_adaptive(bytes(60), [(1, 3345, 3345)], K)
+    assert time.process_time() - started < 1
+
+
 @pytest.mark.parametrize(
     ("codes", "hints"),
     [
@@ -108,8 +147,14 @@ def test_adaptive_stays_the_same_when_everything_is_certain(monkeypatch):
     ],
 )
 def test_arrays_that_do_not_belong_together_never_reach_a_kernel(codes, hints):
-    with pytest.raises(AssertionError):
+    with pytest.raises(SmaltiError):
         encode_adaptive(codes, [(1, 5, 5)], K, hints)
+
+
+@pytest.mark.parametrize("shapes", [[(-1, -5, 5)], [(1, 5, 5), (-1, 5, 5), (1, 5, 5)], [(1, 5, 5), (0, 3, 3)]])
+def test_negative_and_empty_shapes_never_reach_a_kernel(shapes):
+    with pytest.raises(SmaltiError):
+        encode_adaptive(np.zeros(25, np.int64), shapes, K)
 
 
 def test_hints_help():
@@ -180,6 +225,36 @@ def test_a_prior_codes_its_own_bits_and_noise_does_not_matter(kind, folder, mode
             patch.setattr(prior.prior, "stepper", lambda *a, stepper=stepper, noise=noise: Noisy(stepper(*a), noise))
             found = coder.decode(stream, [grid.shape for grid in grids])
         assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["pixelcnn", "pixelsnail", "transformer", "histogram"])
+def test_what_a_prior_wrote_is_read_back(kind, folder, model):
+    prior = save_prior(folder / kind, model, folder / "model", kind=kind)
+    grids, coder = [*random_grids(30), *random_grids(3, shape=(1, 5, 9))], PriorCoder(prior)
+    assert coder.encode(grids, verify=True) == coder.encode(grids)
+
+
+def test_a_prior_whose_rounding_exceeds_the_noise_is_refused(prior, monkeypatch):
+    """Whether its stream would be read here or not: within the noise that is allowed for it would, but only here."""
+    grids, coder = random_grids(30), PriorCoder(prior)
+    shapes, stepper = [grid.shape for grid in grids], prior.prior.stepper
+    for noise, is_read in ((9e-6, True), (1e-3, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(prior.prior, "stepper", lambda *a, noise=noise: Tilted(stepper(*a), noise))
+            with pytest.raises(NotReadBack, match="rounding moves this prior's logits by .* up to 0.5 is safe"):
+                coder.encode(grids, verify=True)
+            found = coder.decode(coder.encode(grids), shapes)
+        assert all(np.array_equal(a, b) for a, b in zip(grids, found, strict=True)) == is_read
+
+
+class Tilted(Noisy):
+    """A stepper whose logits are off as far as can be: those of odd codes up, the others down."""
+
+    def step(self, previous):
+        logits = self.stepper.step(previous).double()
+        signs = torch.ones(logits.shape[1]).double()
+        signs[::2] = -1
+        return (logits + signs * self.noise * logits.abs()).float()
 
 
 def test_blocks_without_a_shift_are_written_as_they_are(prior, monkeypatch):

@@ -2,7 +2,9 @@
 
 import io
 import struct
+import time
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
-from smalti.codec.container import MAGIC, Header, ImageEntry, chunks_of, varint
+from smalti.codec.container import MAGIC, Header, cut
+from smalti.codec.errors import NotReadBack
 from smalti.codec.images import TiledModel
+from smalti.codec.tables import ImageEntry, ImageTable, chunks_of
+from smalti.codec.varints import sized, varint
 from smalti.errors import SmaltiError
 from smalti.images.reading import BadImage
 
@@ -147,6 +152,133 @@ def test_large_images_are_cut_and_hardly_anyone_notices(model, monkeypatch):
     assert (tiled.decode(whole, entry) - picture).abs().max() < 1e-4
 
 
+# ------------------------------------------------------------------ verified, and within limits
+
+
+def noisy_after(prior, monkeypatch, calls):
+    """The prior's stepper, from its so many-th call on with logits that are off by more than the coder allows for."""
+    stepper, count = prior.prior.stepper, iter(range(10**6))
+
+    class Off:
+        def __init__(self, *arguments):
+            self.stepper, self.noise = stepper(*arguments), 0.01 * (next(count) >= calls)
+
+        def step(self, previous):
+            logits = self.stepper.step(previous)
+            return logits + self.noise * torch.arange(logits.shape[1])
+
+    monkeypatch.setattr(prior.prior, "stepper", Off)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_prior_that_is_too_noisy_is_done_without(good, lossless, model, prior, monkeypatch):
+    images = [Image.fromarray(draw_image(index)) for index in range(3)]
+    codec = Codec(model, prior, lossless=lossless, images_per_chunk=1)
+    with monkeypatch.context() as patch:
+        noisy_after(prior, patch, good)
+        with pytest.warns(UserWarning, match=f"{3 - good} of 3 chunks are coded by the adaptive coder: rounding moves"):
+            data = codec.compress(images)
+    with Archive(io.BytesIO(data)) as archive:
+        assert [archive.header.coder_of(chunk) for chunk in range(3)] == ["prior"] * good + ["adaptive"] * (3 - good)
+        assert bool(archive.header.prior_hash) == bool(good) and data[4] == 1 + bool(good)
+        expected = [codec.tiled.encode(np.asarray(image), 1) for image in images]
+        assert all(np.array_equal(codec.read_codes(archive, chunk)[0], expected[chunk]) for chunk in range(3))
+    assert len(codec.decompress(data)) == 3
+    if not good:
+        assert len(Codec(model, lossless=lossless).decompress(data)) == 3  # nobody needs the prior
+
+
+def test_without_verifying_the_prior_is_trusted(model, prior, monkeypatch):
+    noisy_after(prior, monkeypatch, 0)
+    with Archive(io.BytesIO(Codec(model, prior, verify=False).compress(draw_image(0)))) as archive:
+        assert archive.header.coder == "prior"
+
+
+@pytest.mark.parametrize("what", ["codes", "pixels", "header"])
+def test_what_is_not_read_as_it_was_written_is_never_given_out(what, model, monkeypatch, tmp_path):
+    broken = {
+        "codes": ("smalti.codec.coders.AdaptiveCoder._read", lambda *_: None),
+        "pixels": ("smalti.codec.chunks.unpack_pixels", lambda _, means: [np.zeros((*m.shape[1:], 3)) for m in means]),
+        "header": ("smalti.codec.container.Header.read", lambda *_: None),
+    }
+    monkeypatch.setattr(*broken[what])
+    codec = Codec(model, lossless=True)
+    with pytest.raises(NotReadBack, match="read as they were written|read as it was written"):
+        codec.compress_to(tmp_path / "a.smalti", [codec.picture(draw_image(0))])
+    assert not list(tmp_path.iterdir())
+    assert Codec(model, lossless=True, verify=False).compress(draw_image(0))
+
+
+@pytest.mark.parametrize("coder", ["fixed", "adaptive", "histogram"])
+@pytest.mark.parametrize("bits", [21, 24])
+def test_codebooks_of_millions_are_written_and_read_or_refused(bits, coder, folder):
+    model = save_model(folder / f"bits{bits}", {"kind": "binary_quantizer", "bits": bits})
+    if coder == "histogram":
+        with pytest.raises(SmaltiError, match="at most 1,048,576 codes, not .*; the adaptive coder takes it"):
+            Codec(model, coder=coder)
+        return
+    codec, image = Codec(model, coder=coder), draw_image(0)
+    data = codec.compress(image)
+    with Archive(io.BytesIO(data)) as archive:
+        assert archive.header.codebook_size == 1 << bits
+        assert np.array_equal(codec.read_codes(archive, 0)[0], codec.tiled.encode(image, 1))
+    assert len(codec.decompress(data)) == 1 and set(codec.sizes([codec.picture(image)])) == {"fixed", "adaptive"}
+
+
+def test_a_codebook_that_no_file_can_name_is_refused_at_once(folder):
+    model = save_model(folder / "huge", {"kind": "fsq", "levels": [1 << 11, 1 << 11, 1 << 11]})
+    with pytest.raises(SmaltiError, match="8,589,934,592 codes in the codebook do not fit into a .smalti file"):
+        Codec(model)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"codebook_size": (1 << 32) + 1}, "4,294,967,297 codes in the codebook"),
+        ({"stride": 1025}, "1,025 pixels per code"),
+        ({"stride": 0}, "0 pixels per code"),
+        ({"depth": 1025}, "1,025 codes at a position"),
+        ({"images_per_chunk": 4097}, "4,097 images in a chunk"),
+        ({"chunk_bytes": ((1 << 34) + 1,)}, "17,179,869,185 bytes of a chunk"),
+        ({"images": ImageTable((1 << 22) + 1, np.array([[8, 8, 0]]))}, "4,194,305 images in a file"),
+    ],
+)
+def test_what_cannot_be_read_is_not_written(changed, message):
+    largest = {"codebook_size": 1 << 32, "stride": 1024, "depth": 1024, "images_per_chunk": 4096}
+    header = Header(
+        coder="adaptive", lossless=False, model_hash="0123456789ab", prior_hash="", chunk_bytes=(1 << 34,),
+        images=ImageTable.of([ImageEntry(1 << 20, 190, "LA", "x" * 4096)]), **largest,
+    )  # fmt: skip
+    assert Header.read(io.BytesIO(header.pack())) == header
+    with pytest.raises(SmaltiError, match=f"{message} do not fit into a .smalti file"):
+        replace(header, **changed).pack()
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [("", ""), (".", "."), ("a\nb", "a\nb"), ("\x1b]0;x", "\x1b]0;x"), ("caf\udce9", "caf\ufffd"),
+     ("x" * 4096, "x" * 4096), ("x" * 4097, None), ("é" * 2049, None), ("a\0b", None)],
+)  # fmt: skip
+def test_names_are_stored_or_refused(name, stored, model):
+    codec = Codec(model)
+    if stored is None:
+        with pytest.raises(SmaltiError, match="bytes of an image's name do not fit|contains NUL"):
+            codec.compress([draw_image(0)], [name])
+        return
+    with Archive(io.BytesIO(codec.compress([draw_image(0)], [name]))) as archive:
+        assert archive.header.images[0].name == stored
+
+
+def test_most_pixels_is_the_users_word_on_memory(model):
+    data = Codec(model).compress([draw_image(0, (20, 30)), draw_image(1, (4, 4))])
+    assert len(Codec(model, most_pixels=600).decompress(data)) == 2
+    with pytest.raises(DamagedFile, match="an image of 600 pixels; --most_pixels allows 599"):
+        Codec(model, most_pixels=599).decompress(data)
+    with pytest.raises(SmaltiError, match="at least 1"):
+        Codec(model, most_pixels=0)
+
+
 # ------------------------------------------------------------------ damage
 
 
@@ -189,7 +321,7 @@ def test_a_flipped_bit_anywhere_is_found(files):
         (b"", "an empty file"),
         (b"\x89PNG\r\n", "begins with b'.x89PNG'"),
         (MAGIC, "cut off"),
-        (MAGIC + b"\x02", "version 2"),
+        (MAGIC + b"\x03", "version 3"),
     ],
 )
 def test_what_is_no_such_file_is_told_apart(data, message, model):
@@ -209,12 +341,54 @@ def bomb(table, count=1, flags=0, per_chunk=1):
     return start + struct.pack("<I", zlib.crc32(start))
 
 
+def millions(count, entry, flags=0):
+    """A file that says to have so many images, of so many chunks as its bytes may be."""
+    chunks = -(-count // 4096)
+    table = (entry if flags & Header.SAME_SIZE else entry * count) + varint(4) * chunks + b"\0" * count * (flags & 1)
+    packed = varint(len(table)) + zlib.compress(table, 9)
+    return bomb(packed, count, flags | Header.DEFLATED, 4096) + bytes(4 * chunks)
+
+
+@pytest.mark.parametrize("flags", [0, 1, Header.SAME_SIZE, Header.SAME_SIZE | 1])
+def test_many_images_of_a_few_kilobytes_are_opened_at_once(flags):
+    """Nothing is wrong with them: one chunk of white pictures is as short. But nobody waits for them."""
+    data = millions(1 << 18, varint(8, 8, 0), flags)
+    started = time.process_time()
+    with Archive(io.BytesIO(data)) as archive:
+        assert len(archive) == 1 << 18 and len(archive.chunks) == 64
+        assert archive.kinds() == {ImageEntry(8, 8, "RGB"): 1 << 18} and archive.parts()["codes"] == 0
+        assert archive.header.images[-1] == ImageEntry(8, 8, "RGB")
+    assert len(data) < 10_000 and time.process_time() - started < 0.5
+
+
+def test_more_images_than_the_bytes_can_hold_are_refused_before_they_are_made():
+    data = bomb(varint(1, 1, 0, 4), count=1 << 22, flags=Header.SAME_SIZE, per_chunk=4096)
+    started = time.process_time()
+    with pytest.raises(DamagedFile, match="4194304 images take more than .* chunks of 4096"):
+        Archive(io.BytesIO(data))
+    with pytest.raises(DamagedFile, match="images take more than"):  # each is a chunk of its own
+        Archive(io.BytesIO(millions(1 << 18, varint(5000, 5000, 0))))
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a\0b", b"\xed\xb3\xa9"])
+def test_names_that_are_none_are_damage(name):
+    with pytest.raises(DamagedFile, match="a name is"):
+        Archive(io.BytesIO(bomb(varint(8, 8, 0, 4) + sized(name), flags=Header.NAMED) + bytes(4)))
+
+
+def test_flags_of_a_later_version_are_refused():
+    with pytest.raises(DamagedFile, match="version 1 has no flags 16"):
+        Archive(io.BytesIO(bomb(varint(8, 8, 0, 4), flags=16) + bytes(4)))
+
+
 @pytest.mark.parametrize(
     "data",
     [
         bomb(varint(1 << 19, 1 << 19, 0)),  # an image of 274 gigapixels
+        bomb(varint(8, 8, 0, 1), count=1 << 22, flags=Header.SAME_SIZE),
         bomb(varint(8, 8, 0, 1), count=1 << 24, flags=Header.SAME_SIZE),
-        bomb(varint(8, 8, 0, 1), count=1 << 24, flags=Header.SAME_SIZE, per_chunk=4096),
+        bomb(varint(8, 8, 0, 1), count=1 << 22, flags=Header.SAME_SIZE, per_chunk=4096),
         bomb(varint(1 << 26) + zlib.compress(b"\0" * (1 << 26)), count=1 << 23, flags=Header.DEFLATED),
         bomb(varint(1 << 60)),
         bomb(b"\xff" * 40),
@@ -230,7 +404,7 @@ def test_a_large_image_that_the_bytes_cannot_hold_is_refused(model, prior):
         header = Header(
             coder=coder, lossless=False, codebook_size=K, stride=4, depth=1, model_hash=model.source_hash[:12],
             prior_hash=prior.source_hash[:12] if coder == "prior" else "", images_per_chunk=1,
-            images=(ImageEntry(10_000, 17_000, "RGB"),), chunk_bytes=(24,),
+            images=ImageTable.of([ImageEntry(10_000, 17_000, "RGB")]), chunk_bytes=(24,),
         )  # fmt: skip
         with pytest.raises(DamagedFile, match="cannot be in 20 bytes"):
             Codec(model, prior, coder=coder).decompress(header.pack() + bytes(24))
@@ -256,7 +430,7 @@ def test_another_model_or_prior_is_named(model, prior, folder):
             st.integers(1, 3000),
             st.integers(1, 3000),
             st.sampled_from(["RGB", "L", "RGBA", "LA"]),
-            st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
         ),
         min_size=1,
         max_size=30,
@@ -268,10 +442,12 @@ def test_another_model_or_prior_is_named(model, prior, folder):
 def test_headers_come_back(entries, per_chunk, lossless, coder):
     chunks = chunks_of(entries, per_chunk)
     assert [index for chunk in chunks for index in chunk] == list(range(len(entries)))
+    assert chunks == chunks_of(ImageTable.of(entries), per_chunk)
+    assert list(map(len, chunks)) == [len(part) for part in cut(entries, lambda entry: entry.num_pixels, per_chunk)]
     header = Header(
         coder=coder, lossless=lossless, codebook_size=8192, stride=8, depth=2, model_hash="0123456789ab",
-        prior_hash="ba9876543210" if coder == "prior" else "", images_per_chunk=per_chunk, images=tuple(entries),
-        chunk_bytes=tuple(range(5, 5 + len(chunks))),
+        prior_hash="ba9876543210" if coder == "prior" else "", images_per_chunk=per_chunk,
+        images=ImageTable.of(entries), chunk_bytes=tuple(range(5, 5 + len(chunks))),
     )  # fmt: skip
     packed = header.pack()
     file = io.BytesIO(packed + b"more")

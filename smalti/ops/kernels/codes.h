@@ -26,10 +26,10 @@ typedef struct {
 } range_coder;
 _Static_assert(sizeof(range_coder) == 8 * sizeof(uint64_t), "NativeCoder in smalti/codec/streams.py has its fields, 8 bytes each");
 
-/* Binary decisions for a code in [0, size) at most. */
+/* Binary decisions for a code in [0, size) at most; sizes go up to 2^32. */
 INLINE int tree_depth(long size) {
     int depth = 1;
-    while (depth < 30 && (size - 1) >> depth) depth++;
+    while (depth < 32 && (size - 1) >> depth) depth++;
     return depth;
 }
 
@@ -214,14 +214,29 @@ INLINE void contexts_of(uint32_t *contexts, const int64_t *codes, const int64_t 
     contexts[6] = hints ? mixed(mixed(plane + (uint32_t)hints[here] + 0x50000000u) + left) : mixed(plane + before + 0x50000000u);
 }
 
-/* All codes of all images, (planes, height, width) each. `hints`, if any, are something known of each code, which two contexts take
-   in place of the position and of the image before. */
+#define DECISIONS_A_WORD 1453625 /* at most: each takes log2(65536 / 65535) of 32 bits at least */
+
+/* Whether a stream ends too early for `left` codes more. A reader is two words ahead, and the interval holds another at most. Of all
+   codes size - 1 takes the fewest decisions: one wherever it has a 1. */
+INLINE int ends_early(const range_coder *coder, int64_t left, int64_t size) {
+    int64_t words = (int64_t)(coder->count - coder->place) + 4;
+    return left * __builtin_popcountll((uint64_t)size - 1) > words * DECISIONS_A_WORD;
+}
+
+/* All codes of all images, (planes, height, width) each; of a stream that ends too early, those before. `hints`, if any, are something
+   known of each code, which two contexts take in place of the position and of the image before. */
 INLINE void all_codes(code_model *model, range_coder *coder, int64_t *codes, const int64_t *hints, const int64_t *shapes, long images, long size, int decoding) {
     int depth = tree_depth(size);
+    int64_t left = 0;
+    for (int64_t i = 0; i < images; i++) left += shapes[3 * i] * shapes[3 * i + 1] * shapes[3 * i + 2];
     for (int64_t i = 0, here = 0; i < images; i++) {
         int64_t planes = shapes[3 * i], height = shapes[3 * i + 1], width = shapes[3 * i + 2];
         for (int64_t q = 0; q < planes; q++)
-            for (int64_t y = 0; y < height; y++)
+            for (int64_t y = 0; y < height; y++, left -= width) {
+                if (decoding && ends_early(coder, left, size)) {
+                    coder->place = coder->count + 3; /* beyond what any writer writes: `is_beyond` in streams.py */
+                    return;
+                }
                 for (int64_t x = 0; x < width; x++, here++) {
                     uint32_t contexts[CONTEXTS], next[CONTEXTS];
                     contexts_of(contexts, codes, hints, here, q, y, x, planes, height, width);
@@ -233,6 +248,7 @@ INLINE void all_codes(code_model *model, range_coder *coder, int64_t *codes, con
                     int64_t found = one_code(model, coder, contexts, codes[here], size, depth, decoding);
                     if (decoding) codes[here] = found;
                 }
+            }
     }
 }
 
