@@ -1,6 +1,6 @@
 """Lookup-free and binary spherical quantization: the code is the signs of the features."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck, flatten_grid
 from smalti.models.bottlenecks.estimators import straight_through
+from smalti.ranges import Positive, Range
 
 MAX_BITS = 24
 EXACT_BITS = 8  # the entropy of the mean is exact within this many bits; groups of them are taken as independent
@@ -53,7 +54,7 @@ class BinaryQuantizer(DeterministicQuantizer):
     )
     place_values: Tensor
 
-    def __init__(self, *, bits: int, spherical: bool = False, softness: float = 1.0):
+    def __init__(self, *, bits: Annotated[int, Range(1, MAX_BITS)], spherical: bool = False, softness: Positive = 1.0):
         super().__init__()
         if not 1 <= bits <= MAX_BITS:
             raise SmaltiError(f"bits must lie in [1, {MAX_BITS}], not {bits}")
