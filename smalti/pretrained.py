@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import nn
 from torch.nn.modules import module
+from torch.overrides import TorchFunctionMode
 
 from smalti.configs import CannotBuild, from_dict, to_dict
 from smalti.errors import LONGEST, SmaltiError, cut, shown
@@ -35,6 +36,11 @@ WEIGHTS_HASH = "weights_sha256"  # in config.json; a folder without it is older
 SETTLED_SECONDS = 1.0  # after which weights that were just written have a config that fits
 MOST_UNSAVED = 1 << 27  # numbers that a model may make besides its weights
 FLOATS = ("F32", "F16", "BF16", "F64")
+FILLS = {  # what writes values into a tensor, and nothing else
+    *("copy_", "fill_", "zero_", "normal_", "uniform_", "zeros_", "ones_", "constant_", "trunc_normal_"),
+    *("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"),
+}
+ARITHMETIC = {"add", "sub", "mul", "div", "truediv"}
 TYPES = {  # of weights in a file, by what the model has; the first is its own
     torch.float32: FLOATS,
     torch.float64: ("F64", "F32"),
@@ -206,7 +212,7 @@ def _built(model_class: type[T], config: Any, folder: Path) -> T:
 
 def _outlined(model_class: type[T], config: Any, folder: Path, device: str = "meta") -> T:
     headers = read_headers(folder / WEIGHTS)
-    with _about(folder / CONFIG), _bounded(headers), torch.device(device):
+    with _about(folder / CONFIG), _bounded(headers), torch.device(device), _Valueless():
         model = model_class(config)
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: header.shape for key, header in headers.items()}
@@ -221,6 +227,22 @@ def _outlined(model_class: type[T], config: Any, folder: Path, device: str = "me
             types = f"{shown(key)} is of type {headers[key].dtype} instead of {allowed[0] if allowed else value.dtype}"
             raise SmaltiError(cut(f"{files}: {types}; take both files from one training", LONGEST))
     return model
+
+
+class _Valueless(TorchFunctionMode):
+    """Nothing is computed for tensors without values: PyTorch would import its compiler for their random numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        options = kwargs or {}
+        name, first = getattr(func, "__name__", ""), args[0] if args else options.get("tensor")
+        if isinstance(first, torch.Tensor) and first.is_meta:
+            scaled = name.strip("_r") in ARITHMETIC and first.is_floating_point() and isinstance(args[1], int | float)
+            if name in FILLS or scaled:
+                return first
+        if func in (torch.rand, torch.randn) and options.keys() <= {"dtype", "device"}:
+            made = torch.empty(*args, **options)
+            return made if made.is_meta else func(*args, **options)
+        return func(*args, **options)
 
 
 @contextlib.contextmanager

@@ -53,9 +53,9 @@ class FSQ(DeterministicQuantizer):
             raise SmaltiError(f"the product of the levels is K, at most 2^32; {shown(tuple(levels))} gives more")
         self.codebook_size = math.prod(levels)
         self.in_channels = self.out_channels = len(levels)
-        counts = torch.tensor(tuple(levels)).view(1, -1, 1, 1)
-        self.register_buffer("levels", counts, persistent=False)
-        self.register_buffer("place_values", counts.cumprod(1) // counts, persistent=False)
+        places = [math.prod(levels[:index]) for index in range(len(levels))]
+        self.register_buffer("levels", torch.tensor(tuple(levels)).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("place_values", torch.tensor(places).view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:
