@@ -1,6 +1,8 @@
 """The one exception that users are meant to see, and what its one line shows of others' values."""
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LONGEST = 300  # characters of an error about a file of somebody else
 
@@ -26,6 +28,23 @@ def cut(text: str, most: int) -> str:
 def shown(value: object, most: int = 60) -> str:
     """A value as an error shows it: its `repr`, on one line and cut; quick for a value of any size."""
     return cut(_repr.repr(value), most)
+
+
+@contextmanager
+def one_line(path: object, what: str) -> Iterator[None]:
+    """Whatever a library makes of a damaged file becomes one line; a `SmaltiError` gets the file's name in front.
+
+    Args:
+        path: of the file.
+        what: to say of it before the library's own words.
+    """
+    try:
+        yield
+    except SmaltiError as error:
+        text = str(error)
+        raise type(error)(text if str(path) in text else cut(f"{path}: {text}", LONGEST)) from error
+    except Exception as error:
+        raise SmaltiError(cut(f"{what} ({reason(error)})", LONGEST)) from error
 
 
 def reason(error: BaseException) -> str:

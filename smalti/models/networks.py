@@ -21,6 +21,10 @@ class Networks(ABC):
     fixed_size: int | None = None  # the only image height and width, or None
     grey: float = 0.5  # what the encoder sees as 0: it is subtracted from the images
 
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the features of an image of any size, which is padded to the stride."""
+        return -(-height // self.stride), -(-width // self.stride)
+
     @abstractmethod
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """A module from images (B, C, H, W) to (B, features, H/stride, W/stride)."""
@@ -242,6 +246,10 @@ class MlpNetworks(Networks):
         self.hidden, self.grid, self.start, self.grey = hidden, grid, start, grey
         self.decoder_hidden = hidden[::-1] if decoder_hidden is None else decoder_hidden
         self.activation = activations[activation]
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """That of the only size."""
+        return self.grid
 
     def _layers(self, widths: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from smalti.configs import Spec, nearest
 from smalti.errors import SmaltiError, shown
-from smalti.ranges import CodebookSize, Share, Size
+from smalti.ranges import CodebookSize, Range, Share, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class TextConfig:
     """
 
     languages: tuple[str, ...]
-    vocabulary: Size
+    vocabulary: Annotated[int, Range(256, 1 << 16)]
     length: Size
 
     def __post_init__(self) -> None:

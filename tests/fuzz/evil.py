@@ -44,10 +44,10 @@ def changed_value(value: Any, rng: np.random.Generator) -> Any:
             for key in other:
                 found = found[key]
             parent[last] = copy.deepcopy(found)
-        case 3 if isinstance(parent[last], int | float) and not isinstance(parent[last], bool):
-            parent[last] = parent[last] + [-1, 1, 0.5, 1000][rng.integers(4)]
+        case 3 if isinstance(parent[last], int) and not isinstance(parent[last], bool):
+            parent[last] = parent[last] + [-1, 1, 2, 1000][rng.integers(4)]
         case 4 if isinstance(parent[last], int | float):
-            parent[last] = type(parent[last])(parent[last] * [2, 64, -1, 10**6][rng.integers(4)])
+            parent[last] = parent[last] * [2, 64, -1, 10**6][rng.integers(4)]
         case 5:
             for _ in range(int(rng.integers(1, 80))):
                 parent[last] = [parent[last]] if rng.random() < 0.5 else {"kind": parent[last]}
