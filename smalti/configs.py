@@ -16,7 +16,7 @@ from collections import UserDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from smalti.errors import SmaltiError, reason, shown
+from smalti.errors import LONGEST, SmaltiError, cut, reason, shown
 from smalti.ranges import Range
 
 T = TypeVar("T")
@@ -96,8 +96,8 @@ def construct(member: type[T], options: Mapping[str, Any], where: str) -> T:
     fitted = {key: fit(hints.get(key, Any), value, f"{where}.{key}".lstrip(".")) for key, value in options.items()}
     try:
         return member(**fitted)
-    except SmaltiError:
-        raise
+    except SmaltiError as error:
+        raise type(error)(cut(str(error), LONGEST)) from error
     except Exception as error:  # a member may be anybody's
         what = f"{where or 'config'}: no {member.__name__} can be made of these values"
         raise CannotBuild(f"{what} ({type(error).__name__}: {reason(error)})") from error

@@ -297,7 +297,8 @@ def _checked(
             height, width = fit(tuple[Side, Side], size, f"size/{shown(name)}")
             fit(tuple[Side, ...], shape, f"shape of {shown(name)}")
             axes = {"codes": (1, 2, 3, 4), "latents": (1,) if pool == "mean" else (3,)}[kind]
-            if height * width > LARGEST_PX or len(shape) not in axes:
+            most = height * width * (1 << 10 if kind == "codes" else 1 << 20)
+            if height * width > LARGEST_PX or len(shape) not in axes or prod(shape) > most:
                 raise SmaltiError(f"{shown(name)}: {kind} of the shape {shown(shape)} of {width}x{height} pixels")
         for key, texts in labels.items():
             if len(fit(list[str], texts, f"labels/{shown(key)}")) != len(names):

@@ -22,7 +22,7 @@ class PixelLevels:
 
     image_size: Size
     channels: Size
-    levels: int
+    levels: Annotated[int, Range(2, 256)]
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 256:

@@ -67,8 +67,7 @@ def use(model, path) -> str:
     if file.pool != "none" or not len(file.values):
         return "reads"
     check_fits(file, model, most_pixels=1 << 12)
-    for value, size in zip(file.values, file.sizes, strict=True):
-        (model.decode if file.kind == "codes" else model.decode_latents)(value[None], size)
+    (model.decode if file.kind == "codes" else model.decode_latents)(file.values[0][None], file.sizes[0])
     return "decodes"
 
 
