@@ -236,9 +236,11 @@ class _Valueless(TorchFunctionMode):
         options = kwargs or {}
         name, first = getattr(func, "__name__", ""), args[0] if args else options.get("tensor")
         if isinstance(first, torch.Tensor) and first.is_meta:
-            scaled = name.strip("_r") in ARITHMETIC and first.is_floating_point() and isinstance(args[1], int | float)
-            if name in FILLS or scaled:
+            if name in FILLS:
                 return first
+            if name.strip("_r") in ARITHMETIC and first.is_floating_point() and len(args) == 2:
+                shape = torch.broadcast_shapes(first.shape, getattr(args[1], "shape", ()))
+                return first if shape == first.shape else torch.empty(shape, dtype=first.dtype, device=first.device)
         if func in (torch.rand, torch.randn) and options.keys() <= {"dtype", "device"}:
             made = torch.empty(*args, **options)
             return made if made.is_meta else func(*args, **options)

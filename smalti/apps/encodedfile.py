@@ -219,7 +219,7 @@ def _read_npz(path: Path) -> EncodedFile:
     about = {
         key: arrays.array(key).tolist() for key in ("model_hash", "codebook_size", "version", "pool") if key in arrays
     }
-    sizes = [tuple(arrays.array(f"size/{name}").tolist()) for name in names]
+    sizes = [arrays.array(f"size/{name}").tolist() for name in names]
     labels = {key: arrays.array(key, MOST_LABELS).tolist() for key in arrays if key.startswith("labels/")}
     known = {*about, *labels, *(f"{part}/{name}" for name in names for part in (kind, "size"))}
     if foreign := [key for key in arrays if key not in known]:
@@ -272,7 +272,7 @@ def _checked(
     path: Path,
     about: Mapping[str, Any],
     names: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[Any],
     shapes: Sequence[tuple[int, ...]],
     read: Callable[[int], np.ndarray],
     labels: Mapping[str, Sequence[str]],
@@ -293,8 +293,10 @@ def _checked(
         names = fit(list[str], names, "names")
         if len(set(names)) < len(names) or any("\0" in name for name in names):
             raise SmaltiError("two images have one name, or one has a NUL")
+        fitted: list[tuple[int, int]] = []
         for name, size, shape in zip(names, sizes, shapes, strict=True):
             height, width = fit(tuple[Side, Side], size, f"size/{shown(name)}")
+            fitted.append((height, width))
             fit(tuple[Side, ...], shape, f"shape of {shown(name)}")
             axes = {"codes": (1, 2, 3, 4), "latents": (1,) if pool == "mean" else (3,)}[kind]
             most = height * width * (1 << 10 if kind == "codes" else 1 << 20)
@@ -305,4 +307,4 @@ def _checked(
                 raise SmaltiError(f"{len(texts)} labels {shown(key)} of {len(names)} images")
     values = Stored(shapes, read, codebook_size)
     options = {"codebook_size": codebook_size, "pool": pool, "labels": labels}
-    return EncodedFile(kind=kind, names=names, values=values, sizes=sizes, model_hash=model_hash, **options)
+    return EncodedFile(kind=kind, names=names, values=values, sizes=fitted, model_hash=model_hash, **options)

@@ -95,7 +95,7 @@ def changed_npz(good: bytes, rng) -> bytes:
             head = b"\x93NUMPY" + bytes([int(rng.integers(1, 4)), 0]) + len(text).to_bytes(2, "little")
             members[place] = (name, head + text.encode() + data[128:])
         case 5:  # a bomb
-            dtype, count = ["u2", "f4", "U9"][rng.integers(3)], int(rng.integers(1, 1 << 22))
+            dtype, count = ["u2", "f4", "U9"][rng.integers(3)], int(rng.integers(1, 1 << 18))
             members[place] = (name, saved(np.zeros(count, dtype)))
         case 6:
             members[place] = (name, changed_bytes(data, rng, front=128))

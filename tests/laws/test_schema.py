@@ -12,6 +12,7 @@ from smalti.images.preprocessing import Corruption, Preprocessing
 from smalti.models.bottlenecks import BOTTLENECKS
 from smalti.models.likelihoods import LIKELIHOODS
 from smalti.models.networks import NETWORKS
+from smalti.pretrained import _Valueless
 from smalti.priors.config import PixelLevels, TextConfig
 from smalti.priors.family import PRIORS
 from smalti.ranges import Positive, Range, Share
@@ -46,15 +47,19 @@ def cases():
         yield record.__name__, record
 
 
+def good_options(member):
+    """What it must be told."""
+    good = {key: NEEDED[key] for key in _hints_of(member) if key in NEEDED}
+    return good | ({"levels": 16} if member is PixelLevels else {})
+
+
 @pytest.mark.parametrize(
     ("what", "member"), [pytest.param(*case, id=f"{case[0]} {case[1].__name__}") for case in cases()]
 )
 def test_a_wrong_value_is_one_line_that_names_the_key(what, member):
     hints = {key: hint for key, hint in _hints_of(member).items() if key != "return"}
-    good = {key: NEEDED[key] for key in hints if key in NEEDED and key != "quantizer"}
-    if member is PixelLevels:
-        good["levels"] = 16
-    with torch.device("meta"):
+    good = good_options(member)
+    with torch.device("meta"), _Valueless():
         construct(member, good, what)
         for key, hint in hints.items():
             for value in EVIL[kind_of(hint)]:

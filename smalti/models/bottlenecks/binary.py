@@ -64,7 +64,8 @@ class BinaryQuantizer(DeterministicQuantizer):
         self.codebook_size = 2**bits
         self.in_channels = self.out_channels = bits
         self.length = bits**-0.5 if spherical else 1.0
-        self.register_buffer("place_values", 2 ** torch.arange(bits).view(1, -1, 1, 1), persistent=False)
+        places = torch.tensor([2**place for place in range(bits)])
+        self.register_buffer("place_values", places.view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:
