@@ -132,12 +132,13 @@ def _tokens_and_merges(values: Any, own: Any, vocabulary: int) -> tuple[dict[str
     merges = values["model"].get("merges")
     if not isinstance(merges, list) or len(merges) > len(tokens):
         raise SmaltiError("model.merges: expected a list, not longer than the vocabulary")
-    pairs = [
-        tuple(pair.split(" ")) if isinstance(pair, str) else fit(tuple[str, str], pair, "merge") for pair in merges
-    ]
-    for pair in pairs:
-        if len(pair) != 2 or not {*pair, "".join(pair)} <= tokens.keys():
-            raise SmaltiError(f"model.merges: {shown(pair)} are not two tokens that make a third")
+    pairs: list[tuple[str, str]] = []
+    for merge in merges:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        one, other = fit(tuple[str, str], pair, "model.merges")
+        if not {one, other, one + other} <= tokens.keys():
+            raise SmaltiError(f"model.merges: {shown(merge)} are not two tokens that make a third")
+        pairs.append((one, other))
     if len({*pairs}) < len(pairs) or max(map(len, tokens)) > LONGEST_TOKEN:
         raise SmaltiError(f"a merge stands twice, or a token has more than {LONGEST_TOKEN} characters")
     return tokens, pairs
