@@ -34,7 +34,7 @@ sanitize: $(STAMP)  ## the kernels under AddressSanitizer and UndefinedBehaviorS
 	  SMALTI_KERNELS=$$variant LD_PRELOAD="$$preload" $(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZE_TESTS) \
 	  || exit 1; }; done
 
-FUZZ := archives=100000 archives_deep=100000
+FUZZ := archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, a long run; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 

@@ -2,19 +2,22 @@
 
 A *spec* is a plain mapping {"kind": NAME, **keywords}: NAME is a key of a family (`BOTTLENECKS`, `NETWORKS`,
 `LIKELIHOODS`, `PRIORS`), the keywords go to the member's constructor. Unknown names and keys are errors that name the
-nearest known one.
+nearest known one. The annotations of a dataclass or a constructor are the schema of what a file may say: every value is
+held against its own, see `fit`.
 """
 
 import dataclasses
 import difflib
 import inspect
+import numbers
 import types
 import typing
 from collections import UserDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from smalti.errors import SmaltiError
+from smalti.errors import LONGEST, SmaltiError, cut, reason, shown
+from smalti.ranges import Range
 
 T = TypeVar("T")
 Spec = Mapping[str, Any]
@@ -23,7 +26,7 @@ Spec = Mapping[str, Any]
 def nearest(name: str, known: Iterable[str]) -> str:
     """An error's tail: the known name that is most like `name`, or all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:100], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
@@ -65,28 +68,149 @@ def from_dict(kind: type[T], values: Any, where: str = "config") -> T:
     """Rebuild a dataclass of class `kind` from `to_dict`'s result.
 
     Raises:
-        SmaltiError: not a mapping, an unknown key, or a required key that is missing; the message begins with `where`.
+        SmaltiError: not a mapping, an unknown key, a required key that is missing, or a value that its annotation does
+            not allow; the message begins with `where` and the key.
     """
     if not isinstance(values, Mapping):
-        raise SmaltiError(f"{where}: expected an object with the keys of {kind.__name__}, got {values!r}")
-    hints = typing.get_type_hints(kind)
-    known = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items() if key in hints}
-    return construct(kind, {**values, **known}, where)
+        raise _expected(where or kind.__name__, f"an object with the keys of {kind.__name__}", values)
+    return construct(kind, values, where)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if typing.get_origin(hint) is types.UnionType and type(None) in typing.get_args(hint):
-        if value is None:
-            return None
-        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+def construct(member: type[T], options: Mapping[str, Any], where: str) -> T:
+    """Make an object of class `member` with keywords from a file, each held against its annotation.
+
+    Raises:
+        SmaltiError: an unknown or missing keyword, or a value that its annotation does not allow; the message begins
+            with `where` and the key.
+        CannotBuild: whatever else the class raises.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = {key: own for key, own in inspect.signature(member).parameters.items() if own.kind in kinds}
+    for key in options:
+        if key not in parameters:
+            raise SmaltiError(f"{where or member.__name__}: unknown key {shown(key)}; {nearest(key, parameters)}")
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in options:
+            raise SmaltiError(f"{where or member.__name__}: the key {key!r} is missing")
+    hints = _hints_of(member)
+    fitted = {key: fit(hints.get(key, Any), value, f"{where}.{key}".lstrip(".")) for key, value in options.items()}
+    try:
+        return member(**fitted)
+    except SmaltiError as error:
+        raise type(error)(cut(str(error), LONGEST)) from error
+    except Exception as error:  # a member may be anybody's
+        what = f"{where or 'config'}: no {member.__name__} can be made of these values"
+        raise CannotBuild(f"{what} ({type(error).__name__}: {reason(error)})") from error
+
+
+class CannotBuild(SmaltiError):
+    """A constructor failed in a way of its own."""
+
+
+def fit(hint: Any, value: Any, where: str) -> Any:
+    """`value` as its annotation wants it: lists as tuples, mappings as dataclasses, all the rest unchanged.
+
+    What is no annotation of JSON's kinds of value (a class of the user's) takes every value.
+
+    Args:
+        hint: the annotation; what numbers may be stands in it as a `smalti.ranges.Range`.
+        value: from a file.
+        where: the key, for the error.
+
+    Raises:
+        SmaltiError: the annotation does not allow it.
+
+    Example:
+        >>> fit(tuple[int, ...], [8, 8], "bottleneck.levels")
+        (8, 8)
+    """
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        ranges = [part for part in parts[1:] if isinstance(part, Range)]
+        return _in_ranges(parts[0], ranges, value, where)
+    if origin in (types.UnionType, typing.Union):
+        return _one_of(parts, value, where)
+    if origin is typing.Literal:
+        if not any(type(part) is type(value) and part == value for part in parts):
+            raise _expected(where, f"one of {', '.join(map(repr, parts))}", value)
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value, where)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(value)
-    simple = {int: int, float: (int, float), str: str, bool: bool}
-    if hint in simple and (not isinstance(value, simple[hint]) or (hint is not bool and isinstance(value, bool))):
-        raise SmaltiError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+        return value if isinstance(value, hint) else from_dict(hint, value, where)
+    kind = origin or hint
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise _expected(where, "an object", value)
+        return {key: fit(parts[1], own, f"{where}.{key}") for key, own in value.items()} if parts else value
+    if isinstance(kind, type) and issubclass(kind, Sequence) and not issubclass(kind, str | bytes):
+        return _sequence(kind, parts, value, where)
+    if hint is float:
+        return _in_ranges(float, [Range()], value, where)
+    if isinstance(hint, type) and hint in NAMES and not _is_a(hint, value):
+        raise _expected(where, NAMES[hint], value)
     return value
+
+
+NAMES = {int: "int", float: "float", str: "str", bool: "bool", types.NoneType: "null"}
+
+
+def _is_a(hint: type, value: Any) -> bool:
+    if hint in (int, float):
+        number = isinstance(value, numbers.Integral if hint is int else numbers.Real)
+        return number and not isinstance(value, bool) and value == value  # NaN is no number
+    return isinstance(value, hint)
+
+
+def _in_ranges(hint: Any, ranges: list[Range], value: Any, where: str) -> Any:
+    if hint not in (int, float):
+        return fit(hint, value, where)
+    if not _is_a(hint, value):
+        raise _expected(where, NAMES[hint], value)
+    for allowed in ranges:
+        if value not in allowed:
+            raise SmaltiError(f"{where}: must be {allowed}, not {shown(value)}")
+    return value
+
+
+def _one_of(hints: Sequence[Any], value: Any, where: str) -> Any:
+    """By the first of several annotations that allows the value; the error is that of the only one, or names all."""
+    errors = []
+    for hint in hints:
+        try:
+            return fit(hint, value, where)
+        except SmaltiError as error:
+            if hint is not types.NoneType:
+                errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    wanted = " or ".join(str(error).partition(": ")[2].rpartition(", got")[0] or str(error) for error in errors)
+    raise _expected(where, wanted.replace("expected ", ""), value)
+
+
+def _sequence(kind: type, parts: Sequence[Any], value: Any, where: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise _expected(where, "a list", value)
+    if kind is tuple and parts and parts[-1] is not ...:
+        if len(value) != len(parts):
+            raise _expected(where, f"{len(parts)} values", value)
+        hints = parts
+    else:
+        hints = [parts[0] if parts else Any] * len(value)
+    fitted = [fit(hint, own, f"{where}.{index}") for index, (hint, own) in enumerate(zip(hints, value, strict=True))]
+    return fitted if kind is list else tuple(fitted)
+
+
+def _expected(where: str, what: str, value: Any) -> SmaltiError:
+    return SmaltiError(f"{where}: expected {what}, got {shown(value)}")
+
+
+def _hints_of(member: type) -> dict[str, Any]:
+    """The annotations of a class's keywords; none where they cannot be read."""
+    try:
+        return typing.get_type_hints(
+            member if dataclasses.is_dataclass(member) else member.__init__, include_extras=True
+        )
+    except Exception:  # a name that only a type checker knows
+        return {}
 
 
 class Family(UserDict[str, type[T]]):
@@ -117,17 +241,22 @@ class Family(UserDict[str, type[T]]):
 
     def __missing__(self, name: str) -> type[T]:
         own = "if it is your own, name the file that defines it: --code FILE"
-        raise SmaltiError(f"{self.what}: unknown kind {name!r}; {nearest(name, self)}; {own}")
+        raise SmaltiError(f"{self.what}: unknown kind {shown(name)}; {nearest(name, self)}; {own}")
 
     def build(self, spec: Spec, **more: Any) -> T:
         """Construct the member that `spec["kind"]` names, with the rest of `spec` and `more` as keywords.
 
         Raises:
-            SmaltiError: unknown kind, unknown or missing keyword, or a member that lacks an attribute of its interface.
+            SmaltiError: unknown kind, unknown or missing keyword, a value that its annotation does not allow, or a
+                member that lacks an attribute of its interface.
         """
-        options = {**spec, **more}
-        name = str(options.pop("kind", None))
-        made = construct(self[name], options, f"{self.what} {name!r}")
+        if "kind" not in spec:
+            raise SmaltiError(f"{self.what}: the key 'kind' is missing; {nearest('', self)}")
+        if given := [key for key in more if key in spec]:
+            raise SmaltiError(f"{self.what}.{given[0]}: is not given here; leave it out")
+        name = fit(str, spec["kind"], f"{self.what}.kind")
+        options = {key: value for key, value in spec.items() if key != "kind"}
+        made = construct(self[name], {**options, **more}, self.what)
         interfaces = [cls for cls in type(made).__mro__ if getattr(cls, "__abstractmethods__", None)]
         for attribute in (key for cls in interfaces for key in inspect.get_annotations(cls)):
             if not hasattr(made, attribute):
@@ -137,22 +266,6 @@ class Family(UserDict[str, type[T]]):
 
 def _path_of(member: type) -> str:
     return f"{member.__module__}.{member.__qualname__}"
-
-
-def construct(member: type[T], options: Mapping[str, Any], what: str) -> T:
-    """Make an object of class `member` with keywords from a file; `what` begins an error's text.
-
-    Raises:
-        SmaltiError: unknown or missing keyword.
-    """
-    parameters = inspect.signature(member).parameters
-    for key in options:
-        if key not in parameters:
-            raise SmaltiError(f"{what}: unknown key {key!r}; {nearest(key, parameters)}")
-    for key, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and key not in options:
-            raise SmaltiError(f"{what}: the key {key!r} is missing")
-    return member(**options)
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -4,14 +4,17 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, reason, shown
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a model's folder
+MOST_JSON, DEEPEST_JSON = 1 << 23, 64  # bytes; levels
+MOST_HEADER = 1 << 23  # bytes of a header of tensors
 BEST = "best.json"  # in a run that keeps its best model: {"step": ..., "validation_loss": ...}
 
 
@@ -57,17 +60,60 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; NaN and infinity are numbers there.
 
     Raises:
-        SmaltiError: it is not there, or not JSON.
+        SmaltiError: it is not there, no regular file, too long, not JSON, nested too deeply, or an object in it has a
+            key twice.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(read_bounded(path, MOST_JSON).decode("utf-8-sig"), object_pairs_hook=_each_once)
+    except RecursionError as error:
+        raise SmaltiError(f"{path} is not readable JSON: it is nested too deeply") from error
+    except ValueError as error:
+        if isinstance(error, SmaltiError):
+            raise
+        raise SmaltiError(f"{path} is not readable JSON: {reason(error)}") from error
+    level, depth = [value], 0
+    while level := [child for own in level if isinstance(own, dict | list) for child in _children(own)]:
+        depth += 1
+        if depth > DEEPEST_JSON:
+            raise SmaltiError(f"{path} is not readable JSON: it is nested too deeply")
+    return value
+
+
+def _children(value: dict | list) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {shown(twice)} stands twice in one object")
+    return found
+
+
+def read_bounded(path: Path | str, most: int) -> bytes:
+    """The bytes of a regular file of at most `most` bytes; nothing else is opened.
+
+    Raises:
+        SmaltiError: it is not there, no regular file, unreadable, or longer.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise SmaltiError(f"{path} is no regular file")
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1) if status.st_size <= most else b""
     except FileNotFoundError as error:
         raise SmaltiError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise SmaltiError(f"{path} is not readable JSON: {error}") from error
+    except OSError as error:
+        raise SmaltiError(f"cannot read {path}: {error.strerror or error}") from error
+    if max(len(data), status.st_size) > most:
+        raise SmaltiError(f"{path} is longer than the {most:,} bytes that are read; is it this file?")
+    return data
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -88,16 +134,44 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         SmaltiError: the file is not there, cut off, or no safetensors file.
     """
+    with _opened(Path(path)) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+class TensorHeader(NamedTuple):
+    """What the header of a safetensors file says of a tensor."""
+
+    dtype: str  # "F32", "BF16", "I64", ...
+    shape: tuple[int, ...]
+
+
+def read_headers(path: Path | str) -> dict[str, TensorHeader]:
+    """The types and shapes of the tensors in a safetensors file, without their values; they fit the file's length.
+
+    Raises:
+        SmaltiError: as of `read_tensors`.
+    """
+    with _opened(Path(path)) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: TensorHeader(own.get_dtype(), tuple(own.get_shape())) for name, own in slices.items()}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     if not path.is_file():
         raise SmaltiError(f"{path} does not exist")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SmaltiError(f"{path} is cut off or not a safetensors file ({error}); copy or train it again") from error
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if 8 + length > path.stat().st_size or length > MOST_HEADER:
+            raise OSError("no header of its length")
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:  # a type that torch does not have
+        what = f"{path} is cut off or not a safetensors file ({reason(error)})"
+        raise SmaltiError(f"{what}; copy or train it again") from error
 
 
 def file_hash(path: Path | str) -> str:

@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from smalti.errors import SmaltiError
+from smalti.ranges import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,13 @@ class Schedule:
     start: float = 0.0
     end: float = 0.0
     portion: float = 1.0
-    warmup: int = 0
+    warmup: Annotated[int, Range(0, 1 << 40)] = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.portion <= 1:
             raise SmaltiError(f"a schedule takes a portion of the run in (0, 1], not {self.portion}")
+        if self.kind == "exponential" and min(self.start, self.end) <= 0:
+            raise SmaltiError(f"an exponential schedule has two positive ends, not {self.start} and {self.end}")
 
     def __call__(self, step: int, steps: int) -> float:
         """The value at optimiser step `step` (0 is the first) of a run of `steps`."""

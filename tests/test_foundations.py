@@ -105,8 +105,8 @@ def test_build_names_missing_and_unknown_keywords():
     assert family.build({"kind": "a"}, size=2).size == 2
     for spec, message in [
         ({"kind": "b"}, "thing: unknown kind 'b'; known: a; if it is your own, name the file.*: --code FILE"),
-        ({"size": 1}, "thing: unknown kind 'None'"),
-        ({"kind": "a", "size": 1, "color": "x"}, "thing 'a': unknown key 'color'; did you mean 'colour'"),
+        ({"size": 1}, "thing: the key 'kind' is missing; known: a"),
+        ({"kind": "a", "size": 1, "color": "x"}, "thing: unknown key 'color'; did you mean 'colour'"),
         ({"kind": "a"}, "the key 'size' is missing"),
     ]:
         with pytest.raises(SmaltiError, match=message):

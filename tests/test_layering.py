@@ -13,7 +13,7 @@ from smalti.configs import Family
 
 ROOT = Path(__file__).parent.parent / "smalti"
 LAYERS = [
-    {"errors", "shapes", "schedules", "configs", "files", "modes", "pretrained", "ops"},  # the ground
+    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "pretrained", "ops"},  # the ground
     {"images"},
     {"data", "models", "priors"},
     {"generate", "codec"},

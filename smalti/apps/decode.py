@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.errors import SmaltiError
+from smalti.errors import one_line
 from smalti.files import atomic_path
 
 
-def decode(run: str, file: str, *, out: str, force: bool = False, device: str = "cpu") -> dict[str, Any]:
+def decode(
+    run: str, file: str, *, out: str, force: bool = False, device: str = "cpu", most_pixels: int = 178_956_970
+) -> dict[str, Any]:
     """Decode the codes or latents of `smalti encode` to PNG pictures of the original sizes.
 
     Args:
@@ -16,8 +18,9 @@ def decode(run: str, file: str, *, out: str, force: bool = False, device: str = 
         out: the folder for the pictures.
         force: overwrite pictures.
         device: cpu, cuda, ...
+        most_pixels: of an image; what is larger is refused before memory is taken for it.
     """
-    from smalti.apps.encodedfile import read_encoded
+    from smalti.apps.encodedfile import check_fits, read_encoded
     from smalti.apps.imagefiles import IMAGES_IN_CHUNK, progress_bar
     from smalti.apps.outfiles import new_files
     from smalti.images.reading import to_pil
@@ -25,12 +28,12 @@ def decode(run: str, file: str, *, out: str, force: bool = False, device: str = 
 
     model = Autoencoder.from_pretrained(run, device=device)
     encoded = read_encoded(Path(file), model.source_hash)
-    if encoded.pool != "none":
-        raise SmaltiError(f"{file} holds pooled latents, which cannot be decoded; encode again without --pool")
-    pairs = list(zip(encoded.values, encoded.sizes, strict=True))
+    with one_line(file, f"{file} cannot be decoded"):
+        check_fits(encoded, model, most_pixels)
     targets = new_files(out, encoded.names, ".png", force)
-    for start in progress_bar(range(0, len(pairs), IMAGES_IN_CHUNK), "decoding"):
-        part = pairs[start : start + IMAGES_IN_CHUNK]
+    for start in progress_bar(range(0, len(encoded.names), IMAGES_IN_CHUNK), "decoding"):
+        chunk = slice(start, start + IMAGES_IN_CHUNK)
+        part = list(zip(encoded.values[chunk], encoded.sizes[chunk], strict=True))
         if encoded.kind == "codes":
             images = model.decode_many([Encoded(*pair) for pair in part])
         else:

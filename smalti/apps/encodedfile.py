@@ -6,21 +6,31 @@ text an image, where the images are those of a data set.
 
 parquet, a row an image: `name`, a column of texts for each kind of label, `height`, `width`, `shape`, and `codes` or
 `latents`, flattened; the rest is JSON under `smalti` in the metadata of the schema.
+
+A file may be anybody's. What it says of itself is checked when it is opened, against its headers; the values of an
+image are read when they are used, and are then as large as the headers said.
 """
 
 import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smalti.errors import SmaltiError
+from smalti.apps.npzarrays import NpzArrays
+from smalti.apps.parquetrows import ParquetRows, library
+from smalti.configs import fit
+from smalti.errors import SmaltiError, one_line, shown
 from smalti.files import atomic_path
+from smalti.ranges import CodebookSize, Range
+
+if TYPE_CHECKING:
+    from smalti.models.autoencoder import Autoencoder
 
 Kind = Literal["codes", "latents"]
 Pool = Literal["none", "mean"]
@@ -28,6 +38,9 @@ VERSION = 1
 SUFFIXES = (".npz", ".parquet")
 SHOWN = 12  # images whose shapes a description names
 COLUMNS = ("name", "height", "width", "shape")  # of a parquet file, beside the labels and the values
+LARGEST_PX = 178_956_970  # of an image: Pillow's own limit
+MOST_LABELS = 1 << 26  # bytes of the texts of one kind of label
+Side = Annotated[int, Range(1, LARGEST_PX)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +68,60 @@ class EncodedFile:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
+    def shapes(self) -> Sequence[tuple[int, ...]]:
+        """Of the values."""
+        return self.values.shapes if isinstance(self.values, Stored) else [tuple(own.shape) for own in self.values]
+
+    @property
     def dtype(self) -> type[np.generic]:
         """Of the values as they are stored."""
         return np.float32 if self.kind == "latents" else np.uint16 if self.codebook_size <= 1 << 16 else np.uint32
 
     def describe(self) -> dict[str, Any]:
         """Its kind, counts, and the shapes of its first images, as JSON can hold them."""
-        first = zip(self.names[:SHOWN], self.values, strict=False)
+        first = zip(self.names[:SHOWN], self.shapes, strict=False)
         own = {"codebook_size": self.codebook_size} if self.kind == "codes" else {"pool": self.pool}
         result = {
             "num_images": len(self.names),
-            f"num_{'codes' if self.kind == 'codes' else 'values'}": sum(own.numel() for own in self.values),
+            f"num_{'codes' if self.kind == 'codes' else 'values'}": sum(map(prod, self.shapes)),
             "kind": self.kind,
             **own,
-            "grids": {name: list(own.shape) for name, own in first},
+            "grids": {name: list(shape) for name, shape in first},
         }
         return result | (
             {"labels": {kind: len(set(texts)) for kind, texts in self.labels.items()}} if self.labels else {}
         )
+
+
+class Stored(Sequence[Tensor]):
+    """Values in a file, read and checked when they are asked for.
+
+    Args:
+        shapes: of each.
+        read: gives the values of one, as they are stored.
+        codebook_size: K of codes; 0 of latents.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]], read: Callable[[int], np.ndarray], codebook_size: int):
+        self.shapes, self._read, self._codebook_size = shapes, read, codebook_size
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The values of one image, or of several.
+
+        Raises:
+            SmaltiError: codes outside of [0, K), latents that are not finite, or a damaged file.
+        """
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        values = self._read(range(len(self))[index])
+        if self._codebook_size and values.size and int(values.max()) >= self._codebook_size:
+            raise SmaltiError(f"codes must lie in [0, {self._codebook_size}); one is {int(values.max())}")
+        if not self._codebook_size and not np.isfinite(values).all():
+            raise SmaltiError("the file holds latents that are not finite; encode the images again")
+        return torch.from_numpy(values.astype(np.int64 if self._codebook_size else np.float32))
 
 
 def check_suffix(path: str | Path) -> None:
@@ -111,12 +160,34 @@ def read_encoded(path: Path, model_hash: str | None = None) -> EncodedFile:
     return file
 
 
+def check_fits(file: EncodedFile, model: "Autoencoder", most_pixels: int = LARGEST_PX) -> None:
+    """Raise unless a model can decode what a file holds; by what the file says of itself, before memory is taken.
+
+    Raises:
+        SmaltiError: pooled latents, values of other shapes than the model gives to images of these sizes, another
+            codebook, or an image of more than `most_pixels`.
+    """
+    if file.pool != "none":
+        raise SmaltiError("the file holds pooled latents, which cannot be decoded; encode again without --pool")
+    codes = model.codes_bottleneck if file.kind == "codes" else None
+    if codes is not None and file.codebook_size != codes.codebook_size:
+        raise SmaltiError(f"the file's codes are of {file.codebook_size}, the model's of {codes.codebook_size}")
+    for name, shape, (height, width) in zip(file.names, file.shapes, file.sizes, strict=True):
+        if height * width > most_pixels:
+            raise SmaltiError(f"{shown(name)} has {width}x{height} pixels; at most {most_pixels:,} are decoded")
+        grid = model.networks.grid_of(height, width)
+        wanted = codes.grid_shape(*grid) if codes is not None else (model.bottleneck.out_channels, *grid)
+        if shape != wanted:
+            sizes = f"{shown(shape)} where {width}x{height} pixels have {wanted}"
+            raise SmaltiError(f"{shown(name)} has {file.kind} of the shape {sizes}; the file is damaged")
+
+
 def is_encoded(path: Path) -> bool:
     """Whether a file claims to be one of `smalti encode`: every npz, and no parquet of images."""
     if path.suffix == ".npz":
         return True
     try:
-        return path.is_file() and b"smalti" in (_parquet().read_schema(path).metadata or {})
+        return path.is_file() and b"smalti" in (library().read_schema(path).metadata or {})
     except (OSError, ValueError):  # an arrow error is a ValueError
         return False
 
@@ -136,30 +207,34 @@ def _write_npz(path: Path, file: EncodedFile) -> None:
 
 
 def _read_npz(path: Path) -> EncodedFile:
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            members = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # pyright: ignore
-        raise SmaltiError(f"{path} is cut off or not a file of `smalti encode` ({error})") from error
-    kind: Kind = "latents" if "pool" in members else "codes"
-    if "model_hash" not in members or (kind == "codes" and "codebook_size" not in members):
+    arrays = NpzArrays(path)
+    kind: Kind = "latents" if "pool" in arrays else "codes"
+    if "model_hash" not in arrays or (kind == "codes" and "codebook_size" not in arrays):
         raise SmaltiError(f"{path} is not a file of `smalti encode`: it does not name its model")
-    _check_version(path, int(members.get("version", VERSION)))
-    names = [name.removeprefix(f"{kind}/") for name in members if name.startswith(f"{kind}/")]
-    return EncodedFile(
-        kind=kind,
-        names=names,
-        values=[_as_tensor(kind, members[f"{kind}/{name}"]) for name in names],
-        sizes=[tuple(members[f"size/{name}"].tolist()) for name in names],
-        model_hash=str(members["model_hash"]),
-        codebook_size=int(members.get("codebook_size", 0)),
-        pool="mean" if str(members.get("pool", "none")) == "mean" else "none",
-        labels={name.removeprefix("labels/"): own.tolist() for name, own in members.items() if name[:7] == "labels/"},
-    )
+    names = [name.removeprefix(f"{kind}/") for name in arrays if name.startswith(f"{kind}/")]
+    headers = [arrays.header(f"{kind}/{name}") for name in names]
+    for name, header in zip(names, headers, strict=True):
+        if header.dtype not in ((np.dtype("u2"), np.dtype("u4")) if kind == "codes" else (np.dtype("f4"),)):
+            raise SmaltiError(f"{path} is not a file of `smalti encode`: {shown(name)} has {kind} of {header.dtype}")
+    about = {
+        key: arrays.array(key).tolist() for key in ("model_hash", "codebook_size", "version", "pool") if key in arrays
+    }
+    sizes = [arrays.array(f"size/{name}").tolist() for name in names]
+    labels = {key: arrays.array(key, MOST_LABELS).tolist() for key in arrays if key.startswith("labels/")}
+    known = {*about, *labels, *(f"{part}/{name}" for name in names for part in (kind, "size"))}
+    if foreign := [key for key in arrays if key not in known]:
+        raise SmaltiError(f"{path} is not a file of `smalti encode`: it has {shown(foreign[0])}")
+
+    def read(index: int) -> np.ndarray:
+        return arrays.array(f"{kind}/{names[index]}", prod(headers[index].shape) * headers[index].dtype.itemsize)
+
+    labels = {key.removeprefix("labels/"): texts for key, texts in labels.items()}
+    shapes = [header.shape for header in headers]
+    return _checked(path, {"kind": kind, "version": VERSION, **about}, names, sizes, shapes, read, labels)
 
 
 def _write_parquet(path: Path, file: EncodedFile) -> None:
-    parquet = _parquet()
+    parquet = library()
     import pyarrow as arrow
 
     flat = np.concatenate([own.numpy().ravel() for own in file.values]).astype(file.dtype)
@@ -183,41 +258,53 @@ def _write_parquet(path: Path, file: EncodedFile) -> None:
 
 
 def _read_parquet(path: Path) -> EncodedFile:
-    parquet = _parquet()
-    try:
-        table = parquet.read_table(path)
-        own = json.loads((table.schema.metadata or {})[b"smalti"])
-        _check_version(path, own["version"])
-        kind, shapes = own["kind"], table["shape"].to_pylist()
-        flat = table[kind].combine_chunks().flatten().to_numpy()
-        parts = np.split(flat, np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1])
-        return EncodedFile(
-            kind=kind,
-            names=table["name"].to_pylist(),
-            values=[_as_tensor(kind, part.reshape(shape)) for part, shape in zip(parts, shapes, strict=True)],
-            sizes=list(zip(table["height"].to_pylist(), table["width"].to_pylist(), strict=True)),
-            model_hash=own["model_hash"],
-            codebook_size=own.get("codebook_size", 0),
-            pool=own.get("pool", "none"),
-            labels={name: table[name].to_pylist() for name in table.column_names if name not in (*COLUMNS, kind)},
-        )
-    except (OSError, ValueError, KeyError) as error:  # an arrow error is a ValueError
-        raise SmaltiError(f"{path} is cut off or not a file of `smalti encode` ({error})") from error
+    with one_line(path, f"{path} is not a file of `smalti encode`"):
+        rows = ParquetRows(path)
+        about = rows.about
+        kind = fit(Kind, about.get("kind"), "kind")
+        columns = {name: rows.column(name) for name in rows.names if name != kind}
+        sizes = list(zip(columns.pop("height"), columns.pop("width"), strict=True))
+        names, shapes = columns.pop("name"), [tuple(shape) for shape in columns.pop("shape")]
+        return _checked(path, about, names, sizes, shapes, rows.reader(kind, shapes), columns)
 
 
-def _as_tensor(kind: Kind, stored: np.ndarray) -> Tensor:
-    """Codes are signed 64-bit integers everywhere but on disk."""
-    return torch.from_numpy(stored.astype(np.int64 if kind == "codes" else np.float32))
-
-
-def _check_version(path: Path, version: int) -> None:
-    if version > VERSION:
-        raise SmaltiError(f"{path} has version {version} of its format, this smalti reads {VERSION}; update smalti")
-
-
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise SmaltiError("parquet needs pyarrow: pip install 'smalti[data]'; or name the file *.npz") from error
-    return parquet
+def _checked(
+    path: Path,
+    about: Mapping[str, Any],
+    names: Sequence[str],
+    sizes: Sequence[Any],
+    shapes: Sequence[tuple[int, ...]],
+    read: Callable[[int], np.ndarray],
+    labels: Mapping[str, Sequence[str]],
+) -> EncodedFile:
+    """The file, if what it says of itself makes sense."""
+    with one_line(path, f"{path} is not a file of `smalti encode`"):
+        version = fit(int, about.get("version"), "version")
+        if version > VERSION:
+            raise SmaltiError(f"version {version} of its format, this smalti reads {VERSION}; update smalti")
+        if foreign := about.keys() - {"kind", "version", "model_hash", "codebook_size", "pool"}:
+            raise SmaltiError(f"unknown key {shown(sorted(foreign)[0])}")
+        kind = fit(Kind, about.get("kind"), "kind")
+        codebook_size = fit(CodebookSize, about.get("codebook_size"), "codebook_size") if kind == "codes" else 0
+        model_hash = fit(str, about.get("model_hash"), "model_hash")
+        if len(model_hash) != 64 or not set(model_hash) <= set("0123456789abcdef"):
+            raise SmaltiError(f"model_hash: expected 64 hexadecimal digits, got {shown(model_hash)}")
+        pool: Pool = fit(Pool, about.get("pool", "none"), "pool")
+        names = fit(list[str], names, "names")
+        if len(set(names)) < len(names) or any("\0" in name for name in names):
+            raise SmaltiError("two images have one name, or one has a NUL")
+        fitted: list[tuple[int, int]] = []
+        for name, size, shape in zip(names, sizes, shapes, strict=True):
+            height, width = fit(tuple[Side, Side], size, f"size/{shown(name)}")
+            fitted.append((height, width))
+            fit(tuple[Side, ...], shape, f"shape of {shown(name)}")
+            axes = {"codes": (1, 2, 3, 4), "latents": (1,) if pool == "mean" else (3,)}[kind]
+            most = height * width * (1 << 10 if kind == "codes" else 1 << 20)
+            if height * width > LARGEST_PX or len(shape) not in axes or prod(shape) > most:
+                raise SmaltiError(f"{shown(name)}: {kind} of the shape {shown(shape)} of {width}x{height} pixels")
+        for key, texts in labels.items():
+            if len(fit(list[str], texts, f"labels/{shown(key)}")) != len(names):
+                raise SmaltiError(f"{len(texts)} labels {shown(key)} of {len(names)} images")
+    values = Stored(shapes, read, codebook_size)
+    options = {"codebook_size": codebook_size, "pool": pool, "labels": labels}
+    return EncodedFile(kind=kind, names=names, values=values, sizes=fitted, model_hash=model_hash, **options)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from smalti.apps.compress import SUFFIX, sizes_of
-from smalti.apps.runs import best_of, experiment_of, what_is
+from smalti.apps.runs import best_of, evaluation_of, experiment_of, what_is
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
-from smalti.files import CONFIG, read_json
+from smalti.files import CONFIG
 
 
 def info(target: str) -> dict[str, Any]:
@@ -108,6 +108,6 @@ def _describe_run(run: Path) -> dict[str, Any]:
         result["trained"] = f"{done} of {experiment.run.steps} steps"
     if best := best_of(run):
         result["holds"] = f"step {best['step']}, the best by validation_loss ({best['validation_loss']:.6g})"
-    if (run / "evaluation.json").exists():
-        result["evaluation"] = read_json(run / "evaluation.json")["metrics"]
+    if evaluation := evaluation_of(run):
+        result["evaluation"] = evaluation["metrics"]
     return result

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from smalti.apps.outfiles import new_file
-from smalti.apps.runs import experiment_of, what_is
+from smalti.apps.runs import evaluation_of, experiment_of, what_is
 from smalti.configs import effective
 from smalti.errors import SmaltiError
-from smalti.files import CONFIG, WEIGHTS, atomic_path, file_hash, read_json, write_text
+from smalti.files import CONFIG, WEIGHTS, atomic_path, file_hash, write_text
 
 IMAGES = 12
 NEEDED = ("data", "split", "num_images", "model_hash", "metrics")  # of an evaluation
@@ -95,10 +95,10 @@ def _evaluation(run: str) -> dict[str, Any]:
     path = folder / "evaluation.json"
     if not (folder / CONFIG).exists():
         raise SmaltiError(f"{run} is not the folder of a run; train one, or check the path")
-    if not path.exists():
+    evaluation = evaluation_of(folder)
+    if evaluation is None:
         raise SmaltiError(f"{run} has not been evaluated; run: smalti evaluate {run} --data DATA")
-    evaluation = read_json(path)
-    if missing := [key for key in NEEDED if key not in (evaluation if isinstance(evaluation, dict) else {})]:
+    if missing := [key for key in NEEDED if key not in evaluation]:
         raise SmaltiError(f"{path} lacks {', '.join(missing)}; run: smalti evaluate {run} --data DATA")
     if (found := evaluation["model_hash"]) != (now := file_hash(folder / WEIGHTS)):
         again = f"smalti evaluate {run} --data {shlex.quote(evaluation['data'])} --split {evaluation['split']}"

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.configs import from_dict
+from smalti.configs import fit, from_dict
 from smalti.data.config import DataConfig
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, one_line, shown
 from smalti.files import BEST, CONFIG, read_json
 from smalti.training.experiment import Experiment, PriorExperiment
+
+EVALUATION = {"data": str, "split": str, "num_images": int, "model_hash": str, "preprocessing": dict[str, Any]}
 
 
 def what_is(run: str) -> str:
@@ -20,7 +22,10 @@ def what_is(run: str) -> str:
 def experiment_of(run: Path) -> Experiment | PriorExperiment | None:
     """The settings that a run was trained with; None where its folder does not say."""
     path, kind = run / "experiment.json", PriorExperiment if what_is(str(run)) == "prior" else Experiment
-    return from_dict(kind, read_json(path), str(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    with one_line(path, f"{path} is damaged"):
+        return from_dict(kind, read_json(path), "")
 
 
 def data_of(run: str, data: str | None) -> DataConfig:
@@ -39,7 +44,31 @@ def data_of(run: str, data: str | None) -> DataConfig:
 
 def best_of(run: Path) -> dict[str, Any] | None:
     """The step and the validation_loss of the model of a run that keeps its best; None where it is the last."""
-    return read_json(run / BEST) if (run / BEST).exists() else None
+    path = run / BEST
+    if not path.exists():
+        return None
+    with one_line(path, f"{path} is damaged"):
+        best = fit(dict[str, Any], read_json(path), "best")
+        return {"step": fit(int, best["step"], "step"), "validation_loss": fit(float, best["validation_loss"], "loss")}
+
+
+def evaluation_of(run: Path) -> dict[str, Any] | None:
+    """What `evaluate` wrote into a run's folder; None where it has not been evaluated.
+
+    Raises:
+        SmaltiError: something else stands there.
+    """
+    path = run / "evaluation.json"
+    if not path.exists():
+        return None
+    with one_line(path, f"{path} is damaged"):
+        evaluation = fit(dict[str, Any], read_json(path), "evaluation")
+        for key in evaluation.keys() & EVALUATION.keys():
+            fit(EVALUATION[key], evaluation[key], key)
+        metrics = fit(dict[str, Any], evaluation.get("metrics"), "metrics")
+        if odd := [name for name, value in metrics.items() if type(value) not in (int, float)]:
+            raise SmaltiError(f"metrics.{odd[0][:60]}: expected a number, got {shown(metrics[odd[0]])}")
+        return evaluation
 
 
 def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:

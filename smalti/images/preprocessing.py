@@ -5,6 +5,7 @@ from typing import Literal
 
 from smalti.configs import effective, nearest
 from smalti.errors import SmaltiError
+from smalti.ranges import Size
 
 Noise = Literal["none", "gaussian", "salt_and_pepper", "masking"]
 LEVELS: dict[Noise, float] = {"gaussian": 0.1, "salt_and_pepper": 0.1, "masking": 0.25}  # unless one is given
@@ -26,8 +27,8 @@ class Preprocessing:
             sampled once.
     """
 
-    image_size: int = 32
-    channels: int = 3
+    image_size: Size = 32
+    channels: Size = 3
     binarize: Literal["none", "dynamic", "fixed"] = "none"
 
     @property

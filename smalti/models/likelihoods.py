@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from smalti.configs import Family
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import fp32_island
+from smalti.ranges import Count, Positive, Share, Size
 from smalti.shapes import check_shape
 
 LEVELS = 256
@@ -81,7 +82,7 @@ class Bernoulli(Likelihood):
     likelihood, and `bits` refuses.
     """
 
-    def __init__(self, *, channels: int):
+    def __init__(self, *, channels: Size):
         super().__init__()
         self.channels = self.num_parameters = channels
 
@@ -109,7 +110,7 @@ class LocationScale(Likelihood):
             "predicted", a second set of C channels of the decoder.
     """
 
-    def __init__(self, *, channels: int, scale: float | Literal["learned", "predicted"] = "learned"):
+    def __init__(self, *, channels: Size, scale: Positive | Literal["learned", "predicted"] = "learned"):
         super().__init__()
         if isinstance(scale, str) and scale not in ("learned", "predicted"):
             raise SmaltiError(f"scale must be a number, 'learned' or 'predicted', not {scale!r}")
@@ -191,7 +192,7 @@ class LogitLaplace(Likelihood):
         [1] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, section 2 and appendix A.3
     """
 
-    def __init__(self, *, channels: int, eps: float = 0.1, smallest_scale: float = 0.01):
+    def __init__(self, *, channels: Size, eps: Share = 0.1, smallest_scale: Positive = 0.01):
         super().__init__()
         if not 0 < eps < 0.5:
             raise SmaltiError(f"eps must lie in (0, 0.5), not {eps}")
@@ -237,7 +238,7 @@ class LogisticMixture(Likelihood):
         [1] Salimans, Karpathy, Chen, Kingma. PixelCNN++. 2017. arXiv:1701.05517
     """
 
-    def __init__(self, *, channels: int, num_components: int = 10):
+    def __init__(self, *, channels: Size, num_components: Count = 10):
         super().__init__()
         self.channels, self.num_components = channels, num_components
         self.num_coefficients = channels * (channels - 1) // 2

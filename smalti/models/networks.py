@@ -2,13 +2,16 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from smalti.configs import Family
 from smalti.errors import SmaltiError
+from smalti.ranges import Count, Kernel, Range, Size
+
+Stride = Annotated[int, Range(1, 1 << 12)]
 
 
 class Networks(ABC):
@@ -17,6 +20,10 @@ class Networks(ABC):
     stride: int  # pixels per grid position, in both directions
     fixed_size: int | None = None  # the only image height and width, or None
     grey: float = 0.5  # what the encoder sees as 0: it is subtracted from the images
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the features of an image of any size, which is padded to the stride."""
+        return -(-height // self.stride), -(-width // self.stride)
 
     @abstractmethod
     def encoder(self, image_channels: int, features: int) -> nn.Module:
@@ -111,13 +118,13 @@ class ResidualNetworks(Networks):
     def __init__(
         self,
         *,
-        stride: int = 4,
-        width: int = 64,
-        depth: int = 2,
-        patch: int = 1,
-        block_ratio: int = 4,
-        convolutions: int = 4,
-        stem_kernel: int = 3,
+        stride: Stride = 4,
+        width: Size = 64,
+        depth: Count = 2,
+        patch: Stride = 1,
+        block_ratio: Size = 4,
+        convolutions: Annotated[int, Range(2, 64)] = 4,
+        stem_kernel: Kernel = 3,
     ):
         if stride < 1 or stride & (stride - 1) or patch < 1 or patch & (patch - 1) or stride % patch:
             raise SmaltiError(f"stride, and patch that divides it, must be powers of two, not {stride} and {patch}")
@@ -174,7 +181,14 @@ class StridedNetworks(Networks):
             the sizes are those of the authors' example on CIFAR-10 (google-deepmind/sonnet, vqvae_example.ipynb)
     """
 
-    def __init__(self, *, stride: int = 4, width: int = 128, depth: int = 2, residual_channels: int = 32):
+    def __init__(
+        self,
+        *,
+        stride: Annotated[int, Range(2, 1 << 12)] = 4,
+        width: Annotated[int, Range(2, 1 << 20)] = 128,
+        depth: Annotated[int, Range(0, 1 << 10)] = 2,
+        residual_channels: Size = 32,
+    ):
         if stride < 2 or stride & (stride - 1) or width < 2 or depth < 0 or residual_channels < 1:
             given = f"{stride=}, {width=}, {depth=}, {residual_channels=}"
             needed = "a stride that is a power of two, width >= 2, depth >= 0 and residual_channels >= 1"
@@ -232,10 +246,10 @@ class MlpNetworks(Networks):
     def __init__(
         self,
         *,
-        image_size: int,
-        hidden: tuple[int, ...] = (200, 200),
-        decoder_hidden: tuple[int, ...] | None = None,
-        grid: tuple[int, int] = (1, 1),
+        image_size: Annotated[int, Range(1, 1 << 12)],
+        hidden: tuple[Size, ...] = (200, 200),
+        decoder_hidden: tuple[Size, ...] | None = None,
+        grid: tuple[Size, Size] = (1, 1),
         activation: Literal["tanh", "relu"] = "tanh",
         start: Literal["xavier", "small"] = "xavier",
         grey: float = 0.5,
@@ -249,6 +263,10 @@ class MlpNetworks(Networks):
         self.hidden, self.grid, self.start, self.grey = hidden, grid, start, grey
         self.decoder_hidden = hidden[::-1] if decoder_hidden is None else decoder_hidden
         self.activation = activations[activation]
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """That of the only size."""
+        return self.grid
 
     def _layers(self, widths: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []

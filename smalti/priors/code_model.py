@@ -37,4 +37,4 @@ class CodeModel(Pretrained):
     def load_more(self, folder: Path) -> None:
         """The text tokens."""
         if self.config.text:
-            self.text = TextTokenizer.load(folder, self.config.text.length)
+            self.text = TextTokenizer.load(folder, self.config.text.length, self.config.text.vocabulary)

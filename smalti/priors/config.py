@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from smalti.configs import Spec, nearest
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, shown
+from smalti.ranges import CodebookSize, Range, Share, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +20,9 @@ class PixelLevels:
             in training (dynamic binarisation), one with a fixed seed in evaluation.
     """
 
-    image_size: int
-    channels: int
-    levels: int
+    image_size: Size
+    channels: Size
+    levels: Annotated[int, Range(2, 256)]
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 256:
@@ -55,14 +56,14 @@ class TextConfig:
     """
 
     languages: tuple[str, ...]
-    vocabulary: int
-    length: int
+    vocabulary: Annotated[int, Range(256, 1 << 16)]
+    length: Size
 
     def __post_init__(self) -> None:
         if self.vocabulary < 256:
             raise SmaltiError(f"the text vocabulary must hold the 256 bytes at least, not {self.vocabulary}")
         if self.length < 1 or not self.languages:
-            raise SmaltiError(f"text needs a length and a language, not {self.length} and {self.languages!r}")
+            raise SmaltiError(f"text needs a length and a language, not {self.length} and {shown(self.languages)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +85,21 @@ class PriorConfig:
     """
 
     prior: Spec
-    codebook_size: int
-    grid: tuple[int, int]
+    codebook_size: CodebookSize
+    grid: tuple[Size, Size]
     tokenizer: str
     tokenizer_hash: str
     pixels: PixelLevels | None = None
     label_kind: str = ""
     labels: tuple[str, ...] = ()
     text: TextConfig | None = None
-    condition_dropout: float = 0.0
+    condition_dropout: Share = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.condition_dropout < 1:
             raise SmaltiError(f"condition_dropout must lie in [0, 1), not {self.condition_dropout}")
+        if self.text and self.labels:
+            raise SmaltiError("a prior takes classes or text, not both; leave labels or text out")
 
     def classes(self, names: Sequence[str]) -> list[int]:
         """The numbers of classes by their names.

@@ -1,11 +1,14 @@
 """The first PixelCNN: masked convolutions in residual blocks, with a blind spot; for published numbers."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions
 from smalti.priors.layers import CausalConv2d, Features, Pointwise, by_image
+from smalti.ranges import CodebookSize, Conditioned, Count, Kernel, Range, Size
 
 
 class MaskedPixelCNN(CausalPrior):
@@ -33,13 +36,13 @@ class MaskedPixelCNN(CausalPrior):
     def __init__(
         self,
         *,
-        codebook_size: int,
-        grid: tuple[int, int],
-        code_dim: int = 16,
-        channels: int = 32,
-        layers: int = 15,
-        first_kernel: int = 7,
-        num_conditions: int = 0,
+        codebook_size: CodebookSize,
+        grid: tuple[Size, Size],
+        code_dim: Size = 16,
+        channels: Annotated[int, Range(2, 1 << 20)] = 32,
+        layers: Count = 15,
+        first_kernel: Kernel = 7,
+        num_conditions: Conditioned = 0,
     ):
         super().__init__(codebook_size, grid, Conditions(num_conditions))
         self.embedding = nn.Embedding(codebook_size, code_dim)

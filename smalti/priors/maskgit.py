@@ -1,6 +1,7 @@
 """MaskGIT: a bidirectional transformer that fills in hidden codes, many at a time."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from smalti.errors import SmaltiError
 from smalti.priors.attention import Block, GridPositions, Prefix
 from smalti.priors.base import Prior, PriorLoss, nats_of
 from smalti.priors.sampling import SamplePlan, gumbel_noise, sample_codes
+from smalti.ranges import CodebookSize, Conditioned, Count, Range, Share, Size
 
 DEFAULT_STEPS = 12
 NLL_SAMPLES = 16  # sets of hidden positions per image in the estimate of the bound
@@ -54,16 +56,16 @@ class MaskGIT(Prior):
     def __init__(
         self,
         *,
-        codebook_size: int,
-        grid: tuple[int, int],
-        width: int = 256,
-        layers: int = 4,
-        heads: int = 4,
-        dropout: float = 0.0,
-        order_temperature: float = 4.5,
-        num_conditions: int = 0,
-        text_vocabulary: int = 0,
-        text_length: int = 0,
+        codebook_size: CodebookSize,
+        grid: tuple[Size, Size],
+        width: Size = 256,
+        layers: Count = 4,
+        heads: Count = 4,
+        dropout: Share = 0.0,
+        order_temperature: Annotated[float, Range(0, math.inf)] = 4.5,
+        num_conditions: Conditioned = 0,
+        text_vocabulary: Conditioned = 0,
+        text_length: Conditioned = 0,
     ):
         prefix = Prefix(width, num_conditions, text_vocabulary, text_length)
         super().__init__(codebook_size, grid, prefix.conditions)

@@ -1,10 +1,13 @@
 """Gated PixelCNN: a vertical and a horizontal stack, so that there is no blind spot."""
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions
 from smalti.priors.layers import ChannelDropout, Features, Pointwise, StackConv2d, by_image, gate
+from smalti.ranges import CodebookSize, Conditioned, Kernel, Range, Share, Size
 
 
 class PixelCNN(CausalPrior):
@@ -34,14 +37,14 @@ class PixelCNN(CausalPrior):
     def __init__(
         self,
         *,
-        codebook_size: int,
-        grid: tuple[int, int],
-        channels: int = 128,
-        layers: int = 8,
-        first_kernel: int = 7,
-        kernel: int = 3,
-        dropout: float = 0.0,
-        num_conditions: int = 0,
+        codebook_size: CodebookSize,
+        grid: tuple[Size, Size],
+        channels: Size = 128,
+        layers: Annotated[int, Range(0, 1 << 10)] = 8,
+        first_kernel: Kernel = 7,
+        kernel: Kernel = 3,
+        dropout: Share = 0.0,
+        num_conditions: Conditioned = 0,
     ):
         super().__init__(codebook_size, grid, Conditions(num_conditions))
         self.embedding = nn.Embedding(codebook_size, channels)

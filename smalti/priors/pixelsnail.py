@@ -1,11 +1,14 @@
 """PixelSNAIL: causal convolutions for what is near, causal attention for what is far."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.priors.base import CausalPrior, ClassEmbedding, Conditions
 from smalti.priors.layers import CausalConv2d, ChannelDropout, Features, Pointwise, attend, by_image, by_position
+from smalti.ranges import CodebookSize, Conditioned, Count, Kernel, Range, Share, Size
 
 
 class PixelSNAIL(CausalPrior):
@@ -37,16 +40,16 @@ class PixelSNAIL(CausalPrior):
     def __init__(
         self,
         *,
-        codebook_size: int,
-        grid: tuple[int, int],
-        channels: int = 64,
-        blocks: int = 4,
-        residuals: int = 2,
-        heads: int = 4,
-        key_width: int = 16,
-        first_kernel: int = 5,
-        dropout: float = 0.0,
-        num_conditions: int = 0,
+        codebook_size: CodebookSize,
+        grid: tuple[Size, Size],
+        channels: Size = 64,
+        blocks: Count = 4,
+        residuals: Annotated[int, Range(0, 1 << 10)] = 2,
+        heads: Count = 4,
+        key_width: Size = 16,
+        first_kernel: Kernel = 5,
+        dropout: Share = 0.0,
+        num_conditions: Conditioned = 0,
     ):
         super().__init__(codebook_size, grid, Conditions(num_conditions))
         self.embedding = nn.Embedding(codebook_size, channels)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from smalti.priors.base import CausalPrior
 from smalti.priors.layers import Features, by_position
+from smalti.ranges import CodebookSize, NotNegative, Size
 from smalti.shapes import check_shape
 
 
@@ -15,7 +16,7 @@ class Uniform(CausalPrior):
 
     table: Tensor  # (h*w, K)
 
-    def __init__(self, *, codebook_size: int, grid: tuple[int, int]):
+    def __init__(self, *, codebook_size: CodebookSize, grid: tuple[Size, Size]):
         super().__init__(codebook_size, grid)
         self.register_buffer("table", torch.zeros(self.num_codes, codebook_size), persistent=False)
 
@@ -35,7 +36,7 @@ class Histogram(CausalPrior):
 
     log_share: Tensor  # (h*w, K) nats
 
-    def __init__(self, *, codebook_size: int, grid: tuple[int, int], smoothing: float = 16.0):
+    def __init__(self, *, codebook_size: CodebookSize, grid: tuple[Size, Size], smoothing: NotNegative = 16.0):
         super().__init__(codebook_size, grid)
         self.smoothing = smoothing
         self.register_buffer("log_share", torch.full((self.num_codes, codebook_size), -math.log(codebook_size)))

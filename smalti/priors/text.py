@@ -1,5 +1,6 @@
 """Captions as tokens: a byte-level BPE of `tokenizers`, trained on the captions and stored with the model."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -7,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from smalti.errors import SmaltiError
-from smalti.files import atomic_path
+from smalti.configs import fit
+from smalti.errors import SmaltiError, one_line, reason, shown
+from smalti.files import atomic_path, read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+LONGEST_TEXT, LONGEST_TOKEN = 100_000, 1000  # characters
+LEARNT = {"vocab": None, "merges": None}  # what differs from file to file
 FILE = "text.json"  # in the prior's folder, in the format of `tokenizers`
 
 
@@ -25,30 +29,33 @@ class TextTokenizer:
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: int, length: int) -> Self:
         """Learn at most `vocabulary` tokens from captions; the same captions give the same tokens."""
-        kit = _library()
-        bpe = kit.Tokenizer(kit.models.BPE())
-        bpe.normalizer = kit.normalizers.Sequence([kit.normalizers.NFC(), kit.normalizers.Lowercase()])
-        bpe.pre_tokenizer = kit.pre_tokenizers.ByteLevel(add_prefix_space=True)
-        bpe.decoder = kit.decoders.ByteLevel()
+        kit, bpe = _library(), _empty()
         alphabet = kit.pre_tokenizers.ByteLevel.alphabet()
         trainer = kit.trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
         bpe.train_from_iterator(captions, trainer)
         return cls(bpe, length)
 
     @classmethod
-    def load(cls, folder: Path, length: int) -> Self:
-        """Read what `save` wrote.
+    def load(cls, folder: Path, length: int, vocabulary: int) -> Self:
+        """Read what `save` wrote: the tokens and their merges, nothing else; the machinery is always this module's own.
+
+        The file may be anybody's, and the format of `tokenizers` holds whole programs: patterns, paddings, dropout.
 
         Raises:
-            SmaltiError: no such file, or a damaged one.
+            SmaltiError: no such file, a damaged one, or one that `train` does not write.
         """
         path = folder / FILE
         if not path.is_file():
             raise SmaltiError(f"{folder} has no {FILE}: the text tokens belong to the prior; copy it with the rest")
-        try:
-            return cls(_library().Tokenizer.from_file(str(path)), length)
-        except Exception as error:  # the library raises bare Exception
-            raise SmaltiError(f"{path}: cut off or damaged ({str(error).splitlines()[0]})") from error
+        with one_line(path, f"{path} is damaged"):
+            values = read_json(path)
+            tokens, merges = _tokens_and_merges(values, json.loads(_empty().to_str()), vocabulary)
+            try:
+                return cls(_empty(vocab=tokens, merges=merges), length)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # what Rust panics with is no Exception
+                raise SmaltiError(f"damaged ({reason(error)})") from error
 
     def save(self, folder: Path) -> None:
         """Write text.json."""
@@ -67,8 +74,8 @@ class TextTokenizer:
         """
         rows = torch.full((len(captions), self.length), -1)
         for row, caption in zip(rows, captions, strict=True):
-            tokens = self.bpe.encode(caption.strip()).ids
-            if not tokens or not caption.strip():
+            tokens = self._encode(caption, cut=cut)
+            if not tokens:
                 raise SmaltiError('the text is empty; say what the image shall show, for example "red heart"')
             if len(tokens) > self.length and not cut:
                 shown = caption if len(caption) <= 40 else caption[:37] + "..."
@@ -76,13 +83,65 @@ class TextTokenizer:
             row[: len(tokens)] = torch.tensor(tokens[: self.length])
         return rows
 
+    def _encode(self, caption: str, *, cut: bool = False) -> list[int]:
+        if len(caption) > LONGEST_TEXT and not cut:
+            raise SmaltiError(
+                f"the text has {len(caption):,} characters, at most {LONGEST_TEXT:,} are read; shorten it"
+            )
+        caption = caption[:LONGEST_TEXT].strip()
+        return self.bpe.encode(caption).ids if caption else []
+
     def fits(self, caption: str) -> bool:
         """Whether a caption has something to say and at most `length` tokens."""
-        return bool(caption.strip()) and len(self.bpe.encode(caption.strip()).ids) <= self.length
+        return len(caption) <= LONGEST_TEXT and 0 < len(self._encode(caption)) <= self.length
 
     def decode(self, tokens: Tensor) -> str:
         """The text of one row of tokens (length,)."""
         return self.bpe.decode(tokens[tokens >= 0].tolist()).strip()
+
+
+def _empty(**options: Any) -> "Tokenizer":
+    """A byte-level BPE of lower-cased text; `options` are its tokens and merges, where it has some."""
+    kit = _library()
+    bpe = kit.Tokenizer(kit.models.BPE(**options))
+    bpe.normalizer = kit.normalizers.Sequence([kit.normalizers.NFC(), kit.normalizers.Lowercase()])
+    bpe.pre_tokenizer = kit.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = kit.decoders.ByteLevel()
+    return bpe
+
+
+def _tokens_and_merges(values: Any, own: Any, vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The tokens and merges of a file, if all else in it is as in a file of one's `own`.
+
+    Raises:
+        SmaltiError: it is not; the message names the key.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+        raise SmaltiError("expected an object with a model")
+    parts = [("", {**values, "model": None}, {**own, "model": None})]
+    parts += [("model.", {**values["model"], **LEARNT}, {**own["model"], **LEARNT})]
+    for where, found, wanted in parts:
+        for key, value in found.items():
+            if value != wanted.get(key) and not (key not in wanted and value in (None, False, [])):
+                raise SmaltiError(f"{where}{key[:60]}: expected {shown(wanted.get(key))}, got {shown(value)}")
+    tokens = fit(dict[str, int], values["model"].get("vocab"), "model.vocab")
+    if sorted(tokens.values()) != list(range(len(tokens))) or len(tokens) > vocabulary:
+        raise SmaltiError(f"model.vocab: {len(tokens):,} tokens must be numbered from 0 and at most {vocabulary:,}")
+    if missing := set(_library().pre_tokenizers.ByteLevel.alphabet()) - tokens.keys():
+        raise SmaltiError(f"model.vocab: {len(missing)} of the 256 bytes are missing")
+    merges = values["model"].get("merges")
+    if not isinstance(merges, list) or len(merges) > len(tokens):
+        raise SmaltiError("model.merges: expected a list, not longer than the vocabulary")
+    pairs: list[tuple[str, str]] = []
+    for merge in merges:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        one, other = fit(tuple[str, str], pair, "model.merges")
+        if not {one, other, one + other} <= tokens.keys():
+            raise SmaltiError(f"model.merges: {shown(merge)} are not two tokens that make a third")
+        pairs.append((one, other))
+    if len({*pairs}) < len(pairs) or max(map(len, tokens)) > LONGEST_TOKEN:
+        raise SmaltiError(f"a merge stands twice, or a token has more than {LONGEST_TOKEN} characters")
+    return tokens, pairs
 
 
 def _library() -> Any:

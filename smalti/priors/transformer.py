@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from smalti.priors.attention import Block, GridPositions, Prefix
 from smalti.priors.base import CausalPrior, PriorLoss, nats_of
 from smalti.priors.layers import Features, behind, by_position, last, previous
+from smalti.ranges import CodebookSize, Conditioned, Count, Share, Size
 
 TEXT_WEIGHT = 1 / 8  # of the text's share of the loss [1]; the codes have the rest
 
@@ -42,15 +43,15 @@ class Transformer(CausalPrior):
     def __init__(
         self,
         *,
-        codebook_size: int,
-        grid: tuple[int, int],
-        width: int = 256,
-        layers: int = 4,
-        heads: int = 4,
-        dropout: float = 0.0,
-        num_conditions: int = 0,
-        text_vocabulary: int = 0,
-        text_length: int = 0,
+        codebook_size: CodebookSize,
+        grid: tuple[Size, Size],
+        width: Size = 256,
+        layers: Count = 4,
+        heads: Count = 4,
+        dropout: Share = 0.0,
+        num_conditions: Conditioned = 0,
+        text_vocabulary: Conditioned = 0,
+        text_length: Conditioned = 0,
     ):
         prefix = Prefix(width, num_conditions, text_vocabulary, text_length)
         super().__init__(codebook_size, grid, prefix.conditions)

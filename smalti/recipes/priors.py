@@ -153,16 +153,12 @@ def maskgit(codes: Codes, network: Blocks, captions: Captions, *, order_temperat
 
 def _codes_of(tokenizer: str) -> dict[str, Any]:
     """What a prior has to know of a tokenizer and of its codes for the images that it was trained on."""
-    import torch
-
     from smalti.models.autoencoder import Autoencoder
-    from smalti.pretrained import read_config
 
     folder = Path(tokenizer)
     if not (folder / CONFIG).exists():
         raise SmaltiError(f"{tokenizer}: no trained model in this folder; give the run of a vqvae or a dvae, or pixels")
-    with torch.device("meta"):  # its shapes, without its weights
-        model = Autoencoder(read_config(folder, Autoencoder.config_class, Autoencoder.what))
+    model = Autoencoder.outline(folder)
     side = -(-model.config.preprocessing.image_size // model.stride)
     shape = model.codes_bottleneck.grid_shape(side, side)
     if len(shape) != 2:

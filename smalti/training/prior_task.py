@@ -50,7 +50,7 @@ class PriorTask(Task[CodeModel]):
         if config is None:
             return None
         if (run / FILE).exists():
-            return TextTokenizer.load(run, config.length)
+            return TextTokenizer.load(run, config.length, config.vocabulary)
         captions = captions_of(open_data(self.experiment.data, "train"), config.languages)
         return TextTokenizer.train((text for row in captions for text in row), config.vocabulary, config.length)
 

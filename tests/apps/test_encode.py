@@ -147,7 +147,8 @@ def test_bad_images_of_a_data_set_are_left_out_with_their_labels(runs, image_fol
 
 def test_what_does_not_go_together_is_refused_in_one_line(runs, tmp_path, capsys):
     image, run = str(runs / "pictures" / "0.png"), str(runs / "fsq")
-    write_encoded(tmp_path / "own.npz", EncodedFile(kind="codes", names=[], values=[], sizes=[], model_hash="x"))
+    none = EncodedFile(kind="codes", names=[], values=[], sizes=[], model_hash="0" * 64, codebook_size=2)
+    write_encoded(tmp_path / "own.npz", none)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     cases = [
         (["encode", run], "IMAGES or --data, and was given neither"),
@@ -156,7 +157,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(runs, tmp_path, capsys
         (["encode", run, image, "--pool", "mean"], "add --write latents"),
         (["encode", str(runs / "gaussian"), image, "--write", "codes"], "no codes"),
         (["encode", run, image, "--out", "x.txt"], "must end in .npz or .parquet, not 'x.txt'"),
-        (["decode", run, str(tmp_path / "own.npz"), "--out", "x"], "codes of the model x, not of this one"),
+        (["decode", run, str(tmp_path / "own.npz"), "--out", "x"], "codes of the model 000000000000, not of this one"),
         (["decode", run, str(tmp_path / "bad.parquet"), "--out", "x"], "cut off or not a file of"),
     ]
     for argv, message in cases:

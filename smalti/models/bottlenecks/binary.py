@@ -1,6 +1,6 @@
 """Lookup-free and binary spherical quantization: the code is the signs of the features."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck
 from smalti.models.bottlenecks.estimators import straight_through
 from smalti.models.bottlenecks.grids import flatten_grid
+from smalti.ranges import Positive, Range
 
 MAX_BITS = 24
 EXACT_BITS = 8  # the entropy of the mean is exact within this many bits; groups of them are taken as independent
@@ -54,7 +55,7 @@ class BinaryQuantizer(DeterministicQuantizer):
     )
     place_values: Tensor
 
-    def __init__(self, *, bits: int, spherical: bool = False, softness: float = 1.0):
+    def __init__(self, *, bits: Annotated[int, Range(1, MAX_BITS)], spherical: bool = False, softness: Positive = 1.0):
         super().__init__()
         if not 1 <= bits <= MAX_BITS:
             raise SmaltiError(f"bits must lie in [1, {MAX_BITS}], not {bits}")
@@ -64,7 +65,8 @@ class BinaryQuantizer(DeterministicQuantizer):
         self.codebook_size = 2**bits
         self.in_channels = self.out_channels = bits
         self.length = bits**-0.5 if spherical else 1.0
-        self.register_buffer("place_values", 2 ** torch.arange(bits).view(1, -1, 1, 1), persistent=False)
+        places = torch.tensor([2**place for place in range(bits)])
+        self.register_buffer("place_values", places.view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.configs import from_dict
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, shown
 from smalti.models.bottlenecks.base import BottleneckOutput, CategoricalPosterior, PosteriorSample
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, straight_through
@@ -17,6 +17,7 @@ from smalti.models.bottlenecks.grids import Kept, flatten_grid, unflatten_grid
 from smalti.ops.gumbel import gumbel_latents
 from smalti.ops.gumbel_noise import standard_gumbel
 from smalti.ops.nearest import nearest_code
+from smalti.ranges import CodebookSize, Positive, Range, Share, Size
 from smalti.schedules import Schedule
 
 FUSED = {"gumbel_softmax": False, "gumbel_straight_through": True}  # those that are one operation: whether it is hard
@@ -80,28 +81,28 @@ class Categorical(CategoricalPosterior):
     def __init__(
         self,
         *,
-        codebook_size: int,
-        code_dim: int,
+        codebook_size: CodebookSize,
+        code_dim: Annotated[int, Range(0, 1 << 20)],
         logits: Literal["distance", "convolution", "features"] = "distance",
-        in_channels: int | None = None,
+        in_channels: Size | None = None,
         estimator: str = "gumbel_softmax",
         temperature: Schedule | Mapping[str, Any] | None = None,
-        sharpness: float = 2.0,
-        prior_grid: tuple[int, int] | None = None,
-        decay: float = 0.99,
-        restart_below: float = 0.1,
+        sharpness: Positive = 2.0,
+        prior_grid: tuple[Size, Size] | None = None,
+        decay: Share = 0.99,
+        restart_below: Share = 0.1,
     ):
         super().__init__()
         if codebook_size < 2:
             raise SmaltiError(f"codebook_size must be at least 2, not {codebook_size}")
         if estimator not in CATEGORICAL:
-            raise SmaltiError(f"estimator must be one of {', '.join(CATEGORICAL)}, not {estimator!r}")
+            raise SmaltiError(f"estimator must be one of {', '.join(CATEGORICAL)}, not {shown(estimator)}")
         self.codebook_size, self.out_channels = codebook_size, code_dim or codebook_size
         self.in_channels = _in_channels(logits, codebook_size, code_dim, in_channels)
         self.by_distance, self.sharpness, self.estimator = logits == "distance", sharpness, estimator
         self.relaxes = estimator == "gumbel_softmax"
         if isinstance(temperature, Mapping):
-            temperature = from_dict(Schedule, temperature, "temperature")
+            temperature = from_dict(Schedule, temperature, "bottleneck.temperature")
         self.schedule = temperature or Schedule(end=1.0)
         first = self.schedule(0, 1)
         if min(first, self.schedule.end) <= 0:

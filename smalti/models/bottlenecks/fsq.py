@@ -1,14 +1,15 @@
 """Finite scalar quantization: no codebook, nothing that could collapse."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, shown
 from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck
 from smalti.models.bottlenecks.estimators import straight_through
+from smalti.ranges import Range
 
 
 class FSQ(DeterministicQuantizer):
@@ -44,15 +45,17 @@ class FSQ(DeterministicQuantizer):
     levels: Tensor
     place_values: Tensor
 
-    def __init__(self, *, levels: tuple[int, ...]):
+    def __init__(self, *, levels: tuple[Annotated[int, Range(2, 1 << 20)], ...]):
         super().__init__()
         if not levels or min(levels) < 2:
-            raise SmaltiError(f"levels must be one or more numbers of at least 2, not {tuple(levels)}")
+            raise SmaltiError(f"levels must be one or more numbers of at least 2, not {shown(tuple(levels))}")
+        if len(levels) > 32 or math.prod(levels) > 1 << 32:
+            raise SmaltiError(f"the product of the levels is K, at most 2^32; {shown(tuple(levels))} gives more")
         self.codebook_size = math.prod(levels)
         self.in_channels = self.out_channels = len(levels)
-        counts = torch.tensor(tuple(levels)).view(1, -1, 1, 1)
-        self.register_buffer("levels", counts, persistent=False)
-        self.register_buffer("place_values", counts.cumprod(1) // counts, persistent=False)
+        places = [math.prod(levels[:index]) for index in range(len(levels))]
+        self.register_buffer("levels", torch.tensor(tuple(levels)).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("place_values", torch.tensor(places).view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:

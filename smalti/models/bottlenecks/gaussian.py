@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smalti.models.bottlenecks.base import BottleneckOutput, GaussianPosterior, InWords, PosteriorSample
+from smalti.ranges import Size
 
 
 class Gaussian(GaussianPosterior):
@@ -34,7 +35,7 @@ class Gaussian(GaussianPosterior):
         gradient_stop="at the sampling of z, were z a number without a history",
     )
 
-    def __init__(self, *, channels: int):
+    def __init__(self, *, channels: Size):
         super().__init__()
         self.in_channels, self.out_channels = 2 * channels, channels
 

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import Bottleneck, BottleneckOutput, InWords, PosteriorSample
+from smalti.ranges import Size
 
 NO_PRIOR = "an autoencoder (identity bottleneck) has no p(z): there is no ELBO; use gaussian or a discrete one"
 
@@ -34,7 +35,7 @@ class Identity(Bottleneck):
         generation="no: there is no p(z), and nothing taught the decoder what lies between the latents of images",
     )
 
-    def __init__(self, *, channels: int):
+    def __init__(self, *, channels: Size):
         super().__init__()
         self.in_channels = self.out_channels = channels
 

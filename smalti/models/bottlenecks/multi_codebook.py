@@ -33,7 +33,8 @@ class MultiCodebookQuantizer(DeterministicQuantizer):
             raise SmaltiError(f"num_codebooks must be at least 1, not {num_codebooks}")
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
         options = {**(quantizer or {}), "codebook_size": codebook_size, "code_dim": code_dim}
-        self.quantizers = nn.ModuleList(construct(VectorQuantizer, options, "quantizer") for _ in range(num_codebooks))
+        where = "bottleneck.quantizer"
+        self.quantizers = nn.ModuleList(construct(VectorQuantizer, options, where) for _ in range(num_codebooks))
         for member in self.members:
             member.codebook.said = self.members[0].codebook.said  # one warning for all
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.base import BottleneckOutput
 from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer
+from smalti.ranges import CodebookSize, Count, Size
 
 
 class ProductQuantizer(MultiCodebookQuantizer):
@@ -41,7 +42,12 @@ class ProductQuantizer(MultiCodebookQuantizer):
     )
 
     def __init__(
-        self, *, num_codebooks: int, codebook_size: int, code_dim: int, quantizer: Mapping[str, Any] | None = None
+        self,
+        *,
+        num_codebooks: Count,
+        codebook_size: CodebookSize,
+        code_dim: Size,
+        quantizer: Mapping[str, Any] | None = None,
     ):
         if num_codebooks and code_dim % num_codebooks:
             raise SmaltiError(f"code_dim must be a multiple of num_codebooks, not {code_dim} and {num_codebooks}")

@@ -1,7 +1,7 @@
 """Residual vector quantization: each codebook describes what the ones before it left over."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from smalti.models.bottlenecks.base import BottleneckOutput
 from smalti.models.bottlenecks.estimators import straight_through
 from smalti.models.bottlenecks.grids import Kept
 from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer
+from smalti.ranges import CodebookSize, Count, Range, Size
 
 
 class ResidualQuantizer(MultiCodebookQuantizer):
@@ -49,10 +50,10 @@ class ResidualQuantizer(MultiCodebookQuantizer):
     def __init__(
         self,
         *,
-        num_codebooks: int,
-        codebook_size: int,
-        code_dim: int,
-        drop: float = 0.0,
+        num_codebooks: Count,
+        codebook_size: CodebookSize,
+        code_dim: Size,
+        drop: Annotated[float, Range(0, 1)] = 0.0,
         quantizer: Mapping[str, Any] | None = None,
     ):
         if not 0 <= drop <= 1:

@@ -5,12 +5,13 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, shown
 from smalti.models.bottlenecks.base import BottleneckOutput, DeterministicQuantizer, DiscreteBottleneck
 from smalti.models.bottlenecks.codebook import Codebook, Learning
 from smalti.models.bottlenecks.estimators import NEAREST, straight_through
 from smalti.models.bottlenecks.grids import flatten_grid, unflatten_grid
 from smalti.ops.nearest import nearest_code
+from smalti.ranges import CodebookSize, Share, Size
 
 
 def codebook_loss(features: Tensor, quantized: Tensor) -> Tensor:
@@ -70,18 +71,18 @@ class VectorQuantizer(DeterministicQuantizer):
     def __init__(
         self,
         *,
-        codebook_size: int,
-        code_dim: int,
+        codebook_size: CodebookSize,
+        code_dim: Size,
         learning: Learning = "ema",
         estimator: str = "straight_through",
-        decay: float = 0.99,
-        restart_below: float = 0.1,
+        decay: Share = 0.99,
+        restart_below: Share = 0.1,
         normalize: bool = False,
         start: Literal["kmeans", "random"] = "kmeans",
     ):
         super().__init__()
         if estimator not in NEAREST:
-            raise SmaltiError(f"estimator must be one of {', '.join(NEAREST)}, not {estimator!r}")
+            raise SmaltiError(f"estimator must be one of {', '.join(NEAREST)}, not {shown(estimator)}")
         self.codebook_size, self.estimator, self.normalize = codebook_size, estimator, normalize
         self.in_channels = self.out_channels = code_dim
         self.codebook = Codebook(
