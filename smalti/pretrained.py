@@ -38,7 +38,7 @@ class Pretrained(nn.Module):
         """Write config.json, model.safetensors and, if given, the model card; each file atomically."""
         folder = Path(folder)
         self.save_more(folder)
-        write_json(folder / CONFIG, {"smalti": self.what, "format": 1, **to_dict(self.config)})
+        write_json(folder / CONFIG, {"smalti": self.what, "format": 1, **to_dict(self.config_in(folder))})
         write_tensors(folder / WEIGHTS, self.state_dict(), {"smalti": self.what})
         if card is not None:
             write_text(folder / CARD, card)
@@ -70,6 +70,14 @@ class Pretrained(nn.Module):
         model.source_hash = file_hash(folder / WEIGHTS)
         return model.to(device).eval()
 
+    def config_in(self, folder: Path) -> Any:
+        """The config as it is written into a folder."""
+        return self.config
+
+    def save_complete(self, folder: Path, card: str | None = None) -> None:
+        """As `save_pretrained`, with all that others need who have this folder alone."""
+        self.save_pretrained(folder, card)
+
     def save_more(self, folder: Path) -> None:
         """Write what belongs to the model besides its config and weights: nothing, unless a member says otherwise."""
 
@@ -86,7 +94,7 @@ class Pretrained(nn.Module):
         api.create_repo(repo_id, private=private, exist_ok=True)
         card = f"---\nlibrary_name: smalti\ntags: [smalti, {self.what}]\n---\n# {repo_id}\n"
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, card)
+            self.save_complete(Path(folder), card)
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
     @property

@@ -10,12 +10,13 @@ from smalti.apps.contenders import PRIORS, ChosenPrior, chosen_priors, chosen_sy
 from smalti.apps.evaluate import evaluate
 from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.apps.output import say
+from smalti.apps.runs import evaluation_of
 from smalti.apps.train import train
 from smalti.configs import effective
 from smalti.data.config import DataConfig
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
-from smalti.files import WEIGHTS, file_hash, read_json, write_json, write_text
+from smalti.files import read_json, write_json, write_text
 from smalti.training.experiment import Experiment, Training
 
 if TYPE_CHECKING:
@@ -230,10 +231,10 @@ def _train(experiment: Training, run: Path) -> int | None:
 
 
 def _evaluate(run: Path, data: DataConfig, split: Split) -> dict[str, Any]:
-    """The evaluation kept in the run, if it is of this model, data and split; else a new one."""
-    kept = run / "evaluation.json"
-    if kept.exists():
-        found, wanted = read_json(kept), (file_hash(run / WEIGHTS), str(data), split)
-        if (found["model_hash"], found["data"], found["split"]) == wanted:
-            return found
+    """The evaluation kept in the run, if it is of this model and split and of these images; else a new one."""
+    from smalti.data.sources import open_data
+
+    found = evaluation_of(run)
+    if found and (found.get("split"), found.get("fingerprint")) == (split, open_data(data, split).fingerprint):
+        return found
     return evaluate(str(run), split=split)

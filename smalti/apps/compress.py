@@ -27,6 +27,7 @@ def compress(
     names: bool = True,
     report: bool = False,
     force: bool = False,
+    tokenizer: str | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Compress images of any size into one small file.
@@ -44,6 +45,7 @@ def compress(
         names: store the names of several images.
         report: compare the coders.
         force: overwrite the file.
+        tokenizer: of a prior: where its tokenizer is now; by default where the prior says.
         device: cpu, cuda, ...
     """
     from smalti.apps.imagefiles import ImageFiles
@@ -52,7 +54,7 @@ def compress(
     refuse_to_overwrite(Path(out), force)
     if not out.endswith(SUFFIX):
         raise SmaltiError(f"--out must end in {SUFFIX}, not {out!r}")
-    model, prior = open_models(run, None, device)
+    model, prior = open_models(run, None, device, tokenizer)
     options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
     codec = Codec(model, prior, coder=None if coder == "auto" else coder, lossless=lossless, progress=True, **options)
     files = ImageFiles(images, model.config.preprocessing.channels)

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.configs import from_dict
+from smalti.configs import effective, from_dict
 from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
-from smalti.files import BEST, CONFIG, read_json
+from smalti.files import BEST, CONFIG, WEIGHTS, file_hash, read_json
 from smalti.training.experiment import Experiment, PriorExperiment
 
 
@@ -39,23 +39,52 @@ def data_of(run: str, data: str | None) -> DataConfig:
 
 def best_of(run: Path) -> dict[str, Any] | None:
     """The step and the validation_loss of the model of a run that keeps its best; None where it is the last."""
-    return read_json(run / BEST) if (run / BEST).exists() else None
+    if not (run / BEST).exists():
+        return None
+    best = read_json(run / BEST)
+    if not isinstance(best, dict) or not {type(best.get(key)) for key in ("step", "validation_loss")} <= {int, float}:
+        raise SmaltiError(f"{run / BEST} is damaged; the run's `smalti train` command writes it again")
+    return best
 
 
-def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:
-    """The autoencoder and, if there is one, the prior of a run, remembered for `decompress`."""
+def evaluation_of(run: Path) -> dict[str, Any] | None:
+    """What `evaluate` measured of the weights that a run has now; None where there is nothing, or it is damaged."""
+    try:
+        found = read_json(run / "evaluation.json")
+    except SmaltiError:
+        return None
+    whole = isinstance(found, dict) and isinstance(found.get("metrics"), dict) and (run / WEIGHTS).is_file()
+    return found if whole and found.get("model_hash") == file_hash(run / WEIGHTS) else None
+
+
+def open_models(run: str, prior: str | None, device: str, tokenizer: str | None = None) -> tuple[Any, Any]:
+    """The autoencoder and, if there is one, the prior of a run, remembered for `decompress`.
+
+    Args:
+        run: of an autoencoder, or of a prior, whose tokenizer is then the autoencoder.
+        prior: of the codes of `run`.
+        device: cpu, cuda, ...
+        tokenizer: where that of a prior is now; by default where the prior says.
+    """
     from smalti.codec.model_index import remember
+    from smalti.generate.tokenizer import TrainedTokenizer, open_tokenizer
     from smalti.models.autoencoder import Autoencoder
     from smalti.priors.code_model import CodeModel
 
-    code_model = None
-    if prior is not None or what_is(run) == "prior":
-        place = prior or run
-        code_model = CodeModel.from_pretrained(place, device=device)
-        if code_model.config.pixels:
-            raise SmaltiError(f"{place} is a prior of pixels; give a prior of a tokenizer's codes")
-        run = run if prior is not None else code_model.config.tokenizer
-        remember(code_model.source_hash, place)
-    model = Autoencoder.from_pretrained(run, device=device)
-    remember(model.source_hash, run)
-    return model, code_model
+    if prior is not None or what_is(run) != "prior":
+        effective(False, "on an autoencoder", tokenizer=(tokenizer, None))
+        model = Autoencoder.from_pretrained(run, device=device)
+        remember(model.source_hash, run)
+        if prior is None:
+            return model, None
+    place = run if prior is None else prior
+    code_model = CodeModel.from_pretrained(place, device=device)
+    if code_model.config.pixels:
+        raise SmaltiError(f"{place} is a prior of pixels; give a prior of a tokenizer's codes")
+    remember(code_model.source_hash, place)
+    if prior is not None:
+        return model, code_model
+    opened = open_tokenizer(code_model.use_tokenizer(tokenizer).config, device)
+    assert isinstance(opened, TrainedTokenizer)
+    remember(opened.source_hash, code_model.config.tokenizer)
+    return opened.model, code_model

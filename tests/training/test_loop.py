@@ -19,7 +19,7 @@ from smalti.recipes import RECIPES
 from smalti.training.log import read_metrics
 from smalti.training.loop import Interrupted, train
 from smalti.training.settings import RunSettings
-from smalti.training.state import latest_checkpoint
+from smalti.training.state import checkpoints
 
 SMALL = {"image_size": 16, "width": 8, "warmup": 2}
 RUN = {"batch_size": 4, "log_every": 2, "sample_every": 4, "checkpoint_every": 2}
@@ -35,6 +35,10 @@ def small(system, folder, steps=6, **options):
     }
     recipe = RECIPES[system](**{"data": str(folder), **SMALL, **SYSTEMS[system], **options})
     return recipe.with_settings(**settings)
+
+
+def latest_checkpoint(folder):
+    return [*checkpoints(Path(folder)).values()][-1] if checkpoints(Path(folder)) else None
 
 
 def weights(run):
