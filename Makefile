@@ -24,8 +24,9 @@ test-kernels: $(STAMP) $(NATIVE)  ## what meets the kernels, with every variant 
 	  -p no:cacheprovider $(KERNEL_TESTS) 2>&1) && echo "SMALTI_KERNELS={} passed" || { echo "$$out"; echo "SMALTI_KERNELS={} FAILED"; exit 1; }'
 
 FUZZ := archives=100000
-fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, a long run; `make fuzz FUZZ=archives=1000`
+fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
 
 check: lint types test test-kernels  ## everything that CI runs
 

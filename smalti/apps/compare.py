@@ -144,7 +144,7 @@ def _system(training: Experiment, name: str, runs: Sequence[Path], source: DataC
         relaxed=relaxation(model, images, training.loss),
         points=rate_distortion(model, evaluations[0]["metrics"], images),
         pictures=list(latent_pictures(model, images)),
-        images_per_second=statistics.median(record["images_per_second"] for record in records),
+        images_per_second=_speed(records),
         peak_bytes=costs[0],
         bits_per_image=bits,
     )
@@ -171,7 +171,7 @@ def _prior(
         system=chosen.system,
         evaluation=evaluation,
         num_parameters=CodeModel.from_pretrained(run).num_parameters,
-        images_per_second=statistics.median(record["images_per_second"] for record in records),
+        images_per_second=_speed(records),
     )
 
 
@@ -227,7 +227,13 @@ def _train(experiment: Training, run: Path) -> int | None:
     train(experiment, run)
     if measurable:
         write_json(kept, {"peak_bytes": memory_bytes("VmHWM")})
-    return read_json(kept)["peak_bytes"] if kept.exists() else None
+    return read_json(kept).get("peak_bytes") if kept.exists() else None
+
+
+def _speed(records: Sequence[Mapping[str, float]]) -> float:
+    """Images a second, from the log; nan where it has been lost."""
+    speeds = [record["images_per_second"] for record in records if "images_per_second" in record]
+    return statistics.median(speeds) if speeds else math.nan
 
 
 def _evaluate(run: Path, data: DataConfig, split: Split) -> dict[str, Any]:

@@ -69,22 +69,26 @@ def open_models(run: str, prior: str | None, device: str, tokenizer: str | None 
     from smalti.codec.model_index import remember
     from smalti.generate.tokenizer import TrainedTokenizer, open_tokenizer
     from smalti.models.autoencoder import Autoencoder
+
+    if prior is None and what_is(run) == "prior":
+        code_model = _open_prior(run, device)
+        opened = open_tokenizer(code_model.use_tokenizer(tokenizer).config, device)
+        assert isinstance(opened, TrainedTokenizer)
+        remember(opened.source_hash, code_model.config.tokenizer)
+        return opened.model, code_model
+    effective(False, "on an autoencoder", tokenizer=(tokenizer, None))
+    model = Autoencoder.from_pretrained(run, device=device)
+    remember(model.source_hash, run)
+    return model, None if prior is None else _open_prior(prior, device)
+
+
+def _open_prior(run: str, device: str) -> Any:
+    """A prior of a tokenizer's codes, remembered."""
+    from smalti.codec.model_index import remember
     from smalti.priors.code_model import CodeModel
 
-    if prior is not None or what_is(run) != "prior":
-        effective(False, "on an autoencoder", tokenizer=(tokenizer, None))
-        model = Autoencoder.from_pretrained(run, device=device)
-        remember(model.source_hash, run)
-        if prior is None:
-            return model, None
-    place = run if prior is None else prior
-    code_model = CodeModel.from_pretrained(place, device=device)
+    code_model = CodeModel.from_pretrained(run, device=device)
     if code_model.config.pixels:
-        raise SmaltiError(f"{place} is a prior of pixels; give a prior of a tokenizer's codes")
-    remember(code_model.source_hash, place)
-    if prior is not None:
-        return model, code_model
-    opened = open_tokenizer(code_model.use_tokenizer(tokenizer).config, device)
-    assert isinstance(opened, TrainedTokenizer)
-    remember(opened.source_hash, code_model.config.tokenizer)
-    return opened.model, code_model
+        raise SmaltiError(f"{run} is a prior of pixels; give a prior of a tokenizer's codes")
+    remember(code_model.source_hash, run)
+    return code_model

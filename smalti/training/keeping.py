@@ -77,18 +77,25 @@ class Keeper:
         """Write what a run that has ended at `step` should hold and does not, for it was removed or damaged since."""
         last = self.run / LAST if self.best else self.run
         holders = (last,) if self.step or not self.best else (last, self.run)
-        if not all(_holds(folder, model) for folder in holders) or not (last / "experiment.json").exists():
+        about: dict[Path, Any] = {}
+        if not all(_holds(folder, model) for folder in holders):
             warnings.warn(f"{last} did not hold the model of step {step}; it is written anew", stacklevel=3)
             self.write_last(model)
-        if not self.best or not self.step:
-            return
+        if self.best:
+            about[last / "experiment.json"] = to_dict(self.experiment.placed(last))
+        if self.best and self.step:
+            self._mend_best(model, step)
+            about[self.run / BEST] = self._best
+        for path, value in about.items():
+            if not path.is_file() or _read(path) != value:
+                write_json(path, value)
+
+    def _mend_best(self, model: Pretrained, step: int) -> None:
         if not _opens(self.run, type(model)):
             if step != self.step:
-                how = f"train into another folder, or take that of step {step}, in {last}"
+                how = f"train into another folder, or take that of step {step}, in {self.run / LAST}"
                 raise SmaltiError(f"{self.run}: the model of step {self.step}, the best, is damaged or gone; {how}")
             self.write_best(model)
-        if not (self.run / BEST).is_file() or _read(self.run / BEST) != self._best:
-            write_json(self.run / BEST, self._best)
 
     def says(self, step: int, trained: bool) -> list[str]:
         """What there is to say when a run has ended at `step`, by this call or (not `trained`) by an earlier one."""

@@ -34,7 +34,7 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
         start_from: the model that a new run begins with; a run that has a checkpoint does not need it any more.
 
     Raises:
-        SmaltiError: the folder holds a run with other settings, or one that has done more steps.
+        SmaltiError: the folder holds a run with other settings.
     """
     values = _recorded(run, checkpoint)
     if values is None:
@@ -53,12 +53,13 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
     if checkpoint is None:
         return new
     if new.run.steps < checkpoint.step:
-        steps = f"{checkpoint.step} steps are done, --steps {new.run.steps} would be fewer"
-        raise SmaltiError(f"{run}: {steps}; give as many or more, or choose another --out")
+        _say(f"{run}: {checkpoint.step} steps are done, more than --steps {new.run.steps}: nothing is left to do")
+        new = new.with_settings(steps=checkpoint.step)
     if new.run.steps == old.run.steps:
         return new
-    way = f"from step {checkpoint.step} to {new.run.steps} instead of {old.run.steps}"
-    print(f"{run} goes on {way}; its schedules are now those of {new.run.steps} steps", file=sys.stderr)
+    if new.run.steps > checkpoint.step:
+        way = f"from step {checkpoint.step} to {new.run.steps} instead of {old.run.steps}"
+        _say(f"{run} goes on {way}; its schedules are now those of {new.run.steps} steps")
     return replace(new, history=(*old.history, {"done": checkpoint.step, "steps": old.run.steps}))
 
 
