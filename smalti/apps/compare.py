@@ -222,12 +222,23 @@ def _side_by_side(
 
 def _train(experiment: Training, run: Path) -> int | None:
     """Train or go on; returns the peak of memory of the whole training, kept in its folder, if it can be measured."""
-    kept = run / "cost.json"
+    kept, before = run / "cost.json", _steps_of(run)
+    if before not in (None, experiment.run.steps):
+        how = f"{before} steps, not {experiment.run.steps}; what is compared is trained in one go: choose another --out"
+        raise SmaltiError(f"{run} holds a run of {how}")
     measurable = not (run / "metrics.jsonl").exists() and reset_peak()
     train(experiment, run)
     if measurable:
         write_json(kept, {"peak_bytes": memory_bytes("VmHWM")})
     return read_json(kept).get("peak_bytes") if kept.exists() else None
+
+
+def _steps_of(run: Path) -> int | None:
+    """How long the training in a folder is to be, where it says so."""
+    try:
+        return read_json(run / "experiment.json")["run"]["steps"]
+    except (SmaltiError, KeyError, TypeError):
+        return None
 
 
 def _speed(records: Sequence[Mapping[str, float]]) -> float:

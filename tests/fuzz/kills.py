@@ -1,12 +1,12 @@
 """The kill law: a run that is killed at any file operation and then called again ends with the same bytes.
 
-A run is trained once to its end, and its operations on files are counted: every opening for writing, rename, removal,
-new folder, change of rights, and every fsync. Then, for each number N, it is trained in a fresh folder by a process
-that dies just before its N-th operation, and once more to the end; every file is compared with the first run's. A
-death before an operation is a death after the one before it. A line that is being appended to the log is cut off in
-its middle.
+A run is trained to its end, and before each of its operations on files (every opening for writing, rename, removal, new
+folder, change of rights, and every fsync) its folder is copied: what a process that dies there leaves. A line that is
+being appended to the log is cut off in its middle. Each copy is then trained to the end, in a process of its own, and
+every file of it is compared with the first run's. A death before an operation is a death after the one before it.
 
-    python -m tests.fuzz.kills            every N of every run; `python -m tests.fuzz.kills vqvae prior` of some
+    python -m tests.fuzz.kills                     every death of every run
+    python -m tests.fuzz.kills vqvae prior=50      every one of this run, 50 evenly spread ones of that one
 """
 
 import json
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import torch
@@ -32,7 +32,6 @@ from ..conftest import draw_image
 from .harness import HUNG_SECONDS
 
 STEPS, CHECKPOINTS = 60, 6
-KILLED = 77  # exit status
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 TORN = b'{"step": 7, "lo'
@@ -113,27 +112,33 @@ def watched(folder: Path, count: Callable[[str, str], None]) -> None:
     os.fsync = lambda file: count("fsync", "")
 
 
-def trained(experiment: Callable[[], Training], run: Path, dies_at: int = 0) -> int:
-    """Train in a process of its own, which dies before its operation `dies_at`, from 1; its exit status.
+def trained(experiment: Callable[[], Training], run: Path, copied: Container[int] = ()) -> int:
+    """Train in a process of its own; its exit status.
 
-    The number of operations goes into the file RUN.count.
+    Before the operations of these numbers, from 1, the folder is copied, to PARENT/deaths/NUMBER; how many there are in
+    all is written to PARENT/deaths/count.
     """
+    deaths = run.parent / "deaths"
+    deaths.mkdir(exist_ok=True)
 
     def job() -> None:
-        number = 0
+        number, busy = 0, False
 
         def count(event: str, path: str) -> None:
-            nonlocal number
+            nonlocal number, busy
+            if busy:
+                return
             number += 1
-            if number == dies_at:
+            if number in copied and run.exists():
+                busy, copy = True, shutil.copytree(run, deaths / str(number))
                 if path.endswith("metrics.jsonl") and event == "open":
-                    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "wb") as log:
+                    with open(copy / "metrics.jsonl", "ab") as log:
                         log.write(TORN)
-                os._exit(KILLED)
+                busy = False
 
         watched(run, count)
         train(experiment(), run, card=model_card, progress=False)
-        run.with_suffix(".count").write_text(str(number))
+        (deaths / "count").write_text(str(number))
 
     return in_child(job)
 
@@ -164,24 +169,26 @@ def events(folder: Path) -> dict[str, dict[int, float]]:
     return {name: {event.step: event.value for event in reader.Scalars(name)} for name in names}
 
 
-def faults(experiment: Callable[[], Training], folder: Path, numbers: Iterable[int] | None = None) -> Iterator[str]:
-    """Kill a run at every operation, or at some of them (below 1: shares of all); what is another than it should be."""
-    whole = folder / "whole"
+def faults(experiment: Callable[[], Training], folder: Path, num: int | None = None) -> Iterator[str]:
+    """Let a run die before all of its operations, or `num` evenly spread ones; what is another than it should be."""
+    whole, deaths, run = folder / "whole", folder / "deaths", folder / "run"
     if status := trained(experiment, whole):
         yield f"FAULT: the run itself ended with {status}"
         return
-    expected, last = contents(whole), int(whole.with_suffix(".count").read_text())
-    chosen = range(1, last + 1) if numbers is None else [max(1, round(number * last)) for number in numbers]
+    expected, last = contents(whole), int((deaths / "count").read_text())
+    shutil.rmtree(whole)
+    num = min(num or last, last)
+    chosen = [last * (place + 1) // num for place in range(num)]  # with the last one
+    trained(experiment, whole, copied=chosen)
     for number in chosen:
-        run = folder / "run"  # at the same depth, since it names its tokenizer from there
-        if (status := trained(experiment, run, number)) != KILLED:
-            yield f"FAULT: operation {number} of {last}: exit status {status} instead of a death"
-        elif status := trained(experiment, run):
-            yield f"FAULT: killed at operation {number} of {last}, the next call ended with {status}"
+        if (deaths / str(number)).exists():  # otherwise there was no folder yet
+            (deaths / str(number)).rename(run)
+        if status := trained(experiment, run):
+            yield f"FAULT: killed before operation {number} of {last}, the next call ended with {status}"
         else:
             found = contents(run)
             other = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-            yield f"FAULT: killed at operation {number} of {last}, other: {', '.join(other)}" if other else "the same"
+            yield f"FAULT: killed before operation {number} of {last}, other: {other}" if other else "the same"
         shutil.rmtree(run, ignore_errors=True)
 
 
@@ -199,9 +206,11 @@ def main(names: list[str]) -> int:
     count = 0
     with tempfile.TemporaryDirectory() as place:
         made = prepared(Path(place))
-        for name in names or made:
+        for argument in names or made:
+            name, _, number = argument.partition("=")
             (Path(place) / name).mkdir()
-            became = list(tqdm(faults(made[name], Path(place) / name), name, mininterval=5, file=sys.stderr))
+            deaths = faults(made[name], Path(place) / name, int(number) if number else None)
+            became = list(tqdm(deaths, name, mininterval=5, file=sys.stderr))
             wrong = [line for line in became if line != "the same"]
             print(f"{name}: {len(became)} deaths, {len(wrong)} faults", *wrong, sep="\n  ")
             count += len(wrong)
