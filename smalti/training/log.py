@@ -29,6 +29,7 @@ class Log:
 
     def __init__(self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any]):
         self.path, self.names = path, []
+        self.saved = start > 0  # whether there is a checkpoint
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = notes.get("sums", {})
         self.count: int = notes.get("count", 0)
@@ -47,6 +48,7 @@ class Log:
         self.check()
         with self.path.open("ab") as file:
             os.fsync(file.fileno())
+        self.saved = True
         return {"sums": self.sums, "count": self.count}
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
@@ -65,7 +67,8 @@ class Log:
             for name, value in zip(self.names, values.tolist(), strict=True):
                 if not math.isfinite(value):
                     remedy = "Lower --learning_rate, or start again with another --seed"
-                    raise SmaltiError(f"step {step}: {name} is {value}; the last good checkpoint is kept. {remedy}")
+                    left = "the last good checkpoint is kept" if self.saved else "there is no checkpoint yet"
+                    raise SmaltiError(f"step {step}: {name} is {value}; {left}. {remedy}")
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.count += 1
         self._pending.clear()

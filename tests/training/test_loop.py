@@ -142,6 +142,9 @@ def test_a_nan_names_the_step_and_the_term_and_keeps_the_checkpoint(image_folder
     with pytest.raises(SmaltiError, match="step 5: kl_nats is nan; the last good checkpoint is kept"):
         train(small("vae", image_folder), tmp_path, progress=False)
     assert latest_checkpoint(tmp_path / "checkpoints").name == "step-000000004.safetensors"
+    calls = itertools.count(2)  # the third step of a run without checkpoints
+    with pytest.raises(SmaltiError, match="step 3: kl_nats is nan; there is no checkpoint yet"):
+        train(small("vae", image_folder, checkpoint_every=6, validate_every=0), tmp_path / "other", progress=False)
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
