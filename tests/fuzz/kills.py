@@ -6,7 +6,7 @@ being appended to the log is cut off in its middle. Each copy is then trained to
 every file of it is compared with the first run's. A death before an operation is a death after the one before it.
 
     python -m tests.fuzz.kills                     every death of every run
-    python -m tests.fuzz.kills vqvae prior=50      every one of this run, 50 evenly spread ones of that one
+    python -m tests.fuzz.kills vqvae prior=5       every one of this run, every fifth of that one
 """
 
 import json
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -112,25 +112,22 @@ def watched(folder: Path, count: Callable[[str, str], None]) -> None:
     os.fsync = lambda file: count("fsync", "")
 
 
-def trained(experiment: Callable[[], Training], run: Path, copied: Container[int] = ()) -> int:
+def trained(experiment: Callable[[], Training], run: Path, deaths: Path | None = None, every: int = 1) -> int:
     """Train in a process of its own; its exit status.
 
-    Before the operations of these numbers, from 1, the folder is copied, to PARENT/deaths/NUMBER; how many there are in
-    all is written to PARENT/deaths/count.
+    Before every operation, or every so many, the folder is copied to DEATHS/NUMBER.
     """
-    deaths = run.parent / "deaths"
-    deaths.mkdir(exist_ok=True)
 
     def job() -> None:
         number, busy = 0, False
 
         def count(event: str, path: str) -> None:
             nonlocal number, busy
-            if busy:
+            if busy or deaths is None:
                 return
             number += 1
-            if number in copied and run.exists():
-                busy, copy = True, shutil.copytree(run, deaths / str(number))
+            if number % every == 0 and run.exists():
+                busy, copy = True, shutil.copytree(run, deaths / f"{number:04}")
                 if path.endswith("metrics.jsonl") and event == "open":
                     with open(copy / "metrics.jsonl", "ab") as log:
                         log.write(TORN)
@@ -138,7 +135,6 @@ def trained(experiment: Callable[[], Training], run: Path, copied: Container[int
 
         watched(run, count)
         train(experiment(), run, card=model_card, progress=False)
-        (deaths / "count").write_text(str(number))
 
     return in_child(job)
 
@@ -169,27 +165,22 @@ def events(folder: Path) -> dict[str, dict[int, float]]:
     return {name: {event.step: event.value for event in reader.Scalars(name)} for name in names}
 
 
-def faults(experiment: Callable[[], Training], folder: Path, num: int | None = None) -> Iterator[str]:
-    """Let a run die before all of its operations, or `num` evenly spread ones; what is another than it should be."""
+def faults(experiment: Callable[[], Training], folder: Path, every: int = 1) -> Iterator[str]:
+    """Let a run die before every operation, or every so many; what is another than it should be, or "the same"."""
     whole, deaths, run = folder / "whole", folder / "deaths", folder / "run"
-    if status := trained(experiment, whole):
+    if status := trained(experiment, whole, deaths, every):
         yield f"FAULT: the run itself ended with {status}"
         return
-    expected, last = contents(whole), int((deaths / "count").read_text())
-    shutil.rmtree(whole)
-    num = min(num or last, last)
-    chosen = [last * (place + 1) // num for place in range(num)]  # with the last one
-    trained(experiment, whole, copied=chosen)
-    for number in chosen:
-        if (deaths / str(number)).exists():  # otherwise there was no folder yet
-            (deaths / str(number)).rename(run)
+    expected = contents(whole)
+    for death in sorted(deaths.iterdir()):
+        death.rename(run)  # at the depth of the first, since a prior names its tokenizer from there
         if status := trained(experiment, run):
-            yield f"FAULT: killed before operation {number} of {last}, the next call ended with {status}"
+            yield f"FAULT: killed before operation {death.name}, the next call ended with {status}"
         else:
             found = contents(run)
             other = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-            yield f"FAULT: killed before operation {number} of {last}, other: {other}" if other else "the same"
-        shutil.rmtree(run, ignore_errors=True)
+            yield f"FAULT: killed before operation {death.name}, other: {other}" if other else "the same"
+        shutil.rmtree(run)
 
 
 def prepared(folder: Path, steps: int = STEPS) -> dict[str, Callable[[], Training]]:
@@ -209,7 +200,7 @@ def main(names: list[str]) -> int:
         for argument in names or made:
             name, _, number = argument.partition("=")
             (Path(place) / name).mkdir()
-            deaths = faults(made[name], Path(place) / name, int(number) if number else None)
+            deaths = faults(made[name], Path(place) / name, int(number or 1))
             became = list(tqdm(deaths, name, mininterval=5, file=sys.stderr))
             wrong = [line for line in became if line != "the same"]
             print(f"{name}: {len(became)} deaths, {len(wrong)} faults", *wrong, sep="\n  ")

@@ -10,6 +10,7 @@ def made(tmp_path_factory):
     return prepared(tmp_path_factory.mktemp("kills"), steps=12)
 
 
-@pytest.mark.parametrize(("name", "num"), [("best", 4), ("text", 3)])
-def test_a_run_that_is_killed_ends_with_the_same_bytes(name, num, made, tmp_path):
-    assert [*faults(made[name], tmp_path, num)] == ["the same"] * num
+@pytest.mark.parametrize(("name", "every"), [("best", 160), ("text", 90)])
+def test_a_run_that_is_killed_ends_with_the_same_bytes(name, every, made, tmp_path):
+    became = [*faults(made[name], tmp_path, every)]
+    assert 2 <= len(became) <= 4 and {*became} == {"the same"}
