@@ -35,8 +35,9 @@ sanitize: $(STAMP)  ## the kernels under AddressSanitizer and UndefinedBehaviorS
 	  || exit 1; }; done
 
 FUZZ := archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000
-fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, a long run; `make fuzz FUZZ=archives=1000`
+fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
 
 check: lint types test test-kernels  ## everything that CI runs
 

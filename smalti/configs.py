@@ -21,6 +21,7 @@ from smalti.ranges import Range
 
 T = TypeVar("T")
 Spec = Mapping[str, Any]
+FREE = {"free": True}  # metadata of a field that a run may change when it goes on: it does not decide the result
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -274,3 +275,11 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         keys = [*old, *(key for key in new if key not in old)]
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
     return [] if old == new else [f"{where}: {old!r} -> {new!r}"]
+
+
+def decisive(config: Any) -> Any:
+    """As `to_dict`, without the fields that are marked as `FREE`."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        fields = [field.name for field in dataclasses.fields(config) if not field.metadata.get("free")]
+        return {name: decisive(getattr(config, name)) for name in fields}
+    return to_dict(config)

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half-written, and reading tensors with errors that a user can act on."""
+"""Writing files so that nothing is ever half-written, reading tensors with clear errors, naming places."""
 
 import contextlib
 import hashlib
@@ -16,6 +16,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a 
 MOST_JSON, DEEPEST_JSON = 1 << 23, 64  # bytes; levels
 MOST_HEADER = 1 << 23  # bytes of a header of tensors
 BEST = "best.json"  # in a run that keeps its best model: {"step": ..., "validation_loss": ...}
+PARTIAL = ".partial-"  # begins the names of files that are being written
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
         os.close(handle)
     except OSError as error:
         raise SmaltiError(f"cannot write {path}: {error.strerror}; choose another place") from error
@@ -46,6 +47,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise SmaltiError(f"{what}; free some space or choose another place") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial(*folders: Path) -> None:
+    """Delete what a killed process has left in folders that nothing writes into now."""
+    for path in [path for folder in folders for path in folder.glob(f"{PARTIAL}*")]:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -172,6 +179,64 @@ def _opened(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:  # a type that torch does not have
         what = f"{path} is cut off or not a safetensors file ({reason(error)})"
         raise SmaltiError(f"{what}; copy or train it again") from error
+
+
+def write_checked(path: Path | str, tensors: Mapping[str, Any], record: Any) -> None:
+    """Write named tensors and a record (what JSON can hold) with a hash of both, atomically; always the same bytes."""
+    text = json.dumps(record)
+    stored = {"record": text, "sha256": _digest(tensors, text)}
+    write_tensors(path, tensors, {"smalti": json.dumps(stored)})  # one key: the order of several varies
+
+
+def read_checked(path: Path | str) -> tuple[dict[str, Any], Any]:
+    """Read what `write_checked` wrote: (tensors, record).
+
+    Raises:
+        SmaltiError: the file is not there, not of `write_checked`, or a bit of it is another one.
+    """
+    tensors, metadata = read_tensors(path)
+    try:
+        stored = json.loads(metadata["smalti"])
+        text, found = stored["record"], stored["sha256"]
+        record = json.loads(text)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SmaltiError(f"{path} is damaged, or was not written by smalti; remove it") from error
+    if found != _digest(tensors, text):
+        raise SmaltiError(f"{path} is damaged: its bytes do not fit their hash; copy it again, or remove it")
+    return tensors, record
+
+
+def _digest(tensors: Mapping[str, Any], text: str) -> str:
+    """SHA-256 of a text and of the names, types, shapes and bytes of tensors."""
+    from torch import uint8
+
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(uint8).numpy())
+    return digest.hexdigest()
+
+
+def relative_place(place: str, folder: Path | str) -> str:
+    """How a file in `folder` names a folder or file elsewhere: from there, beginning with a dot.
+
+    So both can be moved together, and nobody's folders are shown. On another drive it is absolute; what is no path, as
+    owner/name on the hub, stays.
+    """
+    path = Path(place)
+    if not (path.is_absolute() or place.startswith(".") or path.exists()):
+        return place
+    try:
+        found = Path(os.path.relpath(path.resolve(), Path(folder).resolve())).as_posix()
+    except ValueError:  # Windows: another drive
+        return path.resolve().as_posix()
+    return found if found.startswith(".") else f"./{found}"
+
+
+def absolute_place(place: str, folder: Path | str) -> str:
+    """The inverse of `relative_place`, of what a file in `folder` says."""
+    return str((Path(folder).resolve() / place).resolve()) if place.startswith(".") else place
 
 
 def file_hash(path: Path | str) -> str:

@@ -73,7 +73,7 @@ class Pretrained(nn.Module):
         self.save_more(folder)
         write_tensors(folder / WEIGHTS, self.state_dict(), {"smalti": self.what})
         about = {"smalti": self.what, "format": 1, WEIGHTS_HASH: file_hash(folder / WEIGHTS)}
-        write_json(folder / CONFIG, {**about, **to_dict(self.config)})
+        write_json(folder / CONFIG, {**about, **to_dict(self.config_in(folder))})
         if card is not None:
             write_text(folder / CARD, card)
 
@@ -118,6 +118,14 @@ class Pretrained(nn.Module):
         """
         return _outlined(cls, _read(folder, cls.config_class, cls.what)[0], folder)
 
+    def config_in(self, folder: Path) -> Any:
+        """The config as it is written into a folder."""
+        return self.config
+
+    def save_complete(self, folder: Path, card: str | None = None) -> None:
+        """As `save_pretrained`, with all that others need who have this folder alone."""
+        self.save_pretrained(folder, card)
+
     def save_more(self, folder: Path) -> None:
         """Write what belongs to the model besides its config and weights: nothing, unless a member says otherwise."""
 
@@ -134,7 +142,7 @@ class Pretrained(nn.Module):
         api.create_repo(repo_id, private=private, exist_ok=True)
         card = f"---\nlibrary_name: smalti\ntags: [smalti, {self.what}]\n---\n# {repo_id}\n"
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, card)
+            self.save_complete(Path(folder), card)
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
     @property

@@ -35,8 +35,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0 < self.portion <= 1:
             raise SmaltiError(f"a schedule takes a portion of the run in (0, 1], not {self.portion}")
-        if self.kind == "exponential" and min(self.start, self.end) <= 0:
-            raise SmaltiError(f"an exponential schedule has two positive ends, not {self.start} and {self.end}")
+        if self.kind == "exponential" and not (self.start > 0 and self.end > 0):
+            raise SmaltiError(f"an exponential schedule stays positive; it cannot go from {self.start} to {self.end}")
 
     def __call__(self, step: int, steps: int) -> float:
         """The value at optimiser step `step` (0 is the first) of a run of `steps`."""

@@ -116,7 +116,7 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         run_code(path)
     if recipe:
         function, out = recipes[recipe], arguments.pop("out")
-        settings = {key: arguments.pop(key) for key in _settings_of(function)}
+        settings = {key: arguments.pop(key) for key in _settings_of(function)} | {"start_from": arguments.pop("from")}
         return name, lambda: VERBS[name](function(**arguments), out, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
 
@@ -132,6 +132,8 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
             child.add_function_arguments(recipe, as_group=False)
             _add_settings(child, recipe)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
+            text = "a model whose weights a new run begins with; its data, settings and some shapes may be others"
+            child.add_argument("--from", type=str, default=None, metavar="RUN", help=text)
             child.add_argument("--config", action="config", help="a YAML or JSON file with these arguments")
             _add_common(child)
         subcommands.add_subcommand(name, child, help=_first_line(recipe))

@@ -10,12 +10,13 @@ from smalti.apps.contenders import PRIORS, ChosenPrior, chosen_priors, chosen_sy
 from smalti.apps.evaluate import evaluate
 from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.apps.output import say
+from smalti.apps.runs import current_evaluation
 from smalti.apps.train import train
 from smalti.configs import effective
 from smalti.data.config import DataConfig
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
-from smalti.files import WEIGHTS, file_hash, read_json, write_json, write_text
+from smalti.files import read_json, write_json, write_text
 from smalti.training.experiment import Experiment, Training
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _system(training: Experiment, name: str, runs: Sequence[Path], source: DataC
         relaxed=relaxation(model, images, training.loss),
         points=rate_distortion(model, evaluations[0]["metrics"], images),
         pictures=list(latent_pictures(model, images)),
-        images_per_second=statistics.median(record["images_per_second"] for record in records),
+        images_per_second=_speed(records),
         peak_bytes=costs[0],
         bits_per_image=bits,
     )
@@ -170,7 +171,7 @@ def _prior(
         system=chosen.system,
         evaluation=evaluation,
         num_parameters=CodeModel.from_pretrained(run).num_parameters,
-        images_per_second=statistics.median(record["images_per_second"] for record in records),
+        images_per_second=_speed(records),
     )
 
 
@@ -221,19 +222,36 @@ def _side_by_side(
 
 def _train(experiment: Training, run: Path) -> int | None:
     """Train or go on; returns the peak of memory of the whole training, kept in its folder, if it can be measured."""
-    kept = run / "cost.json"
+    kept, before = run / "cost.json", _steps_of(run)
+    if before not in (None, experiment.run.steps):
+        how = f"{before} steps, not {experiment.run.steps}; what is compared is trained in one go: choose another --out"
+        raise SmaltiError(f"{run} holds a run of {how}")
     measurable = not (run / "metrics.jsonl").exists() and reset_peak()
     train(experiment, run)
     if measurable:
         write_json(kept, {"peak_bytes": memory_bytes("VmHWM")})
-    return read_json(kept)["peak_bytes"] if kept.exists() else None
+    return read_json(kept).get("peak_bytes") if kept.exists() else None
+
+
+def _steps_of(run: Path) -> int | None:
+    """How long the training in a folder is to be, where it says so."""
+    try:
+        return read_json(run / "experiment.json")["run"]["steps"]
+    except (SmaltiError, KeyError, TypeError):
+        return None
+
+
+def _speed(records: Sequence[Mapping[str, float]]) -> float:
+    """Images a second, from the log; nan where it has been lost."""
+    speeds = [record["images_per_second"] for record in records if "images_per_second" in record]
+    return statistics.median(speeds) if speeds else math.nan
 
 
 def _evaluate(run: Path, data: DataConfig, split: Split) -> dict[str, Any]:
-    """The evaluation kept in the run, if it is of this model, data and split; else a new one."""
-    kept = run / "evaluation.json"
-    if kept.exists():
-        found, wanted = read_json(kept), (file_hash(run / WEIGHTS), str(data), split)
-        if (found["model_hash"], found["data"], found["split"]) == wanted:
-            return found
+    """The evaluation kept in the run, if it is of this model and split and of these images; else a new one."""
+    from smalti.data.sources import open_data
+
+    found = current_evaluation(run)
+    if found and (found.get("split"), found.get("fingerprint")) == (split, open_data(data, split).fingerprint):
+        return found
     return evaluate(str(run), split=split)

@@ -27,6 +27,7 @@ def compress(
     no_verify: bool = False,
     report: bool = False,
     force: bool = False,
+    tokenizer: str | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Compress images of any size into one small file.
@@ -46,13 +47,14 @@ def compress(
             on every machine are coded by the adaptive coder instead.
         report: compare the coders.
         force: overwrite the file.
+        tokenizer: of a prior: where its tokenizer is now; by default where the prior says.
         device: cpu, cuda, ...
     """
     from smalti.apps.imagefiles import ImageFiles
     from smalti.codec import Archive, Codec
 
     new_file(out, force, SUFFIX)
-    model, prior = open_models(run, None, device)
+    model, prior = open_models(run, None, device, tokenizer)
     options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
     options |= {"coder": None if coder == "auto" else coder, "lossless": lossless, "verify": not no_verify}
     codec = Codec(model, prior, progress=True, **options)

@@ -24,6 +24,7 @@ def evaluate(
     noise_patch: int | None = None,
     probe: str = "",
     probe_images: int | None = None,
+    tokenizer: str | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure a model on a whole split; writes RUN/evaluation.json and the model card.
@@ -45,6 +46,7 @@ def evaluate(
         probe: of an autoencoder, the kind of label (class, group, ...) that a linear and a nearest-neighbour classifier
             learn to tell from its latents and codes, beside pixels and PCA; needs scikit-learn.
         probe_images: of the training split, evenly spread, for the probes; by default 10,000.
+        tokenizer: of a prior: where its tokenizer is now; by default where the prior says.
         device: cpu, cuda, ...
     """
     from smalti.evaluation.perception import chosen_networks
@@ -53,6 +55,7 @@ def evaluate(
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
     more = {"noise": None if noise == "none" else noise, "noise_patch": noise_patch, "probe": probe or None}
     effective(not is_prior, "on a prior", **{name: (value, None) for name, value in more.items()})
+    effective(is_prior, "on an autoencoder", tokenizer=(tokenizer, None))
     probing = effective(bool(probe), "without --probe", num_images=(probe_images, 10_000))
     effective(not is_prior or samples > 0, "on a prior without samples", distances=(distances, None))
     networks = chosen_networks(distances, device) if samples or not is_prior else {}
@@ -61,7 +64,8 @@ def evaluate(
         from smalti.evaluation.priors import evaluate_prior
         from smalti.priors.code_model import CodeModel
 
-        model, cache = CodeModel.from_pretrained(run, device=device), folder if folder.is_dir() else None
+        model = CodeModel.from_pretrained(run, device=device).use_tokenizer(tokenizer)
+        cache = folder if folder.is_dir() else None
         result = evaluate_prior(model, measured, split, cache=cache, **shared)
     else:
         from smalti.evaluation.autoencoders import evaluate as measure

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.apps.compress import SUFFIX, sizes_of
-from smalti.apps.runs import best_of, evaluation_of, experiment_of, what_is
+from smalti.apps.runs import best_of, current_evaluation, experiment_of, what_is
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG
@@ -76,6 +76,8 @@ def _describe_archive(path: Path) -> dict[str, Any]:
 
 
 def _describe_run(run: Path) -> dict[str, Any]:
+    from smalti.training.state import checkpoints
+
     if what_is(str(run)) == "prior":
         from smalti.priors.code_model import CodeModel
 
@@ -100,14 +102,15 @@ def _describe_run(run: Path) -> dict[str, Any]:
         if (corruption := model.config.corruption).noise != "none":
             own["trained_noise"] = str(corruption)
     result = {"run": str(run), "num_parameters": model.num_parameters, **own, "model_hash": model.source_hash}
-    checkpoints, experiment = sorted((run / "checkpoints").glob("step-*.safetensors")), experiment_of(run)
+    done, experiment = [*checkpoints(run / "checkpoints")], experiment_of(run)
     if experiment:
         result["trained_on"] = str(experiment.data)
-    if checkpoints and experiment:
-        done = int(checkpoints[-1].stem.removeprefix("step-"))
-        result["trained"] = f"{done} of {experiment.run.steps} steps"
+    if experiment and experiment.start:
+        result["started_from"] = f"{experiment.start.model} ({experiment.start.hash[:12]})"
+    if done and experiment:
+        result["trained"] = f"{done[-1]} of {experiment.run.steps} steps"
     if best := best_of(run):
         result["holds"] = f"step {best['step']}, the best by validation_loss ({best['validation_loss']:.6g})"
-    if evaluation := evaluation_of(run):
+    if evaluation := current_evaluation(run):
         result["evaluation"] = evaluation["metrics"]
     return result

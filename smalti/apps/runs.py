@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.configs import fit, from_dict
+from smalti.configs import effective, fit, from_dict
 from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError, one_line, shown
-from smalti.files import BEST, CONFIG, read_json
+from smalti.files import BEST, CONFIG, WEIGHTS, file_hash, read_json
 from smalti.training.experiment import Experiment, PriorExperiment
 
 EVALUATION = {"data": str, "split": str, "num_images": int, "model_hash": str, "preprocessing": dict[str, Any]}
@@ -71,20 +71,48 @@ def evaluation_of(run: Path) -> dict[str, Any] | None:
         return evaluation
 
 
-def open_models(run: str, prior: str | None, device: str) -> tuple[Any, Any]:
-    """The autoencoder and, if there is one, the prior of a run, remembered for `decompress`."""
-    from smalti.codec.model_index import remember
-    from smalti.models.autoencoder import Autoencoder
-    from smalti.priors.code_model import CodeModel
+def current_evaluation(run: Path) -> dict[str, Any] | None:
+    """What `evaluate` measured of the weights that a run has now; None where there is nothing, or it is damaged."""
+    try:
+        found = evaluation_of(run)
+    except SmaltiError:
+        return None
+    current = found and (run / WEIGHTS).is_file() and found.get("model_hash") == file_hash(run / WEIGHTS)
+    return found if current else None
 
-    code_model = None
-    if prior is not None or what_is(run) == "prior":
-        place = prior or run
-        code_model = CodeModel.from_pretrained(place, device=device)
-        if code_model.config.pixels:
-            raise SmaltiError(f"{place} is a prior of pixels; give a prior of a tokenizer's codes")
-        run = run if prior is not None else code_model.config.tokenizer
-        remember(code_model.source_hash, place)
+
+def open_models(run: str, prior: str | None, device: str, tokenizer: str | None = None) -> tuple[Any, Any]:
+    """The autoencoder and, if there is one, the prior of a run, remembered for `decompress`.
+
+    Args:
+        run: of an autoencoder, or of a prior, whose tokenizer is then the autoencoder.
+        prior: of the codes of `run`.
+        device: cpu, cuda, ...
+        tokenizer: where that of a prior is now; by default where the prior says.
+    """
+    from smalti.codec.model_index import remember
+    from smalti.generate.tokenizer import TrainedTokenizer, open_tokenizer
+    from smalti.models.autoencoder import Autoencoder
+
+    if prior is None and what_is(run) == "prior":
+        code_model = _open_prior(run, device)
+        opened = open_tokenizer(code_model.use_tokenizer(tokenizer).config, device)
+        assert isinstance(opened, TrainedTokenizer)
+        remember(opened.source_hash, code_model.config.tokenizer)
+        return opened.model, code_model
+    effective(False, "on an autoencoder", tokenizer=(tokenizer, None))
     model = Autoencoder.from_pretrained(run, device=device)
     remember(model.source_hash, run)
-    return model, code_model
+    return model, None if prior is None else _open_prior(prior, device)
+
+
+def _open_prior(run: str, device: str) -> Any:
+    """A prior of a tokenizer's codes, remembered."""
+    from smalti.codec.model_index import remember
+    from smalti.priors.code_model import CodeModel
+
+    code_model = CodeModel.from_pretrained(run, device=device)
+    if code_model.config.pixels:
+        raise SmaltiError(f"{run} is a prior of pixels; give a prior of a tokenizer's codes")
+    remember(code_model.source_hash, run)
+    return code_model

@@ -18,7 +18,7 @@ class PriorOptions(TypedDict, total=False):
         label: the class, for a prior with classes; without it, all of them in turn.
         known: an image to complete, as of --like; its centre square is resized to the prior's image size.
         mask: what is kept of it: left-half, right-half, top-half, bottom-half, box, frame, or a PNG (white is kept).
-        tokenizer: where the prior's tokenizer is now; by default where it was.
+        tokenizer: where the prior's tokenizer is now; by default where the prior says.
         top_k: sample from this number of the most likely codes only; by default, or 0, from all.
         top_p: sample from the smallest set of codes with this probability only; by default 1, all.
         guidance: classifier-free; 1, the default, is none, 2 to 4 follows the text or label more and varies less.

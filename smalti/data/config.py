@@ -1,9 +1,11 @@
 """What `--data`, `--validation` and `--test` name; without numpy, so that recipes stay light."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
+
+from smalti.configs import FREE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +18,13 @@ class DataConfig:
         test: the test images, all of this data; by default some of --data.
     """
 
-    data: str
-    validation: str = ""
-    test: str = ""
+    data: str = field(metadata=FREE)  # what is in them decides, see `Source.fingerprint`; not where they are
+    validation: str = field(default="", metadata=FREE)
+    test: str = field(default="", metadata=FREE)
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # paths become text
-            object.__setattr__(self, field.name, str(getattr(self, field.name)))
+        for own in fields(self):  # paths become text
+            object.__setattr__(self, own.name, str(getattr(self, own.name)))
 
     @classmethod
     def of(cls, data: "Data") -> Self:

@@ -62,9 +62,9 @@ def evaluate(
         progress: show a bar on stderr.
 
     Returns:
-        What was measured on what: data (in words), data_config (`DataConfig`), split, num_images, preprocessing,
-        model_hash, the networks; "metrics", with the standard deviation of most over bootstrap resamples of the images
-        in "spread", and what "originals" have where a metric must be set beside that.
+        What was measured on what: data (in words), data_config (`DataConfig`), split, num_images, fingerprint (of the
+        images), preprocessing, model_hash, the networks; "metrics", with the standard deviation of most over bootstrap
+        resamples of the images in "spread", and what "originals" have where a metric must be set beside that.
 
     Raises:
         SmaltiError: no such data or split, or samples of a model without a prior.
@@ -85,6 +85,7 @@ def evaluate(
         "data_config": to_dict(DataConfig.of(data)),
         "split": split,
         "num_images": len(pixels),
+        "fingerprint": source.fingerprint,
         "num_bad_images": len(pixels.bad),
         "preprocessing": {**to_dict(preprocessing), "resize": "centre square, antialiased bicubic", "range": "[0, 1]"},
         "importance_samples": importance_samples,

@@ -13,6 +13,7 @@ from tqdm import tqdm
 import smalti
 from smalti.configs import to_dict
 from smalti.data.config import Data, DataConfig
+from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.evaluation.generation import sampler_of_prior
 from smalti.evaluation.perception import FeatureNetwork
@@ -74,6 +75,7 @@ def evaluate_prior(
         "data_config": to_dict(DataConfig.of(data)),
         "split": split,
         "num_images": len(codes),
+        "fingerprint": open_data(data, split).fingerprint,
         "model_hash": model.source_hash,
         "tokenizer_hash": config.tokenizer_hash,
         "smalti": smalti.__version__,

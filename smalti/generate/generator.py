@@ -30,9 +30,9 @@ class Generator:
 
     @classmethod
     def from_pretrained(cls, prior: str, *, tokenizer: str | None = None, device: str = "cpu") -> Self:
-        """Load a prior (a folder, or owner/name on the hub) and its tokenizer, by default from where it was."""
-        model = CodeModel.from_pretrained(prior, device=device)
-        return cls(model, open_tokenizer(model.config, where=tokenizer, device=device))
+        """Load a prior (a folder, or owner/name on the hub) and its tokenizer, by default from where the prior says."""
+        model = CodeModel.from_pretrained(prior, device=device).use_tokenizer(tokenizer)
+        return cls(model, open_tokenizer(model.config, device))
 
     def __call__(
         self, prompt: Prompt = None, num: int = 1, *, seed: int = 0, guidance: float = 1.0, temperature: float = 1.0

@@ -1,9 +1,11 @@
 """The tokenizer whose codes a prior models: a trained autoencoder, or the pixels themselves."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from smalti.configs import effective
+from smalti.errors import SmaltiError
 from smalti.images.pixels import to_uint8
 from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import Images, to_images
@@ -67,15 +69,19 @@ class TrainedTokenizer:
 Tokenizer = PixelTokenizer | TrainedTokenizer
 
 
-def open_tokenizer(config: PriorConfig, *, where: str | None = None, device: str = "cpu") -> Tokenizer:
-    """The tokenizer of a prior, checked to be its own; `where` it is now, by default where it was.
+def open_tokenizer(config: PriorConfig, device: str = "cpu") -> Tokenizer:
+    """The tokenizer of a prior, checked to be its own.
+
+    Nothing is fetched from the hub because a config says so: `CodeModel.use_tokenizer` does it where a user does.
 
     Raises:
-        SmaltiError: no such tokenizer, or another than the prior's.
+        SmaltiError: no such tokenizer here, or another than the prior's.
     """
-    effective(config.pixels is None, "on a prior of pixels", tokenizer=(where, None))
     if config.pixels:
         return PixelTokenizer(config.pixels)
-    tokenizer = TrainedTokenizer(Autoencoder.from_pretrained(where or config.tokenizer, device=device))
+    if not Path(config.tokenizer).is_dir():
+        what = f"the tokenizer {config.tokenizer_hash[:12]} of this prior is not at {config.tokenizer}"
+        raise SmaltiError(f"{what}; say where it is by --tokenizer, a folder or owner/name on the hub")
+    tokenizer = TrainedTokenizer(Autoencoder.from_pretrained(config.tokenizer, device=device))
     config.check_tokenizer(tokenizer.source_hash)
     return tokenizer

@@ -1,11 +1,13 @@
 """The frozen description of a trained prior; without torch, so that recipes and `--help` stay light."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from smalti.configs import Spec, nearest
+from smalti.configs import FREE, Spec, nearest
 from smalti.errors import SmaltiError, shown
+from smalti.files import absolute_place, relative_place
 from smalti.ranges import CodebookSize, Range, Share, Size
 
 
@@ -74,7 +76,8 @@ class PriorConfig:
         prior: spec of a member of `PRIORS`, without codebook_size, grid and conditions.
         codebook_size: K, of the tokenizer.
         grid: (h, w) of the codes.
-        tokenizer: the tokenizer's folder, owner/name on the hub, or "pixels".
+        tokenizer: the tokenizer's folder, owner/name on the hub, or "pixels". In config.json a folder is named from the
+            prior's own, see `smalti.files.relative_place`; in memory by its whole path.
         tokenizer_hash: SHA-256 of its weights; codes of another tokenizer mean something else.
         pixels: how pixels become codes, where the tokenizer is "pixels".
         label_kind: what the prior is conditioned on ("group", "subgroup", "class"); empty is nothing.
@@ -87,7 +90,7 @@ class PriorConfig:
     prior: Spec
     codebook_size: CodebookSize
     grid: tuple[Size, Size]
-    tokenizer: str
+    tokenizer: str = field(metadata=FREE)
     tokenizer_hash: str
     pixels: PixelLevels | None = None
     label_kind: str = ""
@@ -111,6 +114,25 @@ class PriorConfig:
             if name not in self.labels:
                 raise SmaltiError(f"unknown {self.label_kind or 'label'} {name!r}; {nearest(name, self.labels)}")
         return [self.labels.index(name) for name in names]
+
+    def placed(self, folder: Path) -> Self:
+        """The config as config.json in `folder` says it."""
+        return self if self.pixels else replace(self, tokenizer=relative_place(self.tokenizer, folder))
+
+    def opened(self, folder: Path) -> Self:
+        """The config that config.json in `folder` says: the inverse of `placed`."""
+        return self if self.pixels else replace(self, tokenizer=absolute_place(self.tokenizer, folder))
+
+    def unlike(self, other: "PriorConfig") -> list[str]:
+        """What this config's codes and conditions are that another's are not."""
+        found = []
+        if self.tokenizer_hash != other.tokenizer_hash:
+            found.append(f"the codes of the tokenizer {self.tokenizer_hash[:12]}, not of {other.tokenizer_hash[:12]}")
+        if self.labels != other.labels:
+            found.append(f"the labels {', '.join(self.labels)[:80] or 'of nothing'}")
+        if self.text != other.text:
+            found.append("other text tokens")
+        return found
 
     def check_tokenizer(self, tokenizer_hash: str) -> None:
         """Raise a SmaltiError that names both, if this is not the tokenizer that the prior was trained with."""

@@ -1,15 +1,25 @@
 """Model cards: the README.md of a run, for readers and for the Hugging Face hub."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import smalti
+from smalti.configs import from_dict
+from smalti.data.config import DataConfig
 from smalti.evaluation.catalogue import format_metric, heading
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.priors.code_model import CodeModel
 from smalti.reports.tables import markdown_table, markdown_text, metric_texts
 from smalti.training.experiment import Experiment, PriorExperiment
+
+
+def public(data: DataConfig) -> str:
+    """What a card says of the data: the names of folders and files, without where they are."""
+    places = {key: "/".join(Path(place).parts[-2 if "*" in place else -1 :]) for key, place in vars(data).items()}
+    return str(replace(data, **places))
 
 
 class About(NamedTuple):
@@ -62,10 +72,11 @@ tags: [smalti, {about.tag}, {experiment.recipe}]
     if evaluation:
         numbers = [(markdown_text(heading(name)), text, f"`{name}`") for name, text in metric_texts(evaluation).items()]
         rows = "\n".join(markdown_table(["metric", "value", "name"], numbers))
+        measured = public(from_dict(DataConfig, evaluation["data_config"]))
         card += f"""
 ## Evaluation
 
-{evaluation["num_images"]:,} images of the {evaluation["split"]} split of `{evaluation["data"]}`; \
+{evaluation["num_images"]:,} images of the {evaluation["split"]} split of `{measured}`; \
 weights {evaluation["model_hash"][:12]}; smalti {evaluation["smalti"]}.
 
 {rows}
@@ -107,7 +118,9 @@ def _of_prior(model: CodeModel, experiment: PriorExperiment) -> About:
 
 generator = Generator.from_pretrained("this folder")
 images = generator({prompt}num=4)"""
-    return About(task, "image-tokenizer-prior", f"the codes of {experiment.data}", text, example, (model.prior,))
+    return About(
+        task, "image-tokenizer-prior", f"the codes of {public(experiment.data)}", text, example, (model.prior,)
+    )
 
 
 def _of_autoencoder(model: Autoencoder, experiment: Experiment) -> About:
@@ -126,4 +139,4 @@ images = model.decode(codes)     # (B, C, H, W) in [0, 1]"""
 {run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}{restores}."""
     load = 'from smalti import Autoencoder\n\nmodel = Autoencoder.from_pretrained("this folder")\n'
     parts = (model.networks, bottleneck, model.likelihood)
-    return About("image-to-image", "image-tokenizer", str(experiment.data), text, load + example, parts)
+    return About("image-to-image", "image-tokenizer", public(experiment.data), text, load + example, parts)

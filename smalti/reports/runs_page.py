@@ -10,6 +10,7 @@ from torch import Tensor
 from smalti.configs import from_dict
 from smalti.data.batches import some_images
 from smalti.data.config import DataConfig
+from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.evaluation.catalogue import format_metric, heading
 from smalti.images.contact_sheets import grid, whole_zoom
@@ -53,6 +54,10 @@ def _rows(group: Sequence[Row], models: Mapping[str, Autoencoder], count: int) -
     data = evaluation.get("data_config")
     data = from_dict(DataConfig, data, "data_config") if data else evaluation["data"]
     try:
+        if evaluation.get("fingerprint") not in (None, open_data(data, evaluation["split"]).fingerprint):
+            raise SmaltiError(
+                f"{data}: the images are no longer those that were measured; `smalti evaluate` them again"
+            )
         images = some_images(data, evaluation["split"], models[group[0].name].config.preprocessing, count)
     except SmaltiError as error:
         raise SmaltiError(f"{error}; `--images 0` makes the report without pictures") from error

@@ -17,7 +17,7 @@ from smalti.errors import SmaltiError
 from smalti.evaluation.catalogue import METRICS, describe, format_metric, format_number, heading
 from smalti.reports import html
 
-CONDITIONS = ("data", "split", "num_images", "preprocessing", "importance_samples", "tokenizer_hash")
+CONDITIONS = ("data", "fingerprint", "split", "num_images", "preprocessing", "importance_samples", "tokenizer_hash")
 SPECIAL = re.compile(r"[\\`*|<>]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])")  # in Markdown; not _ within a word
 HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # shown by its first 12 digits
 NONE = "-"
@@ -103,6 +103,10 @@ def _unlike(row: Row, other: Row) -> list[str]:
     """The conditions in which two runs differ; what one of them does not say is no difference."""
     ours, theirs = row.conditions, other.conditions
     both = [key for key in ours if key in theirs]
+    if "fingerprint" in both:  # the same images under two names are the same; a name tells more than a hash
+        same = ours["fingerprint"] == theirs["fingerprint"]
+        named = any(ours[key] != theirs[key] for key in ("data", "split") if key in both)
+        both = [key for key in both if key != ("data" if same else "fingerprint" if named else "")]
     lines = differences({key: ours[key] for key in both}, {key: theirs[key] for key in both})
     return [_short(line.replace(" -> ", " against ")) for line in lines]
 

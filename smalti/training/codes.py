@@ -1,25 +1,33 @@
 """A data set as codes and their conditions: encoded once by the tokenizer and cached in the run's folder."""
 
+import hashlib
+import itertools
 import json
+import sys
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from smalti.configs import to_dict
 from smalti.data.batches import Pixels
 from smalti.data.conditions import captions_of, labels_of
-from smalti.data.config import Data, DataConfig
+from smalti.data.config import Data
+from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
-from smalti.files import read_tensors, write_tensors
+from smalti.files import read_checked, write_checked
 from smalti.generate.tokenizer import PixelTokenizer, open_tokenizer
 from smalti.images.pixels import model_images
 from smalti.priors.config import PriorConfig
 from smalti.priors.text import TextTokenizer
+
+AT_ONCE = 256  # images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +36,18 @@ class CodeSet:
 
     codes: Tensor  # (N, h, w) integers; of binary pixels the grey levels 0 to 255, the probabilities of a Bernoulli
     binary: bool = False  # whether `codes` are grey levels
+    fingerprint: str = ""  # of the images that can be read, in order, and of their conditions
     classes: Tensor | None = None  # (N,) int64, of a class-conditional prior
     tokens: Tensor | None = None  # (N, M, length) int64, of a text-conditional prior: the captions of each image
     num_captions: Tensor | None = None  # (N,) how many of the M there are
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For a checkpoint: "num_images" and "fingerprint"."""
+        return {"num_images": len(self), "fingerprint": self.fingerprint}
 
     def sample(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes (B, h, w) and condition of some images; binary pixels and one of their captions are sampled.
@@ -65,47 +79,76 @@ def load_codes(
 ) -> CodeSet:
     """The codes of a split under the prior's tokenizer, with their conditions; read from the cache if it has them.
 
-    The cache is a folder for codes-SPLIT.safetensors; None encodes the images again. `text` makes the captions' tokens;
-    None leaves them out.
+    The cache is a folder for codes-SPLIT.safetensors, which belongs to what is in the images, wherever they are; None
+    encodes the images again. `text` makes the captions' tokens; None leaves them out. Images that cannot be read are
+    left out, with their conditions.
 
     Raises:
         SmaltiError: another tokenizer than the prior's, no such data, or images without the prior's kind of label.
     """
-    key = json.dumps([config.tokenizer_hash, to_dict(DataConfig.of(data)), split])
-    path = cache / f"codes-{split}.safetensors" if cache else None
-    stored, metadata = read_tensors(path) if path and path.exists() else ({}, {})
-    if metadata.get("key") == key:
-        codes = stored["codes"]
-    else:
-        codes = _encode(config, data, split, progress)
-        if path:
-            write_tensors(path, {"codes": codes}, {"smalti": "codes", "key": key})
-    found = CodeSet(codes=codes, binary=config.pixels is not None and config.pixels.levels == 2)
-    if not config.labels and text is None:
-        return found
     source = open_data(data, split)
-    if len(source) != len(codes):
-        raise SmaltiError(f"{data}: {len(source) - len(codes)} bad images; remove them to train with labels or text")
+    key = {"tokenizer": config.tokenizer_hash, "fingerprint": source.fingerprint}
+    path = cache / f"codes-{split}.safetensors" if cache else None
+    stored = _cached(path, key) if path else None
+    if stored is None:
+        stored = _encode(config, source, progress)
+        if path:
+            write_checked(path, stored, key)
+    codes, binary = stored["codes"], config.pixels is not None and config.pixels.levels == 2
+    places: list[int] = stored["places"].tolist()
+    if len(places) < len(source):
+        source = replace(source, indices=[source.indices[place] for place in places])
+    found = CodeSet(codes=codes, binary=binary, fingerprint=source.fingerprint)
     if config.labels:
-        return replace(found, classes=torch.tensor(config.classes(labels_of(data, split, config.label_kind))))
-    assert text is not None and config.text is not None
+        labels = labels_of(data, split, config.label_kind)
+        names = [labels[place] for place in places]
+        return replace(found, classes=torch.tensor(config.classes(names)), fingerprint=_with(found, names))
+    if text is None:
+        return found
+    assert config.text is not None
     captions = captions_of(source, config.text.languages)
     width = max(len(row) for row in captions)
     flat = [row[index % len(row)] for row in captions for index in range(width)]
     long = sum(not text.fits(caption) for caption in {*flat})
     if long:
         warnings.warn(f"{long} captions are longer than {text.length} tokens and were cut", stacklevel=2)
-    tokens = text(flat, cut=True).view(len(captions), width, -1)
-    return replace(found, tokens=tokens, num_captions=torch.tensor([len(row) for row in captions]))
+    counts, tokens = torch.tensor([len(row) for row in captions]), text(flat, cut=True).view(len(captions), width, -1)
+    return replace(found, tokens=tokens, num_captions=counts, fingerprint=_with(found, captions))
 
 
-def _encode(config: PriorConfig, data: Data, split: Split, progress: bool) -> Tensor:
-    """Codes as the smallest integers that hold them."""
-    tokenizer = open_tokenizer(config)
-    pixels = Pixels(open_data(data, split), tokenizer.preprocessing, progress=progress)
-    if isinstance(tokenizer, PixelTokenizer) and tokenizer.codebook_size == 2:
-        return torch.cat([batch.flatten(2) for batch in pixels.in_order(256)])
-    small = torch.uint8 if tokenizer.codebook_size <= 256 else torch.int32
-    generator = torch.Generator().manual_seed(0)
-    images = (model_images(batch, tokenizer.preprocessing, generator) for batch in pixels.in_order(256))
-    return torch.cat([tokenizer.encode(batch).cpu().to(small) for batch in images])
+def _with(found: CodeSet, conditions: Any) -> str:
+    """The fingerprint of images and of what a prior is told of them."""
+    return hashlib.sha256(json.dumps([found.fingerprint, conditions]).encode()).hexdigest()
+
+
+def _cached(path: Path, key: dict[str, str]) -> dict[str, Tensor] | None:
+    """What a cache holds; None where there is none, a damaged one, or one of other images or another tokenizer."""
+    try:
+        stored, found = read_checked(path)
+    except SmaltiError:
+        return None
+    return stored if found == key else None
+
+
+def _encode(config: PriorConfig, source: Source, progress: bool) -> dict[str, Tensor]:
+    """Images that can be read: "codes", as the smallest integers that hold them, and their "places" in the source."""
+    tokenizer, generator = open_tokenizer(config), torch.Generator().manual_seed(0)
+    pixels = Pixels(source, tokenizer.preprocessing, memory_bytes=0)
+    binary = isinstance(tokenizer, PixelTokenizer) and tokenizer.codebook_size == 2
+    small, places, codes = torch.uint8 if tokenizer.codebook_size <= 256 else torch.int32, [], []
+    readable = tqdm(
+        pixels.readable(), "encoding images", len(source), disable=not progress, file=sys.stderr, leave=False
+    )
+    while some := [*itertools.islice(readable, AT_ONCE)]:
+        places += [place for place, _ in some]
+        batch = torch.from_numpy(np.stack([image for _, image in some]))
+        if binary:
+            codes.append(batch.flatten(2))
+        else:
+            images = model_images(batch, tokenizer.preprocessing, generator)
+            codes.append(tokenizer.encode(images).cpu().to(small))
+    if not codes:
+        raise SmaltiError(f"{source.name}: none of its {len(source)} images can be read; the first: {pixels.bad[0]}")
+    if pixels.bad:
+        warnings.warn(f"skipped {len(pixels.bad)} bad images; the first: {pixels.bad[0]}", stacklevel=3)
+    return {"codes": torch.cat(codes), "places": torch.tensor(places)}

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from smalti.configs import effective, nearest
+from smalti.configs import FREE, effective, nearest
 from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
+from smalti.files import relative_place
 from smalti.models.config import AutoencoderConfig
 from smalti.priors.config import PriorConfig
 from smalti.schedules import Schedule, constant, cosine
@@ -100,6 +102,19 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """The model whose weights a training begins with.
+
+    Attributes:
+        model: its folder, or owner/name on the hub; in experiment.json as `smalti.files.relative_place` says it.
+        hash: SHA-256 of its weights.
+    """
+
+    model: str = field(metadata=FREE)
+    hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Settings of every training; deterministic on the same machine."""
 
@@ -107,6 +122,8 @@ class Training:
     data: DataConfig  # a name alone will do, as for `open_data`
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunSettings = RunSettings()
+    start: Start | None = None  # by default random weights
+    history: tuple[Mapping[str, int], ...] = field(default=(), metadata=FREE)  # {"done": D, "steps": S}: at D no more S
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", DataConfig.of(self.data))
@@ -122,6 +139,12 @@ class Training:
             raise SmaltiError(f"a run has no setting {unknown[0]!r}; {nearest(unknown[0], known)}")
         given = {name: value for name, value in settings.items() if value is not None}
         return replace(self, run=replace(self.run, **given))
+
+    def placed(self, folder: Path) -> Self:
+        """The experiment as a file in `folder` says it: other folders are named from there."""
+        if self.start is None:
+            return self
+        return replace(self, start=replace(self.start, model=relative_place(self.start.model, folder)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +162,7 @@ class PriorExperiment(Training):
     """The training of a prior on the codes of a trained tokenizer, complete."""
 
     model: PriorConfig  # with its tokenizer
+
+    def placed(self, folder: Path) -> Self:
+        """The tokenizer's place too."""
+        return replace(super().placed(folder), model=self.model.placed(folder))

@@ -1,8 +1,11 @@
 """metrics.jsonl and the progress bar: means of every term since the last line, checked for NaN and infinity."""
 
+import itertools
 import json
 import math
+import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
+from smalti.files import write_text
 
 SHOWN = ("loss", "validation_loss", "distortion_nats", "kl_nats", "usage", "temperature")  # by the bar
 
@@ -20,22 +24,31 @@ class Log:
     """Accumulates the terms of every step without synchronising with the device; `write` adds a line.
 
     A run that goes on at step `start`, of `steps`, removes later lines from the file and begins with the `notes` of its
-    checkpoint.
+    checkpoint. Lines that are damaged are left out, and a file that cannot be read is put aside; a warning says so.
     """
 
     def __init__(self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any]):
         self.path, self.names = path, []
+        self.saved = start > 0  # whether there is a checkpoint
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = notes.get("sums", {})
         self.count: int = notes.get("count", 0)
         self.latest: dict[str, float] = {}  # of what the bar shows
         self.bar = tqdm(total=steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        _put_aside_unreadable(path)
+        records, damaged = _read(path)
+        if damaged:
+            warnings.warn(f"{path}: left out {damaged} damaged lines", stacklevel=4)
+        kept = "".join(line + "\n" for line, record in records.items() if record["step"] <= start)
+        if not path.exists() or path.read_bytes() != kept.encode():
+            write_text(path, kept)
 
     def notes(self) -> dict[str, Any]:
-        """The means that have been begun, for a checkpoint."""
+        """The means that have been begun, for a checkpoint, before which the lines are on the disk."""
         self.check()
+        with self.path.open("ab") as file:
+            os.fsync(file.fileno())
+        self.saved = True
         return {"sums": self.sums, "count": self.count}
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
@@ -54,7 +67,8 @@ class Log:
             for name, value in zip(self.names, values.tolist(), strict=True):
                 if not math.isfinite(value):
                     remedy = "Lower --learning_rate, or start again with another --seed"
-                    raise SmaltiError(f"step {step}: {name} is {value}; the last good checkpoint is kept. {remedy}")
+                    left = "the last good checkpoint is kept" if self.saved else "there is no checkpoint yet"
+                    raise SmaltiError(f"step {step}: {name} is {value}; {left}. {remedy}")
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.count += 1
         self._pending.clear()
@@ -78,14 +92,43 @@ class Log:
         tqdm.write(text, file=sys.stderr)
 
 
-def _lines(path: Path) -> list[str]:
-    """The complete lines of a file; a truncated last line is dropped."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+def _put_aside_unreadable(path: Path) -> None:
+    """Rename what is in the way of a log, for example a folder."""
+    try:
+        if path.exists():
+            with path.open("r+b") as file:
+                file.read()
+    except OSError as error:
+        aside = next(path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count()
+                     if not path.with_name(f"{path.name}.damaged{number or ''}").exists())  # fmt: skip
+        path.rename(aside)
+        warnings.warn(f"{path}: {error.strerror}; it is now {aside.name}, and a new one begins", stacklevel=5)
+
+
+def _read(path: Path) -> tuple[dict[str, dict[str, float]], int]:
+    """The complete lines of a log with their records, by rising steps, and how many damaged ones there are between.
+
+    A truncated last line is dropped: a killed process leaves one.
+    """
+    records: dict[str, dict[str, float]] = {}
+    damaged, last = 0, 0
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError:
+        return {}, 0
+    for line in lines:
+        try:
+            text = line.decode()
+            record = json.loads(text)
+            if not last < record["step"] < math.inf:
+                raise ValueError("out of order")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            damaged += 1
+            continue
+        records[text], last = record, record["step"]
+    return records, damaged
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of a metrics.jsonl."""
-    return [json.loads(line) for line in _lines(path)]
+    """The records of a metrics.jsonl, as far as they can be read."""
+    return [*_read(path)[0].values()]

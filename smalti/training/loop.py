@@ -14,18 +14,20 @@ import numpy as np
 import torch
 
 import smalti
-from smalti.configs import differences, to_dict
+from smalti.configs import to_dict
 from smalti.errors import SmaltiError
-from smalti.files import atomic_path, read_json, write_json
+from smalti.files import atomic_path, remove_partial, write_json
 from smalti.modes import using
 from smalti.training.event_files import Hooks
 from smalti.training.experiment import Experiment, PriorExperiment, Training
 from smalti.training.hooks import Step, StepHook
-from smalti.training.keeping import Keeper
+from smalti.training.keeping import LAST, Keeper
+from smalti.training.lock import locked
 from smalti.training.log import Log
 from smalti.training.prior_task import PriorTask
+from smalti.training.resuming import EXPERIMENT, begin_with, check_data, resumed
 from smalti.training.settings import RunSettings
-from smalti.training.state import TrainState, latest_checkpoint
+from smalti.training.state import Checkpoint, TrainState, keep_newest, newest_checkpoint
 from smalti.training.tasks import AutoencoderTask, Task
 
 VALIDATION_SEED = 0  # of whatever is random in a validation
@@ -39,46 +41,79 @@ def train(
     experiment: Training,
     run: Path | str,
     *,
+    start_from: str | None = None,
     card: Callable[..., str] | None = None,
     on_step: StepHook | None = None,
     progress: bool = True,
 ) -> Path:
     """Train `experiment` into the folder `run`; resume if an earlier call was interrupted.
 
-    The run is exactly resumable: stopped at any step and called again, it ends with the same bits as an uninterrupted
-    one (same machine, same number of threads). Returns the folder.
+    The run is exactly resumable: stopped at any step or killed at any moment and called again, it ends with the same
+    bits as an uninterrupted one (same machine, same number of threads). Returns the folder.
 
     Args:
         experiment: the recipe's result.
         run: the folder; created if missing.
+        start_from: a new run begins with the weights of the model in this folder, or owner/name on the hub.
         card: writes the model card, see `Keeper`.
         on_step: called after every step, before its checkpoint; what it raises ends the run, which can be resumed.
         progress: show a bar on stderr.
 
     Raises:
-        SmaltiError: `run` holds a run with other settings, the data cannot be read, or a term is not finite.
+        SmaltiError: `run` is being trained, or holds a run with other settings or on other data; the data cannot be
+            read; or a term is not finite.
         Interrupted: by Ctrl-C or SIGTERM, after writing a checkpoint.
     """
-    run, settings = Path(run), experiment.run
-    device, autocast = _device(settings)
-    hooks = Hooks(run, settings, on_step)
-    _check_folder(run, experiment)
+    run = Path(run)
+    device, autocast = _device(experiment.run)
+    hooks = Hooks(run, experiment.run, on_step)
+    folders = (run, run / "checkpoints", run / "samples")
+    _make(*folders)
+    with locked(run), contextlib.closing(hooks):
+        remove_partial(*folders, run / LAST)
+        checkpoint = newest_checkpoint(run / "checkpoints")
+        experiment = resumed(run, experiment, checkpoint, start_from)
+        torch.manual_seed(_mix(experiment.run.seed, 0))
+        task = _task(experiment, device, run, progress, checkpoint)
+        if experiment.start and not checkpoint:
+            begin_with(task.model, experiment.start)
+        state = TrainState(task.model, experiment.optimizer)
+        if checkpoint:
+            check_data(run, checkpoint, task.data)
+            task.load(state.restore(checkpoint))
+            keep_newest(run / "checkpoints", state.step)
+        notes: Mapping[str, Any] = checkpoint.record["notes"] if checkpoint else {}
+        checkpoint = None  # its tensors take memory
+        _describe(run, experiment, device, task)
+        log = Log(run / "metrics.jsonl", steps=experiment.run.steps, start=state.step, progress=progress, notes=notes)
+        keeper = Keeper(run, experiment, card, notes.get("kept", {}))
+        start = state.step
+        with contextlib.closing(log.bar):
+            _steps(experiment, run, task, state, log, keeper, hooks, autocast)
+        if state.step == start:
+            keeper.mend(state.averaged, state.step)
+    for line in keeper.says(state.step, trained=state.step > start):
+        log.say(line)
+    return run
 
-    torch.manual_seed(_mix(settings.seed, 0))
-    task = _task(experiment, device, run, progress)
-    state = TrainState(task.model, experiment.optimizer)
-    _describe(run, experiment, device)
-    notes: Mapping[str, Any] = {}
-    if checkpoint := latest_checkpoint(run / "checkpoints"):
-        extra, notes = state.restore(checkpoint)
-        task.load(extra)
-    log = Log(run / "metrics.jsonl", steps=settings.steps, start=state.step, progress=progress, notes=notes)
-    keeper = Keeper(run, experiment, card, notes.get("kept", {}))
 
-    accumulate, learning_rate = experiment.optimizer.accumulate, experiment.optimizer.schedule
-    images_per_step = settings.batch_size * accumulate
-    start = clock_step = state.step
-    with _stop_signal() as stop, contextlib.closing(log.bar), contextlib.closing(hooks):
+def _steps(
+    experiment: Training,
+    run: Path,
+    task: Task[Any],
+    state: TrainState,
+    log: Log,
+    keeper: Keeper,
+    hooks: Hooks,
+    autocast: Callable[[], torch.autocast],
+) -> None:
+    """All steps that are left, each with what is due after it.
+
+    The models that a checkpoint knows of are written before it: a run that is killed in between makes them again.
+    """
+    settings, accumulate, learning_rate = experiment.run, experiment.optimizer.accumulate, experiment.optimizer.schedule
+    images_per_step, clock_step = settings.batch_size * accumulate, state.step
+    with _stop_signal() as stop:
         clock, batches = time.perf_counter(), task.batches(state.step)
         while state.step < settings.steps and not keeper.over:
             step = state.step
@@ -113,13 +148,11 @@ def train(
             if stop.is_set() or _due(settings.checkpoint_every, state.step, finished):
                 notes = {**log.notes(), "kept": keeper.notes()}
                 keeper.write_last(state.averaged)
-                state.save(run / "checkpoints", task.state(), notes)
+                about = {"notes": notes, "data": task.data, "experiment": to_dict(experiment.placed(run))}
+                state.save(run / "checkpoints", task.state(), about)
             if stop.is_set() and not finished:
                 where = f"step {state.step} of {settings.steps}"
                 raise Interrupted(f"stopped at {where}; the same command goes on from there")
-    for line in keeper.says(state.step, trained=state.step > start):
-        log.say(line)
-    return run
 
 
 def _due(every: int, step: int, finished: bool) -> bool:
@@ -149,12 +182,14 @@ def _validate(task: Task[Any], model: Any, autocast: Callable[[], torch.autocast
         return {f"validation_{name}": value for name, value in task.validate(still).items()}
 
 
-def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task[Any]:
-    """The task of an experiment."""
+def _task(
+    experiment: Training, device: str, run: Path, progress: bool, checkpoint: Checkpoint | None = None
+) -> Task[Any]:
+    """The task of an experiment, with a new model."""
     if isinstance(experiment, Experiment):
         return AutoencoderTask(experiment, device, progress)
     assert isinstance(experiment, PriorExperiment)
-    return PriorTask(experiment, device, run, progress)
+    return PriorTask(experiment, device, run, progress, resumes=checkpoint is not None)
 
 
 def _device(settings: RunSettings) -> tuple[str, Callable[[], torch.autocast]]:
@@ -176,22 +211,15 @@ def _mix(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _check_folder(run: Path, experiment: Training) -> None:
-    """Create the folder, or check that it holds this experiment."""
+def _make(*folders: Path) -> None:
     try:
-        for folder in (run, run / "checkpoints", run / "samples"):
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SmaltiError(f"cannot write to {run}: {error.strerror}; choose another --out") from error
-    path = run / "experiment.json"
-    changed = differences(read_json(path), to_dict(experiment)) if path.exists() else []
-    if changed:
-        what = changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
-        remedy = "choose another --out or repeat its command"
-        raise SmaltiError(f"{run} holds a run with other settings: {what}; {remedy}")
+        raise SmaltiError(f"cannot write to {folders[0]}: {error.strerror}; choose another --out") from error
 
 
-def _describe(run: Path, experiment: Training, device: str) -> None:
+def _describe(run: Path, experiment: Training, device: str, task: Task[Any]) -> None:
     """Write experiment.json and environment.json, after everything could be built."""
     environment = {
         "smalti": smalti.__version__,
@@ -201,8 +229,9 @@ def _describe(run: Path, experiment: Training, device: str) -> None:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "threads": torch.get_num_threads(),
         "command": sys.argv,
+        "data": task.data,
     }
-    write_json(run / "experiment.json", to_dict(experiment))
+    write_json(run / EXPERIMENT, to_dict(experiment.placed(run)))
     write_json(run / "environment.json", environment)
 
 

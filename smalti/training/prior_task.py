@@ -23,34 +23,45 @@ from smalti.training.tasks import NUM_SAMPLES, Task
 
 
 class PriorTask(Task[CodeModel]):
-    """Train a prior on the codes of a frozen tokenizer; they are cached in the run's folder."""
+    """Train a prior on the codes of a frozen tokenizer; they are cached in the run's folder.
 
-    def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool):
+    Args:
+        experiment: complete.
+        device: of the model.
+        run: its folder.
+        progress: show a bar while images become codes.
+        resumes: whether the run has a checkpoint, so that its text tokens belong to the data that it has.
+    """
+
+    def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool, resumes: bool = False):
         self.experiment, self.device, config = experiment, device, experiment.model
-        text = self._text(run)
+        text = self._text(run, resumes)
         with torch.random.fork_rng():  # the same initial weights whether the codes were cached or not
             self.codes = load_codes(config, experiment.data, "train", run, text, progress)
+            self.data = {"train": self.codes.about}
             self.held_out = held_out(lambda count: self._validation_codes(count, run, text, progress), experiment.run)
-            self.tokenizer = open_tokenizer(config, device=device)
+            self.tokenizer = open_tokenizer(config, device)
         self.model = CodeModel(config, text).to(device).train()
 
     def _validation_codes(
         self, count: int, run: Path, text: TextTokenizer | None, progress: bool
     ) -> tuple[Tensor, Tensor | None]:
         """At most `count` codes of the validation split, evenly spread, and their conditions."""
-        codes, condition = load_codes(
-            self.experiment.model, self.experiment.data, "validation", run, text, progress
-        ).fixed()
+        found = load_codes(self.experiment.model, self.experiment.data, "validation", run, text, progress)
+        self.data |= {"validation": found.about}
+        codes, condition = found.fixed()
         places = evenly_spread(len(codes), count)
         return codes[places], None if condition is None else condition[places]
 
-    def _text(self, run: Path) -> TextTokenizer | None:
-        """The text tokenizer, from the run's folder or trained on the captions."""
-        config = self.experiment.model.text
+    def _text(self, run: Path, resumes: bool) -> TextTokenizer | None:
+        """The text tokenizer: the run's own, that of the model that it starts from, or a new one of the captions."""
+        config, start = self.experiment.model.text, self.experiment.start
         if config is None:
             return None
-        if (run / FILE).exists():
+        if resumes and (run / FILE).exists():
             return TextTokenizer.load(run, config.length, config.vocabulary)
+        if start and (theirs := CodeModel.from_pretrained(start.model)).config.text == config:
+            return theirs.text
         captions = captions_of(open_data(self.experiment.data, "train"), config.languages)
         return TextTokenizer.train((text for row in captions for text in row), config.vocabulary, config.length)
 

@@ -1,15 +1,17 @@
 """The settings of a run: how long, on what, how closely watched. Without torch, so that `--help` is quick."""
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_origin
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin
 
-from smalti.configs import effective
+from smalti.configs import FREE, effective
 from smalti.errors import SmaltiError
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """What every training can be told; the same settings give the same bits on the same machine.
+
+    A run that goes on may have others of those that are marked as free: docs/using.md has the table.
 
     Attributes:
         steps: optimiser steps.
@@ -28,19 +30,19 @@ class RunSettings:
         log: "jsonl", or "tensorboard": event files in the folder tensorboard beside metrics.jsonl.
     """
 
-    steps: int = 2400
+    steps: int = field(default=2400, metadata=FREE)  # but not below what is done
     batch_size: int = 32
     seed: int = 0
-    device: str = "auto"
+    device: str = field(default="auto", metadata=FREE)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    log_every: int = 50
-    sample_every: int = 500
-    checkpoint_every: int = 500
-    validate_every: int = 500
-    validation_images: int = 256
+    log_every: int = field(default=50, metadata=FREE)
+    sample_every: int = field(default=500, metadata=FREE)
+    checkpoint_every: int = field(default=500, metadata=FREE)
+    validate_every: int = field(default=500, metadata=FREE)  # but see `by_validation`
+    validation_images: int = field(default=256, metadata=FREE)  # likewise
     keep: Literal["last", "best"] = "last"
     patience: int = 0
-    log: Literal["jsonl", "tensorboard"] = "jsonl"
+    log: Literal["jsonl", "tensorboard"] = field(default="jsonl", metadata=FREE)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
@@ -49,10 +51,10 @@ class RunSettings:
         for name in ("seed", "sample_every", "validate_every", "validation_images", "patience"):
             if getattr(self, name) < 0:
                 raise SmaltiError(f"{name} must not be negative: {getattr(self, name)}")
-        for field in fields(self):
-            known, value = get_args(field.type), getattr(self, field.name)
-            if get_origin(field.type) is Literal and value not in known:
-                raise SmaltiError(f"{field.name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+        for own in fields(self):
+            known, value = get_args(own.type), getattr(self, own.name)
+            if get_origin(own.type) is Literal and value not in known:
+                raise SmaltiError(f"{own.name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
         effective(self.validate_every > 0, "without validate_every", **self.need_validation)
 
     @property
@@ -60,3 +62,9 @@ class RunSettings:
         """The settings without effect where nothing is validated: (the value or None, the default)."""
         keep = None if self.keep == "last" else self.keep
         return {"keep": (keep, "last"), "patience": (self.patience or None, 0)}
+
+    @property
+    def by_validation(self) -> dict[str, Any]:
+        """The settings of the validation, where it decides which model is kept or when the run ends."""
+        decides = self.keep != "last" or self.patience
+        return {"validate_every": self.validate_every, "validation_images": self.validation_images} if decides else {}

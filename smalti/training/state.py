@@ -1,16 +1,17 @@
 """The training state in one checkpoint, written atomically: weights, averaged weights, optimiser, step, log."""
 
 import copy
-import json
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
-from smalti.files import read_tensors, write_tensors
+from smalti.files import read_checked, write_checked
 from smalti.pretrained import Pretrained
 from smalti.training.experiment import OptimizerConfig
 from smalti.training.muon import Muon, hidden_kernels
@@ -79,41 +80,88 @@ class TrainState:
                 averaged.copy_(current)
         self.step += 1
 
-    def save(self, folder: Path, extra: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Path:
-        """Write checkpoints/step-N.safetensors, then delete all but the two newest."""
+    def save(self, folder: Path, extra: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
+        """Write checkpoints/step-N.safetensors, then delete all but it and the one before."""
         tensors = prefixed("model", self.model.state_dict()) | prefixed("extra", extra)
         if self.average is not None:
             tensors |= prefixed("average", self.average.state_dict())
         for optimizer in self.optimizers:
             tensors |= prefixed("optimizer", moments_of(self.model, optimizer))
         unshared = {name: value.clone() for name, value in tensors.items()}
-        metadata = {"smalti": "checkpoint", "step": str(self.step), "notes": json.dumps(dict(notes))}
         path = folder / f"step-{self.step:09d}.safetensors"
-        write_tensors(path, unshared, metadata)
-        for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
-            old.unlink()
+        write_checked(path, unshared, {"step": self.step, **record})
+        keep_newest(folder, self.step)
         return path
 
-    def restore(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Restore a checkpoint; returns its extra tensors and its notes.
+    def restore(self, checkpoint: "Checkpoint") -> dict[str, Tensor]:
+        """Restore a checkpoint; returns its extra tensors.
 
         Raises:
-            SmaltiError: the file is damaged, or not a checkpoint of this model.
+            SmaltiError: it is not a checkpoint of this model.
         """
-        tensors, metadata = read_tensors(path)
-        if metadata.get("smalti") != "checkpoint":
-            raise SmaltiError(f"{path} is not a smalti checkpoint; remove it to go on from an older one")
-        part = {kind: under(tensors, kind) for kind in ("model", "average", "optimizer", "extra")}
+        part = {kind: under(checkpoint.tensors, kind) for kind in ("model", "average", "optimizer", "extra")}
         try:
             self.model.load_state_dict(part["model"])
             if self.average is not None:
                 self.average.load_state_dict(part["average"])
         except RuntimeError as error:
-            raise SmaltiError(f"{path} is of another model: {str(error).splitlines()[1].strip()}") from error
+            raise SmaltiError(f"{checkpoint.path} is of another model: {str(error).splitlines()[1].strip()}") from error
         for optimizer in self.optimizers:
             load_moments(self.model, optimizer, part["optimizer"])
-        self.step = int(metadata["step"])
-        return part["extra"], json.loads(metadata["notes"])
+        self.step = checkpoint.step
+        return part["extra"]
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    record: Mapping[str, Any]  # "step", and what was given to `TrainState.save`
+
+    @property
+    def step(self) -> int:
+        """Steps that were done."""
+        return self.record["step"]
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by the steps that their names say, the newest last."""
+    named = {path: re.fullmatch(r"step-(\d+)\.safetensors", path.name) for path in sorted(folder.glob("step-*"))}
+    return dict(sorted((int(match[1]), path) for path, match in named.items() if match))
+
+
+def keep_newest(folder: Path, step: int) -> None:
+    """Delete all checkpoints but the two newest up to `step`, where the run is: a later one was damaged."""
+    found = checkpoints(folder)
+    kept = [number for number in found if number <= step][-KEPT_CHECKPOINTS:]
+    for number, path in found.items():
+        if number not in kept:
+            path.unlink()
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is not damaged, with a warning where a newer one is; None where there is none.
+
+    Raises:
+        SmaltiError: there are some, and all are damaged.
+    """
+    damaged: list[str] = []
+    for path in reversed(checkpoints(folder).values()):
+        try:
+            tensors, record = read_checked(path)
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                raise SmaltiError(f"{path} is not a checkpoint; remove it")
+        except SmaltiError as error:
+            damaged.append(str(error))
+            continue
+        if damaged:
+            warnings.warn(f"{damaged[0]}; the run goes on from {path.name}, step {record['step']}", stacklevel=3)
+        return Checkpoint(path, tensors, record)
+    if damaged:
+        rest = f" (so are {len(damaged) - 1} older ones)" if len(damaged) > 1 else ""
+        raise SmaltiError(f"{damaged[0]}{rest}; without checkpoints the run begins anew")
+    return None
 
 
 def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -152,8 +200,3 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The inverse of `prefixed`: the tensors whose names begin with `prefix.`, without it."""
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder."""
-    return max(folder.glob("step-*.safetensors"), default=None)

@@ -1,8 +1,8 @@
 """Training tasks: a model, its batches, its loss, and hooks before and after a step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -35,6 +35,7 @@ class Task(ABC, Generic[Model]):
     """A model to train, on its device; the loop calls the methods in this order. By default they do nothing."""
 
     model: Model
+    data: dict[str, Mapping[str, Any]]  # "num_images" and "fingerprint" of each split that is used
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Tensor]:
@@ -82,7 +83,9 @@ class AutoencoderTask(Task[Autoencoder]):
     def __init__(self, experiment: Experiment, device: str, progress: bool):
         self.experiment, self.device = experiment, device
         self.preprocessing = experiment.model.preprocessing
-        self.pixels = Pixels(open_data(experiment.data, "train"), self.preprocessing, progress=progress)
+        source = open_data(experiment.data, "train")
+        self.pixels = Pixels(source, self.preprocessing, progress=progress)
+        self.data = {"train": {"num_images": len(source), "fingerprint": source.fingerprint}}
         try:
             self.shown = some_images(experiment.data, "validation", self.preprocessing, NUM_SAMPLES)
         except SmaltiError:
@@ -100,6 +103,8 @@ class AutoencoderTask(Task[Autoencoder]):
 
     def _validation_pixels(self, count: int) -> Tensor:
         """Images of the validation split, as bytes: after binarisation, so that they are always the same."""
+        source = open_data(self.experiment.data, "validation")
+        self.data |= {"validation": {"num_images": len(source), "fingerprint": source.fingerprint}}
         return to_uint8(some_images(self.experiment.data, "validation", self.preprocessing, count))
 
     def batches(self, start: int) -> Iterator[Tensor]:

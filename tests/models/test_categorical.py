@@ -7,7 +7,7 @@ import reference
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import Categorical, Gaussian
 from smalti.ops.gumbel_noise import seeded_gumbel, standard_gumbel
-from smalti.schedules import constant
+from smalti.schedules import constant, cosine
 
 
 def make(**options):
@@ -104,7 +104,10 @@ def test_gaussian_kl_equals_the_numpy_reference():
     [
         ({"logits": "cosine"}, "'distance', 'convolution' or 'features', not 'cosine'"),
         ({"in_channels": 5}, "in_channels = code_dim = 3, not 5"),
-        ({"temperature": constant(0.0)}, "stay positive; it ends at 0.0"),
+        ({"temperature": constant(0.0)}, "stay positive; it begins at 0.0"),
+        ({"temperature": cosine(0.0, 0.0625)}, "stay positive; it begins at 0.0$"),
+        ({"temperature": cosine(1.0, 0.0)}, "stay positive; it ends at 0.0"),
+        ({"temperature": {"kind": "exponential", "start": 0.0, "end": 0.5}}, "cannot go from 0.0 to 0.5"),
         ({"temperature": {"kind": "constant", "ned": 1.0}}, "unknown key 'ned'; did you mean 'end'"),
     ],
 )

@@ -19,7 +19,7 @@ from smalti.recipes import RECIPES
 from smalti.training.log import read_metrics
 from smalti.training.loop import Interrupted, train
 from smalti.training.settings import RunSettings
-from smalti.training.state import latest_checkpoint
+from smalti.training.state import checkpoints
 
 SMALL = {"image_size": 16, "width": 8, "warmup": 2}
 RUN = {"batch_size": 4, "log_every": 2, "sample_every": 4, "checkpoint_every": 2}
@@ -35,6 +35,10 @@ def small(system, folder, steps=6, **options):
     }
     recipe = RECIPES[system](**{"data": str(folder), **SMALL, **SYSTEMS[system], **options})
     return recipe.with_settings(**settings)
+
+
+def latest_checkpoint(folder):
+    return [*checkpoints(Path(folder)).values()][-1] if checkpoints(Path(folder)) else None
 
 
 def weights(run):
@@ -138,6 +142,9 @@ def test_a_nan_names_the_step_and_the_term_and_keeps_the_checkpoint(image_folder
     with pytest.raises(SmaltiError, match="step 5: kl_nats is nan; the last good checkpoint is kept"):
         train(small("vae", image_folder), tmp_path, progress=False)
     assert latest_checkpoint(tmp_path / "checkpoints").name == "step-000000004.safetensors"
+    calls = itertools.count(2)  # the third step of a run without checkpoints
+    with pytest.raises(SmaltiError, match="step 3: kl_nats is nan; there is no checkpoint yet"):
+        train(small("vae", image_folder, checkpoint_every=6, validate_every=0), tmp_path / "other", progress=False)
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 

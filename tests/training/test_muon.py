@@ -7,7 +7,7 @@ from torch import nn
 from smalti.errors import SmaltiError
 from smalti.training.experiment import OptimizerConfig
 from smalti.training.muon import Muon, hidden_kernels, orthogonalised
-from smalti.training.state import TrainState
+from smalti.training.state import TrainState, newest_checkpoint
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 12), (30, 7)])
@@ -56,7 +56,9 @@ def test_the_head_and_embeddings_are_left_to_adamw_and_a_restored_state_goes_on_
     path = state.save(tmp_path, {}, {})
     go_on(state, gradients[2:])
     again = TrainState(_Network(), config)
-    again.restore(path)
+    checkpoint = newest_checkpoint(path.parent)
+    assert checkpoint is not None
+    again.restore(checkpoint)
     go_on(again, gradients[2:])
     for one, other in zip(state.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)

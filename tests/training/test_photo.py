@@ -13,7 +13,7 @@ from smalti.training.adversary import Adversary
 from smalti.training.experiment import PhotoConfig
 from smalti.training.log import read_metrics
 from smalti.training.loop import train
-from smalti.training.state import latest_checkpoint
+from training.test_loop import latest_checkpoint
 
 
 class TwoStages(nn.Module):

@@ -1,6 +1,5 @@
 """Validation while training disturbs nothing, resumes exactly, keeps the best, ends in time; hooks and event files."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ import torch
 
 import smalti
 from smalti.errors import SmaltiError
-from smalti.files import read_json, read_tensors
+from smalti.files import read_checked, read_json, read_tensors
 from smalti.models.autoencoder import Autoencoder
 from smalti.modes import using
 from smalti.priors.code_model import CodeModel
@@ -23,8 +22,7 @@ from smalti.training import loop, tasks
 from smalti.training.log import read_metrics
 from smalti.training.loop import Interrupted, train
 from smalti.training.settings import RunSettings
-from smalti.training.state import latest_checkpoint
-from training.test_loop import SYSTEMS, same, small, stop_at, weights, without_speed
+from training.test_loop import SYSTEMS, latest_checkpoint, same, small, stop_at, weights, without_speed
 
 OFTEN = {"validate_every": 2, "validation_images": 5}
 QUANTIZERS = ("fsq", "lfq", "bsq", "rvq", "pq")
@@ -63,7 +61,7 @@ def any_kind(kind, data, tokenizer, **settings):
 
 
 def checkpoint(run):
-    return read_tensors(latest_checkpoint(run / "checkpoints"))
+    return read_checked(latest_checkpoint(run / "checkpoints"))
 
 
 def validations(run):
@@ -200,7 +198,7 @@ def test_resume_with_the_best_kept_is_exact(kind, data, tokenizer, tmp_path, mon
     for name in ("model.safetensors", "config.json", "best.json", "last/model.safetensors", "last/config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
     (whole, notes), (parts, other) = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
-    assert same(whole, parts) and json.loads(notes["notes"])["kept"] == json.loads(other["notes"])["kept"]
+    assert same(whole, parts) and notes["notes"]["kept"] == other["notes"]["kept"]
     assert without_speed(tmp_path / "whole") == without_speed(tmp_path / "parts")
 
 

@@ -105,8 +105,9 @@ class Categorical(CategoricalPosterior):
             temperature = from_dict(Schedule, temperature, "bottleneck.temperature")
         self.schedule = temperature or Schedule(end=1.0)
         first = self.schedule(0, 1)
-        if min(first, self.schedule.end) <= 0:
-            raise SmaltiError(f"the temperature must stay positive; it ends at {self.schedule.end}")
+        for way, value in (("begins", first), ("ends", self.schedule.end)):
+            if not value > 0:
+                raise SmaltiError(f"the temperature must stay positive; it {way} at {value}")
         self.register_buffer("temperature", torch.tensor(first, dtype=torch.float32), persistent=True)
         self._annealed: float | None = None  # the same number without asking a device
         self.register_load_state_dict_post_hook(_ask_again)
