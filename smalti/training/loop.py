@@ -15,6 +15,8 @@ import torch
 
 import smalti
 from smalti.configs import differences, to_dict
+from smalti.data.account import line_of
+from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, read_json, write_json
 from smalti.models.autoencoder import using
@@ -150,7 +152,9 @@ def _validate(task: Task[Any], model: Any, autocast: Callable[[], torch.autocast
 
 
 def _task(experiment: Training, device: str, run: Path, progress: bool) -> Task[Any]:
-    """The task of an experiment."""
+    """The task of an experiment; a line says what its data are."""
+    if progress:
+        print(line_of(open_data(experiment.data, "train")), file=sys.stderr)
     if isinstance(experiment, Experiment):
         return AutoencoderTask(experiment, device, progress)
     assert isinstance(experiment, PriorExperiment)
