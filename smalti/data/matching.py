@@ -2,22 +2,21 @@
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from posixpath import normpath
 
 from smalti.images.kinds import BY_SUFFIX, suffix_of
 
 AMBIGUOUS = -1
-DEEPEST = 32  # folders of an absolute path, from its end, that are looked at
+LONGEST = 1024  # characters of an absolute path that is looked at
 
 
 class Names:
     """Finds names by what is written of them, each in a few look-ups.
 
     Tried in turn, each from the table's folder and from the top: the name as it is; without regard to case and to how
-    accents are composed; without a suffix; the end of an absolute path, of which the same folders are left out in all
-    rows of a table; the name of a file alone, wherever it lies. What fits several images fits none.
+    accents are composed; without a suffix; the end of an absolute path, but not where other rows show that fewer
+    folders are to be left out; the name of a file alone, wherever it lies. What fits several images fits none.
 
     Args:
         names: all names, with "/" between the parts.
@@ -37,12 +36,11 @@ class Names:
         """The image of each file that a table in a folder names; None of one that is nowhere."""
         found = [self._find(file, folder) for file in files]
         missing = [place for place, image in enumerate(found) if image is None and _is_absolute(files[place])]
-        bases = Counter(base for place in missing for base, _ in self._ends(files[place], folder))
-        if bases:
-            most = max(bases.values())
-            base = max((base for base, count in bases.items() if count == most), key=lambda base: (-len(base), base))
-            for place in missing:
-                found[place] = next((image for own, image in self._ends(files[place], folder) if own == base), None)
+        ends = {place: end for place in missing if (end := self._end(files[place], folder))}
+        bases = {base for base, _ in ends.values()}
+        for place, (base, image) in ends.items():
+            if bases.isdisjoint(base.rsplit("/", up)[0] for up in range(1, base.count("/") + 1)):
+                found[place] = image
         return found
 
     def _find(self, file: str, folder: str) -> int | None:
@@ -62,16 +60,17 @@ class Names:
             keys += [] if suffix_of(plain) in BY_SUFFIX else [f"file stem/{fold(plain)}"]
         return self._first(keys)
 
-    def _ends(self, file: str, folder: str) -> Iterator[tuple[str, int]]:
-        """What an absolute path may end in: (the folders left out, the image)."""
-        parts = _plain(file).split("/")
-        for start in range(max(1, len(parts) - DEEPEST), len(parts)):
+    def _end(self, file: str, folder: str) -> tuple[str, int] | None:
+        """The longest end of an absolute path that is known: (the folders left out, the image)."""
+        parts = _plain(file).split("/") if len(file) <= LONGEST else []
+        for start in range(1, len(parts)):
             end = "/".join(parts[start:])
             keys = [f"/{fold(name)}" for name in self._places(end, folder)]
             if suffix_of(end) not in BY_SUFFIX:
                 keys += [f"stem/{fold(name)}" for name in self._places(end, folder)]
             if (image := self._first(keys)) is not None:
-                yield "/".join(parts[:start]), image
+                return "/".join(parts[:start]), image
+        return None
 
     def _first(self, keys: Iterable[str]) -> int | None:
         """The image of the first key that is known; None too where it fits several."""
