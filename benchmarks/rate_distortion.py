@@ -20,8 +20,9 @@ from tqdm import tqdm
 from smalti.codec import Codec
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
+from smalti.images.folders import find_images
 from smalti.images.preprocessing import Preprocessing
-from smalti.images.reading import find_images, read_image
+from smalti.images.reading import read_image
 from smalti.models.autoencoder import Autoencoder
 from smalti.reports.charts import COLOURS, figure
 

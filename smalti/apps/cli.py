@@ -2,8 +2,10 @@
 
 import inspect
 import io
+import itertools
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -48,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     try:
+        _refuse_unquoted(argv)
         name, function, arguments, as_json = _parse(argv)
         result = function(**arguments)
         if as_json:
@@ -71,6 +74,18 @@ def _run(argv: list[str]) -> int:
         what = f"{error.filename or 'file'}: {error.strerror or error}"
         _complain(f"{what}; check the path, its permissions and the free space")
         return 1
+
+
+def _refuse_unquoted(argv: list[str]) -> None:
+    """Name the remedy where a shell has put several files in the place of one pattern: --data a-*.parquet."""
+    for place, word in enumerate(argv):
+        if word not in ("--data", "--validation", "--test", "info"):
+            continue
+        files = list(itertools.takewhile(os.path.isfile, argv[place + 1 :]))
+        if len(files) > 1:
+            pattern = os.path.join(os.path.dirname(files[0]), f"*{os.path.splitext(files[0])[1]}")
+            remedy = f"put the pattern in quotes, as {word} {shlex.quote(pattern)}"
+            raise SmaltiError(f"{word} takes one name and was given {len(files)} files, {files[0]}, ...; {remedy}")
 
 
 def _complain(text: str) -> None:

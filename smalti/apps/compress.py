@@ -52,6 +52,7 @@ def compress(
     """
     from smalti.apps.imagefiles import ImageFiles
     from smalti.codec import Archive, Codec
+    from smalti.images.folders import storable
 
     new_file(out, force, SUFFIX)
     model, prior = open_models(run, None, device, tokenizer)
@@ -62,7 +63,7 @@ def compress(
     named = names and len(files.files) > 1
 
     def pictures(what: str) -> Iterator["Picture"]:
-        found = files.each(what, lambda path: codec.picture(path, path.name if named else ""))
+        found = files.each(what, lambda path: codec.picture(path, storable(path.name) if named else ""))
         return (picture for _, picture in found)
 
     codec.compress_to(out, pictures("compressing"))

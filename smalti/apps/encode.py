@@ -38,6 +38,7 @@ def encode(
     from smalti.apps.imagefiles import DataImages, ImageFiles
     from smalti.apps.outfiles import Names, new_file
     from smalti.data.sources import open_data
+    from smalti.images.folders import storable
     from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents
     from smalti.models.bottlenecks import DiscreteBottleneck
 
@@ -59,7 +60,7 @@ def encode(
     encoded: list[Encoded | EncodedLatents] = []
     for own, batch in images_in.chunks("encoding"):
         for name in own:  # of a data set they differ
-            names.append(name if isinstance(name, str) else taken.new(name.name))
+            names.append(storable(name) if isinstance(name, str) else taken.new(storable(name.name)))
         encoded += encode_many(batch)
     file = EncodedFile(
         kind=kind,

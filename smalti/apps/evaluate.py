@@ -49,7 +49,10 @@ def evaluate(
         tokenizer: of a prior: where its tokenizer is now; by default where the prior says.
         device: cpu, cuda, ...
     """
+    from smalti.apps.output import say
+    from smalti.data.sources import open_data
     from smalti.evaluation.perception import chosen_networks
+    from smalti.images.folders import sentence
 
     folder, is_prior, measured = Path(run), what_is(run) == "prior", data_of(run, data)
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
@@ -59,6 +62,8 @@ def evaluate(
     probing = effective(bool(probe), "without --probe", num_images=(probe_images, 10_000))
     effective(not is_prior or samples > 0, "on a prior without samples", distances=(distances, None))
     networks = chosen_networks(distances, device) if samples or not is_prior else {}
+    if told := sentence(open_data(measured, split).left_out):
+        say(told)
     shared: dict[str, Any] = {"batch_size": batch_size, "networks": networks, "samples": samples, "progress": True}
     if is_prior:
         from smalti.evaluation.priors import evaluate_prior

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti.apps.output import say
 from smalti.data.batches import BINARY_SEED, Pixels
 from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
+from smalti.images.folders import LeftOut, look_through, sentence
 from smalti.images.pixels import model_images, to_float
 from smalti.images.preprocessing import Preprocessing
-from smalti.images.reading import BadImage, find_images, fit, read_image, to_images
+from smalti.images.reading import BadImage, fit, read_image, to_images
 
 T = TypeVar("T")
 IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
@@ -38,11 +40,16 @@ class ImageFiles:
         self.channels = channels
         self.bad: list[str] = []
         self.files: list[tuple[Path, bool]] = []  # (path, whether it was found in a folder)
+        self.left_out: list[LeftOut] = []  # of the folders
         for path in map(Path, names):
-            inside = find_images(path) if path.is_dir() else []
-            if path.is_dir() and not inside:
-                raise SmaltiError(f"{path}: no images in this folder")
-            self.files += [(file, True) for file in inside] or [(path, False)]
+            if not path.is_dir():
+                self.files.append((path, False))
+                continue
+            images, left_out = look_through(path)
+            if not images:
+                raise SmaltiError("; ".join(filter(None, [f"{path}: no images in this folder", sentence(left_out)])))
+            self.files += [(Path(image.path), True) for image in images]
+            self.left_out += left_out
 
     def each(self, what: str, read: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
         """(file, what `read` makes of it), one by one, with a bar that says `what`; bad files in folders are left out.
@@ -61,6 +68,8 @@ class ImageFiles:
             else:
                 yield file, found
         check_bad(self.bad, len(self.files))
+        if told := sentence(self.left_out):
+            say(told)
 
     def chunks(self, what: str) -> Iterator[tuple[list[Path], list[Tensor]]]:
         """Files with their images (C, H, W), at most 256 or about 16 million pixels at a time."""
@@ -133,6 +142,8 @@ class DataImages:
             self.kept += indices
             yield list(map(self.source.name_of, indices)), list(model_images(images, self.preprocessing, generator))
         check_bad(self.bad, len(self.source))
+        if told := sentence(self.source.left_out):
+            say(told)
 
 
 def check_bad(bad: Sequence[str], num_images: int) -> None:

@@ -1,13 +1,10 @@
 """The verb `info`: what a run, a compressed file, a file of codes or latents, or a data set is."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 from smalti.apps.compress import SUFFIX, sizes_of
 from smalti.apps.runs import best_of, current_evaluation, experiment_of, what_is
-from smalti.data.splits import SPLITS
-from smalti.errors import SmaltiError
 from smalti.files import CONFIG
 
 
@@ -24,22 +21,10 @@ def info(target: str) -> dict[str, Any]:
         return described
     if (path / CONFIG).exists():
         return _describe_run(path)
+    from smalti.data.account import account_of
     from smalti.data.sources import open_data
 
-    source, counts = open_data(target), dict.fromkeys(SPLITS[:-1], 0)
-    for split in counts:
-        with contextlib.suppress(SmaltiError):  # an empty split is one
-            counts[split] = len(open_data(target, split))
-    height, width, _ = source.read(0).shape
-    return {
-        "data": target,
-        "num_images": len(source),
-        "splits": counts,
-        "channels": source.channels,
-        "first_image": f"{source.name_of(0)} ({width}x{height})",
-        "labels": {kind: len(set(labels)) for kind, labels in source.labels.items()},
-        "caption_languages": sorted({language for row in source.captions for language in row}),
-    }
+    return {"data": target, **account_of(open_data(target))}
 
 
 def _describe_encoded(path: Path) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
     shown = {name: value for name, value in result.get("metrics", result).items() if name != "written"}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
-        if value in ({}, [], "") or (isinstance(value, list) and isinstance(value[0], dict)):
-            continue  # nothing, or rows for a program
+        if value in ({}, [], "") or name == "notes" or (isinstance(value, list) and isinstance(value[0], dict)):
+            continue  # nothing, or rows for a program or a table
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_short(item)}" for key, item in value.items())
         lines.append(f"  {name:<{width}}  {texts.get(name) or _short(value)}")
@@ -40,6 +40,9 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
         lines += _probes_as_text(probes)
     if "denoising" in result:
         lines += _denoising(result["denoising"])
+    for name in ("split_rows", "class_rows", "caption_rows", "left_out_rows"):
+        lines += _counts(result.get(name, []))
+    lines += [f"note: {note}" for note in result.get("notes", [])]
     return "\n".join(lines + _written(result))
 
 
@@ -90,6 +93,17 @@ def _denoising(measured: dict[str, Any]) -> list[str]:
     lines = [f"{kind} noise: PSNR in dB and SSIM of {measured['num_images']} images, by a model trained on {trained}"]
     lines += ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
     return lines + [f"  left out: {name} ({remedy})" for name, remedy in measured["left_out"].items()]
+
+
+def _counts(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows of a data set's account: what, how many, and the rest as it comes."""
+    if not rows:
+        return []
+    table = [list(rows[0]), *([f"{own:,}" if isinstance(own, int) else own for own in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    aligned = [[cell.rjust(width) if column == 1 else cell.ljust(width) for column, (cell, width) in enumerate(
+        zip(row, widths, strict=True))] for row in table]  # fmt: skip
+    return ["", *("  " + "  ".join(row).rstrip() for row in aligned)]
 
 
 def _probes_as_text(probes: dict[str, Any]) -> list[str]:

@@ -28,7 +28,6 @@ from smalti.images.reading import BadImage, fit
 T = TypeVar("T")
 Augment = Literal["none", "flip", "flip_shift"]
 MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is cached in memory
-FEWEST_IMAGES = 2
 BINARY_SEED = 0  # of fixed binarisation
 SHIFT = 16  # images are shifted by at most 1/16 of their size
 
@@ -63,7 +62,8 @@ class Pixels:
         progress: show a bar while loading.
 
     Raises:
-        SmaltiError: fewer than two images can be read. Bad images are otherwise skipped, counted and warned about.
+        SmaltiError: of several images fewer than two can be read, or the only one cannot. Bad images are otherwise
+            skipped, counted and warned about.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Pixels:
         found = tqdm(self.readable(), "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False)
         for count, (_, image) in enumerate(found, start=1):
             pixels[count - 1] = image
-        if count < FEWEST_IMAGES:
+        if count < min(2, shape[0]):  # one image can be overfitted; all but one bad is no data set
             first = f"; the first: {self.bad[0]}" if self.bad else ""
             raise SmaltiError(f"{self.source.name}: only {count} of {len(self.source)} images can be read{first}")
         if self.bad:

@@ -1,6 +1,6 @@
 """Conditions of a prior: the labels and captions of a data set."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from smalti.data.config import Data
 from smalti.data.source import Source
@@ -29,13 +29,23 @@ def captions_of(source: Source, languages: Iterable[str]) -> list[list[str]]:
         SmaltiError: an image without a caption in any of them.
     """
     if not source.captions:
-        where = "a folder has them in metadata.csv (file_name, text)"
+        where = "a folder has them in metadata.csv (file_name, text), or a text file beside each image"
         raise SmaltiError(f"{source.name} has no captions; {where}; or train with --label")
     rows = []
     for position, index in enumerate(source.indices):
         captions = source.captions[index]
-        rows.append([captions[language] for language in languages if captions.get(language, "").strip()])
+        found = (text for language in languages for text in _of_language(captions, language))
+        rows.append([text for text in found if text.strip()])
         if not rows[-1]:
             name, known = source.name_of(position), ", ".join(captions) or "none"
             raise SmaltiError(f"{source.name}: {name} has no caption in {', '.join(languages)}; it has: {known}")
     return rows
+
+
+def _of_language(captions: Mapping[str, str], language: str) -> Iterator[str]:
+    """All captions of one language: of "en" those of "en", "en-2", "en-3", ..."""
+    key, number = language, 1
+    while key in captions:
+        yield captions[key]
+        number += 1
+        key = f"{language}-{number}"

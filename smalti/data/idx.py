@@ -1,11 +1,13 @@
 """Folders of MNIST-style idx files."""
 
 import gzip
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
 
+from smalti.data.layout import splits_in
 from smalti.data.source import Source, row_identity, row_stamp
 from smalti.data.splits import Splits
 from smalti.errors import SmaltiError
@@ -36,32 +38,41 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
+def idx_files(folder: Path) -> list[Path]:
+    """The idx files of images in a folder, by name; of one that is there plain and gzipped the plain one."""
+    found = {path.name: path for path in folder.glob("*idx3-ubyte*") if not path.name.startswith(".")}
+    return [path for name, path in sorted(found.items()) if name.removesuffix(".gz") == name or name[:-3] not in found]
+
+
 def open_idx(folder: Path) -> tuple[Source, Splits]:
-    """The images of a folder of idx files, and their splits.
+    """The images of a folder of idx files, and their splits, by whole words of the files' names.
 
     Raises:
         SmaltiError: no idx files of images, damaged ones, or several image sizes.
     """
-    parts, labels, names, named, usual = [], [], [], [], []
-    paths = sorted(folder.glob("*images*idx3-ubyte*"))
-    for path in paths:
+    parts, labels, names, named, usual, reasons = [], [], [], [], [], []
+    paths = idx_files(folder)
+    splits = [_split_of_file(path) for path in paths]
+    for path, split in zip(paths, splits, strict=True):
         images = read_idx(path)
-        stem = path.name.split("-")[0]
+        stem = re.split(r"[-._]?(images|idx3)", path.name)[0]
         beside = folder / path.name.replace("images", "labels").replace("idx3", "idx1")
         if beside.exists():
             own_labels = read_idx(beside)
             if len(own_labels) != len(images):
                 raise SmaltiError(f"{beside}: {len(own_labels)} labels for {len(images)} images; copy both files again")
             labels.extend(str(label) for label in own_labels)
-        first_validation = len(images) - len(images) // IDX_VALIDATION
+        by_file = f"the file {path.name}"
+        first_validation = len(images) - (0 if "validation" in splits else len(images) // IDX_VALIDATION)
         held_out = ["train" if index < first_validation else "validation" for index in range(len(images))]
-        is_test = stem in ("t10k", "test")
-        named.extend(["test" if is_test else None] * len(images))
-        usual.extend(["test"] * len(images) if is_test else held_out)
+        named.extend([split] * len(images))
+        usual.extend([split] * len(images) if split else held_out)
+        why = {"train": by_file, "validation": f"{by_file}, and its place in it"}
+        reasons.extend([by_file] * len(images) if split else map(why.__getitem__, held_out))
         names.extend(f"{stem}-{index}" for index in range(len(images)))
         parts.append(images)
     if not parts:
-        raise SmaltiError(f"{folder}: no idx image files (*images*idx3-ubyte[.gz])")
+        raise SmaltiError(f"{folder}: no idx image files (*idx3-ubyte[.gz])")
     if len({images.shape[1:] for images in parts}) > 1:
         raise SmaltiError(f"{folder}: idx files of several image sizes, {[images.shape for images in parts]}")
     pixels = np.concatenate(parts)
@@ -73,4 +84,10 @@ def open_idx(folder: Path) -> tuple[Source, Splits]:
         channels=1,
         labels={"class": labels} if len(labels) == len(names) else {},
     )
-    return source, Splits(named, usual)
+    return source, Splits(named, usual, reasons)
+
+
+def _split_of_file(path: Path) -> str | None:
+    """The split that a file's name says: test or validation; training images are those of all others."""
+    found = {"test"} if "t10k" in path.name.lower() else splits_in(path.name)
+    return next((split for split in ("test", "validation") if split in found), None)

@@ -1,6 +1,8 @@
 """Parquet files with a column of images."""
 
 import glob
+import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -8,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from smalti.data.layout import split_of_name
 from smalti.data.source import Source, row_identity, row_stamp
-from smalti.data.splits import NAMES, Splits, assign_splits, split_of_value
+from smalti.data.splits import Splits, assign_splits, split_of_value
+from smalti.data.tables import captions_in, kinds_of, numbered
 from smalti.errors import SmaltiError
 from smalti.images.reading import BadImage, Reading, read_pixels
 
@@ -62,28 +66,35 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
         raise SmaltiError(f"{pattern}: no such file")
-    names, named, starts, labels, captions, counts = [], [], [], [], [], []
+    names, named, reasons, starts, labels, captions, counts = [], [], [], [], [], [], []
+    called = _called(pattern, paths)
     for number, path in enumerate(paths):
         try:
             file = parquet.ParquetFile(path)
             columns = file.schema_arrow.names
             if "image" not in columns:
                 raise SmaltiError(f"{path}: no column 'image' with {{bytes, path}}; it has {', '.join(columns)}")
-            table = file.read(columns=[column for column in ("label", "text", "split") if column in columns])
+            kinds = kinds_of(columns)
+            of_kind = {kind: kinds[kind] for kind in ("label", "text", "split") if kind in kinds}
+            table = file.read(columns=list(of_kind.values()))
+            cells = {kind: table[column].to_pylist() for kind, column in of_kind.items()}
         except (arrow.ArrowException, OSError) as error:
             raise SmaltiError(f"{path}: cut off or not parquet ({error}); copy it again") from error
         row = len(names)
         for group in range(file.num_row_groups):
             starts.append((row, number, group))
             row += file.metadata.row_group(group).num_rows
-        by_file = next((split for word, split in NAMES.items() if word in Path(path).stem.lower()), None)
+        split, by = split_of_name(called[number])
+        why = f"the {'folder' if by else 'file'} {by or Path(path).name}"
         counts.append(file.metadata.num_rows)
-        names.extend(f"{Path(path).name}#{index}" for index in range(counts[-1]))
-        values = enumerate(table["split"].to_pylist() if "split" in columns else [])
-        own = [split_of_value(value, f"{path}: row {index}") or by_file for index, value in values]
-        named.extend(own or [by_file] * counts[-1])
-        labels.extend(map(str, table["label"].to_pylist()) if "label" in columns else [])
-        captions.extend([{"en": text} for text in table["text"].to_pylist()] if "text" in columns else [])
+        short = Path(path).name if len({Path(own).name for own in paths}) == len(paths) else called[number]
+        names.extend(f"{short}#{index}" for index in range(counts[-1]))
+        values = enumerate(cells.get("split", [None] * counts[-1]))
+        own = [split_of_value(value, f"{path}: row {index}") for index, value in values]
+        named.extend(value or split for value in own)
+        reasons.extend("the column split" if value else why for value in own)
+        labels.extend("" if label is None else str(label) for label in cells.get("label", []))
+        captions.extend(numbered(captions_in(cell)) for cell in cells.get("text", []))
     source = Source(
         reader=_Parquet(paths, starts, names),
         names=names,
@@ -92,4 +103,11 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
         labels={"class": labels} if len(labels) == len(names) else {},
         captions=captions if len(captions) == len(names) else (),
     )
-    return source, assign_splits(names, named)
+    return source, assign_splits(names, named, reasons)
+
+
+def _called(pattern: str, paths: Sequence[str]) -> list[str]:
+    """The names of files below the folder that a pattern names, with "/" between the parts."""
+    fixed = pattern if len(paths) == 1 and paths[0] == pattern else re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    root = Path(fixed if fixed.endswith(("/", os.sep)) else os.path.dirname(fixed))
+    return [Path(path).relative_to(root).as_posix() for path in paths]

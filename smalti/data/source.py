@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from smalti.data.splits import Split
+from smalti.images.folders import LeftOut
 from smalti.images.reading import Reading
 
 STAMP_BYTES = 32 << 10
@@ -33,7 +34,11 @@ class Source:
         channels: of the stored images, 1 (grey) or 3; where validation or test images are data of their own, of the
             others. All are recoloured as they are read.
         labels: label kind ("group", "subgroup", "class") to one label for each image of the whole data set.
-        captions: for each image of the whole data set, language to caption.
+        captions: for each image of the whole data set, language to caption; further ones are "en-2", "en-3", ...
+        splits: of each image of the whole data set; None where it is in none.
+        reasons: for each image of the whole data set what decided its split.
+        left_out: files of the data that are no images of it, and why.
+        notes: what a person may have meant otherwise, a sentence each.
     """
 
     reader: Callable[[int, Reading], np.ndarray]
@@ -46,6 +51,10 @@ class Source:
     channels: int = 3
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     captions: Sequence[Mapping[str, str]] = ()
+    splits: Sequence[str | None] = ()
+    reasons: Sequence[str] = ()
+    left_out: Sequence[LeftOut] = ()
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -97,6 +106,8 @@ def concatenated(parts: Sequence[Source]) -> Source:
         channels=parts[0].channels,
         labels={kind: [label for part in parts for label in part.labels[kind]] for kind in kinds},
         captions=captions if any(part.captions for part in parts) else (),
+        left_out=[file for part in parts for file in part.left_out],
+        notes=[note for part in parts for note in part.notes],
     )
 
 

@@ -5,8 +5,6 @@ images are read lazily. Its splits are deterministic, see `smalti.data.splits`; 
 of their own, see `DataConfig`.
 """
 
-import csv
-import json
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -14,13 +12,13 @@ from pathlib import Path
 
 from smalti.data.config import Data, DataConfig
 from smalti.data.emoji import read_table, read_tile
-from smalti.data.idx import open_idx
+from smalti.data.folders import open_folder
+from smalti.data.idx import idx_files, open_idx
 from smalti.data.parquet import open_parquet
-from smalti.data.source import Source, concatenated, file_identity, file_stamp
-from smalti.data.splits import NAMES, SPLITS, Split, Splits, assign_splits, split_of_value
+from smalti.data.source import Source, concatenated
+from smalti.data.splits import SPLITS, Split, Splits, notes_on
 from smalti.errors import SmaltiError
 from smalti.images.pixels import recolour_pixels
-from smalti.images.reading import SUFFIXES, find_images, read_pixels
 
 
 def open_data(data: Data, split: Split = "all") -> Source:
@@ -36,7 +34,8 @@ def open_data(data: Data, split: Split = "all") -> Source:
     if split not in SPLITS:
         raise SmaltiError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     config = DataConfig.of(data)
-    source, splits = _open_parts(config)
+    source = _open_parts(config)
+    splits = [*source.splits]
     indices = [index for index, of in enumerate(splits) if of is not None and split in ("all", of)]
     if not indices:
         counts = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS[:-1])
@@ -53,20 +52,23 @@ def _open(text: str) -> tuple[Source, Splits]:
     if not Path(text).is_dir():
         hint = "a file was given; give its folder" if Path(text).exists() else "no such folder"
         raise SmaltiError(f"{text}: {hint}. Data is 'emoji', a folder of images or of idx files, or *.parquet")
-    return open_idx(Path(text)) if list(Path(text).glob("*idx3-ubyte*")) else _open_folder(Path(text))
+    return open_idx(Path(text)) if idx_files(Path(text)) else open_folder(Path(text))
 
 
-def _open_parts(config: DataConfig) -> tuple[Source, list[str | None]]:
-    """The data that a record names, as one, and the split of each image; None is in no split."""
+def _open_parts(config: DataConfig) -> Source:
+    """The data that a record names, as one, with the split of each image; None is in no split."""
     first, splits = _open(config.data)
-    parts, chosen = [first], [splits.beside(config.elsewhere)]
+    own, reasons = splits.beside(config.elsewhere)
+    first = replace(first, notes=[*first.notes, *notes_on(splits, config.elsewhere)])
+    parts, chosen = [first], [own]
     for split, text in config.elsewhere.items():
         parts.append(_open(text)[0])
         chosen.append([split] * len(parts[-1].names))
+        reasons += [f"--{split}"] * len(parts[-1].names)
     if len(parts) == 1:
-        return first, chosen[0]
+        return replace(first, splits=own, reasons=reasons)
     _leave_out_twins([config.data, *config.elsewhere.values()], parts, chosen)
-    return concatenated(parts), [split for part in chosen for split in part]
+    return replace(concatenated(parts), splits=[split for part in chosen for split in part], reasons=reasons)
 
 
 def _leave_out_twins(texts: Sequence[str], parts: Sequence[Source], chosen: Sequence[list[str | None]]) -> None:
@@ -96,47 +98,4 @@ def _open_emoji() -> tuple[Source, Splits]:
         captions=[row["captions"] for row in rows],
     )
     splits = [row["split"] for row in rows]
-    return source, Splits(splits, splits)
-
-
-def _open_folder(folder: Path) -> tuple[Source, Splits]:
-    paths = find_images(folder)
-    if not paths:
-        raise SmaltiError(f"{folder}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    parts = [name.split("/") for name in names]
-    by_folder = [NAMES.get(part[0].lower()) if len(part) > 1 else None for part in parts]
-    classes = [part[-2] if len(part) - (of is not None) > 1 else "" for part, of in zip(parts, by_folder, strict=True)]
-    captions, splits = _read_metadata(folder)
-    source = Source(
-        reader=lambda index, reading: read_pixels(paths[index], reading),
-        names=names,
-        identity=lambda index: file_identity(paths[index]),
-        stamp=lambda index: file_stamp(paths[index]),
-        labels={"class": classes} if any(classes) else {},
-        captions=[{"en": captions[name]} if name in captions else {} for name in names] if captions else (),
-    )
-    return source, assign_splits(names, [splits.get(name, of) for name, of in zip(names, by_folder, strict=True)])
-
-
-def _read_metadata(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions and splits by file name, from the columns `file_name`, `text` and `split` of metadata.csv and .jsonl."""
-    captions: dict[str, str] = {}
-    splits: dict[str, str] = {}
-    for path in [*folder.rglob("metadata.csv"), *folder.rglob("metadata.jsonl")]:
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                lines = (json.loads(line) for line in file if line.strip())
-                rows = list(csv.DictReader(file) if path.suffix == ".csv" else lines)
-            prefix = path.parent.relative_to(folder)
-            for number, row in enumerate(rows, 1):
-                if "text" not in row and "split" not in row:
-                    continue
-                name = (prefix / row["file_name"]).as_posix()
-                if "text" in row:
-                    captions[name] = str(row["text"])
-                if split := split_of_value(row.get("split"), f"{path}: row {number}, {name}"):
-                    splits[name] = split
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise SmaltiError(f"{path}: needs the columns file_name and text or split ({error})") from error
-    return captions, splits
+    return source, Splits(splits, splits, ["a hash of the concept"] * len(rows))

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from smalti.errors import SmaltiError
 from smalti.images import jpeg
+from smalti.images.kinds import kind_of_bytes
 from smalti.images.pixels import recolour_images, recolour_pixels, shrink, to_uint8
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm"}
 LARGEST_PX = 200_000_000  # pixels; a file that claims more is taken for a decompression bomb
 
 
@@ -36,11 +36,6 @@ class Reading:
 
     channels: int = 3
     at_least: int | None = None
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The image files in a folder and below, by their suffix, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def read_image(
@@ -97,7 +92,11 @@ def bad_images(name: str) -> Iterator[None]:
 
 def open_image(file: Path | str | bytes | Image.Image, name: str) -> Image.Image:
     """A Pillow image, its pixels not yet read; to be used inside `bad_images`."""
-    image = file if isinstance(file, Image.Image) else Image.open(io.BytesIO(_read(file)))
+    if not isinstance(file, Image.Image):
+        file = _read(file)
+        if (kind := kind_of_bytes(file)) and not kind.is_read:
+            raise BadImage(f"{name}: {kind.name}, which smalti does not read; {kind.remedy}")
+    image = file if isinstance(file, Image.Image) else Image.open(io.BytesIO(file))
     if image.width * image.height > LARGEST_PX:
         raise BadImage(f"{name}: {image.width}x{image.height} is over {LARGEST_PX:,} pixels; make it smaller")
     return image

@@ -11,7 +11,7 @@ from PIL import Image
 
 from smalti import Autoencoder, Generator, SmaltiError
 from smalti.apps.cli import main
-from smalti.images.reading import find_images
+from smalti.images.folders import find_images
 from smalti.priors.code_model import CodeModel
 from smalti.training.log import read_metrics
 

@@ -1,0 +1,158 @@
+"""A folder as a data set: what each of its files is, its split, class and captions, and why.
+
+The walk is that of `smalti.images.folders`, what names say is in `smalti.data.layout`, what tables say in
+`smalti.data.tables`; here they become one.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from smalti.data.captions import SIDECARS, Captions
+from smalti.data.layout import classes_of, notes_of, split_of_folder, split_of_name
+from smalti.data.matching import Names, fold
+from smalti.data.source import Source, file_identity, file_stamp
+from smalti.data.splits import Splits, assign_splits
+from smalti.data.tables import is_table, read_table
+from smalti.errors import SmaltiError
+from smalti.images.folders import NO_IMAGE, ImageFile, LeftOut, each_once, sentence, shown, storable, walk
+from smalti.images.kinds import suffix_of
+from smalti.images.reading import read_pixels
+
+TABLE, SIDECAR = "a table", "captions beside an image"
+RANKS = {"test": 0, "train": 1, "validation": 2, None: 3}  # of a file with names in several splits: which counts
+
+
+class _Said(NamedTuple):
+    """What tables say of one image."""
+
+    captions: list[tuple[str, str]]
+    splits: dict[str, str]  # and which table
+    labels: list[str]
+
+
+def open_folder(folder: Path) -> tuple[Source, Splits]:
+    """The images of a folder and all below it, and their splits.
+
+    Raises:
+        SmaltiError: no images, or a damaged table.
+    """
+    found = walk(folder, lambda name: split_of_folder(name).split if name else None)
+    images, twins = each_once(found.images, _rank)
+    if not images:
+        raise SmaltiError(_nothing_in(folder, found.left_out))
+    place = {image.identity: index for index, image in enumerate(images)}
+    names, paths = [image.name for image in images], [image.path for image in images]
+    all_names = Names([image.name for image in found.images], [place[image.identity] for image in found.images])
+    said, notes = _read_tables(folder, [file for file in found.left_out if file.why == NO_IMAGE], all_names)
+    left_out, beside = _sort_out([*found.left_out, *twins], found.images, place)
+
+    by_name = [split_of_name(name) for name in names]
+    named, reasons = list[str | None](), list[str]()
+    for index, (split, by) in enumerate(by_name):
+        own = said[index].splits if index in said else {}
+        chosen = min(own, key=lambda split: RANKS[split], default=split)
+        named.append(chosen)
+        reasons.append(
+            f"the column split of {own[chosen]}" if chosen in own else f"the folder {by}" if by else "its name"
+        )
+    folders = [name.rpartition("/")[0] for name in names]
+    classes = list(map(storable, classes_of(folders)))
+    for index, own in said.items():
+        classes[index] = own.labels[0] if own.labels else classes[index]
+    captions = Captions(folder, {index: own.captions for index, own in said.items()}, beside, len(names))
+    source = Source(
+        reader=lambda index, reading: read_pixels(paths[index], reading),
+        names=names,
+        identity=lambda index: file_identity(paths[index]),
+        stamp=lambda index: file_stamp(paths[index]),
+        labels={"class": classes} if any(classes) else {},
+        captions=captions if captions.any else (),
+        left_out=left_out,
+        notes=[*notes, *notes_of(dict.fromkeys(folders)), *_twin_notes(twins)],
+    )
+    return source, assign_splits(names, named, reasons, {split_of_name(twin.name).split for twin in twins})
+
+
+def _rank(image: ImageFile) -> tuple[int, bool]:
+    """Of the names of one file: a test image is one by any name; then names with a split, real ones, the first."""
+    return RANKS[split_of_name(image.name).split], image.is_linked
+
+
+def _nothing_in(folder: Path, left_out: Sequence[LeftOut]) -> str:
+    """Why there is nothing, with a hint at what was meant."""
+    text = f"{folder}: no images in this folder"
+    if any("idx3-ubyte" in file.name for file in left_out):
+        below = next(file.name for file in left_out if "idx3-ubyte" in file.name).rpartition("/")[0]
+        return f"{text}; there are idx files in {shown(below)}: give that folder"
+    if any(suffix_of(file.name) == ".parquet" and not is_table(file.name) for file in left_out):
+        return f"{text}; there are parquet files: give '{folder}/*.parquet', in quotes"
+    return "; ".join(filter(None, [text, sentence(left_out)]))
+
+
+def _twin_notes(twins: Sequence[LeftOut]) -> list[str]:
+    """Of files under names in several splits."""
+    across = [twin for twin in twins if split_of_name(twin.name).split != split_of_name(twin.more).split]
+    if not across:
+        return []
+    first = f"{shown(across[0].name)} is {shown(across[0].more)}"
+    return [f"{len(across)} names are of files that count in another split, the first: {first}"]
+
+
+def _read_tables(folder: Path, files: Sequence[LeftOut], names: Names) -> tuple[dict[int, _Said], list[str]]:
+    """What the tables of a folder say of each image, and what is odd about them."""
+    said: dict[int, _Said] = defaultdict(lambda: _Said([], {}, []))
+    notes: list[str] = []
+    for file in files:
+        if not is_table(file.name):
+            continue
+        table = read_table(folder / file.name, file.name)
+        images = names.find_all([row.file for row in table.rows], file.name.rpartition("/")[0])
+        for row, image in zip(table.rows, images, strict=True):
+            if image is not None:
+                said[image].captions.extend(row.captions)
+                said[image].labels.extend([row.label] if row.label else [])
+                if row.split:
+                    said[image].splits.setdefault(row.split, shown(file.name))
+        notes.extend(table.notes)
+        lost = [row for row, image in zip(table.rows, images, strict=True) if image is None]
+        if lost:
+            what = f"{len(lost)} of {len(table.rows)} rows match no image"
+            notes.append(
+                f"{shown(file.name)}: {what}, the first: row {lost[0].number}, {shown(lost[0].file) or 'no name'}"
+            )
+    several = [index for index, own in said.items() if len(own.splits) > 1]
+    if several:
+        own = said[several[0]].splits
+        what = f"{len(several)} images have several splits in tables, the first: {' and '.join(own)}"
+        notes.append(f"{what}; it is taken for {min(own, key=lambda split: RANKS[split])}")
+    return said, notes
+
+
+def _sort_out(
+    left_out: Sequence[LeftOut], images: Sequence[ImageFile], place: Mapping[tuple[int, int], int]
+) -> tuple[list[LeftOut], dict[int, str]]:
+    """The files with those that are read under their right reason, and for images the captions' file beside them."""
+    named: dict[str, list[int]] = defaultdict(list)
+    for image in images:
+        for key in {fold(image.name), fold(_without_suffix(image.name))}:
+            named[key].append(place[image.identity])
+    sorted_out, beside = list[LeftOut](), dict[int, str]()
+    for file in left_out:
+        key = fold(_without_suffix(file.name))
+        if file.why != NO_IMAGE:
+            sorted_out.append(file)
+        elif is_table(file.name):
+            sorted_out.append(LeftOut(file.name, TABLE))
+        elif suffix_of(file.name) in SIDECARS and key in named:
+            beside |= {index: file.name for index in named[key] if index not in beside}
+            sorted_out.append(LeftOut(file.name, SIDECAR))
+        else:
+            sorted_out.append(file)
+    return sorted_out, beside
+
+
+def _without_suffix(name: str) -> str:
+    return os.path.splitext(name)[0]

@@ -1,0 +1,168 @@
+"""What the names of folders and files say: to which split an image belongs, and of which class it is. Pure functions.
+
+The rules are in docs/training.md, the layouts in tests/data/test_layouts.py.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+SPLIT_WORDS = {
+    "train": "train training trains trn trainval",
+    "validation": "validation valid val dev",
+    "test": "test testing tests tst eval evaluation holdout heldout",
+}
+STRONGEST = ("test", "validation", "train")
+CONTAINER_WORDS = (
+    "images image imgs img jpegimages pictures pics photos photographs data dataset datasets jpg jpeg jpegs png pngs"
+    " all batch part shard chunk fold split splits partition"
+)
+CONTAINERS = frozenset(CONTAINER_WORDS.split())
+_TAIL = "(?:sets?|data|images?|imgs?|splits?|folders?)?"
+_WORD = {split: re.compile(f"(?:{'|'.join(words.split())}){_TAIL}") for split, words in SPLIT_WORDS.items()}
+_LOOKS = re.compile("train|test|^valid|^eval")
+
+
+class Said(NamedTuple):
+    """What a name says of the split: the split and the part of the name, up to a folder, that says so."""
+
+    split: str | None
+    by: str = ""
+
+
+@lru_cache(1 << 17)
+def words_of(name: str) -> frozenset[str]:
+    """The words of a name, in lower case: its runs of letters, and the parts of those that capitals set apart."""
+    runs = re.findall(r"[^\W\d_]+", name)
+    parts = [part for run in runs for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", run)]
+    return frozenset(word.lower() for word in [*runs, *parts])
+
+
+@lru_cache(1 << 17)
+def splits_in(name: str) -> frozenset[str]:
+    """The splits whose words are in the name of one folder or file: "train2017", "x_test", "testB", "valset"."""
+    return frozenset(split for split, word in _WORD.items() if any(map(word.fullmatch, words_of(name))))
+
+
+def stem_of(name: str) -> str:
+    """The name of a file without its last suffix."""
+    return name.rpartition(".")[0] or name
+
+
+@lru_cache(1 << 17)
+def split_of_folder(folder: str) -> Said:
+    """The split that the folders of a path say: test before validation before train, whichever is nearer.
+
+    A folder called train_val is the training images of both. One that names test beside others, as train_test_split,
+    says something only where no other folder does: then test.
+    """
+    clear: dict[str, str] = {}
+    mixed = Said(None)
+    parts = folder.split("/")
+    for number, part in enumerate(parts, 1):
+        found, by = splits_in(part), "/".join(parts[:number])
+        if len(found) == 1:
+            clear[next(iter(found))] = by
+        elif found == {"train", "validation"}:
+            clear["train"] = by
+        elif found:
+            mixed = Said("test", by)
+    return next((Said(split, clear[split]) for split in STRONGEST if split in clear), mixed)
+
+
+def split_of_name(name: str) -> Said:
+    """The split that the name of an image says, with its folders: these, but test in the file's own name is test.
+
+    Where no folder says anything the file's name may: train_001.png.
+    """
+    folder, _, file = name.rpartition("/")
+    by_folder, own = split_of_folder(folder), splits_in(stem_of(file))
+    if by_folder.split == "test" or not own or (by_folder.split and "test" not in own):
+        return by_folder
+    return Said(next(split for split in STRONGEST if split in own), "")
+
+
+def is_container(folder: str) -> bool:
+    """Whether a folder is called what says nothing of its images: images, data, part_3."""
+    words = words_of(folder)
+    return bool(words) and words <= CONTAINERS
+
+
+@lru_cache(1 << 17)
+def class_path(folder: str) -> tuple[str, ...]:
+    """The folders of a path that are neither splits nor containers; the last is the class."""
+    parts = folder.split("/") if folder else []
+    return tuple(part for part in parts if not splits_in(part) and not is_container(part))
+
+
+def classes_of(folders: Sequence[str]) -> list[str]:
+    """The class of the images of each folder: the last folder that is neither a split nor a container, "" for none.
+
+    Where folders of one name lie in different ones, as car/red and fruit/red, as many folders more as tell them apart.
+    """
+    paths = {folder: class_path(folder) for folder in dict.fromkeys(folders)}
+    same: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for path in paths.values():
+        if path:
+            same[path[-1]].add(path)
+    names: dict[tuple[str, ...], str] = {(): ""}
+    for alike in same.values():
+        longest, depth = max(map(len, alike)), 1
+        while depth < longest and len({path[-depth:] for path in alike}) < len(alike):
+            depth += 1
+        names |= {path: "/".join(path[-depth:]) for path in alike}
+    return [names[paths[folder]] for folder in folders]
+
+
+def notes_of(folders: Iterable[str]) -> list[str]:
+    """What a person may have meant otherwise, one line each, of the folders that have images."""
+    parts: dict[str, set[str]] = defaultdict(set)  # the folders in each folder
+    known: set[str] = set()
+    for folder in folders:
+        while folder and folder not in known:
+            known.add(folder)
+            folder, _, part = folder.rpartition("/")
+            parts[folder].add(part)
+    return [*_alikes(parts), *_classes_like_splits(parts), *_mixed(known), *_longer_classes(known)]
+
+
+def _alikes(parts: dict[str, set[str]]) -> list[str]:
+    """Of folders that look like splits and are none."""
+    names = sorted({name for own in parts.values() for name in own if not splits_in(name)})
+    alike = [name for name in names if any(map(_LOOKS.search, words_of(name)))]
+    return [f"the folder {name} is not taken for a split: rename it if it is one" for name in alike]
+
+
+def _classes_like_splits(parts: dict[str, set[str]]) -> list[str]:
+    """Of splits beside folders that are none."""
+    notes = []
+    for own in (parts[folder] for folder in sorted(parts)):
+        splits = sorted(name for name in own if splits_in(name))
+        others = sorted(name for name in own if not splits_in(name) and not is_container(name))
+        if splits and others:
+            what = f"{'is a split' if len(splits) == 1 else 'are splits'} beside {', '.join(others[:3])}"
+            notes.append(
+                f"{', '.join(splits)} {what}: rename {'it' if len(splits) == 1 else 'them'} if a class is meant"
+            )
+    return list(dict.fromkeys(notes))
+
+
+def _mixed(folders: set[str]) -> list[str]:
+    """Of paths that name several splits."""
+    notes = []
+    for folder in sorted(folders):
+        named = [part for part in folder.split("/") if splits_in(part)]
+        if splits_in(folder.rpartition("/")[2]) and len(frozenset().union(*map(splits_in, named))) > 1:
+            notes.append(f"{folder} names several splits and is taken for {split_of_folder(folder).split}")
+    return notes
+
+
+def _longer_classes(folders: set[str]) -> list[str]:
+    names = sorted(folders)
+    alike: dict[str, list[str]] = defaultdict(list)
+    for own in sorted(set(classes_of(names))):
+        alike[own.rpartition("/")[2]].append(own)
+    several = [own for own in alike.values() if len(own) > 1]
+    return [f"{', '.join(own[:4])} are {len(own)} classes, not one, for their folders lie apart" for own in several]
