@@ -20,7 +20,9 @@ from smalti.models.bottlenecks.grids import NOTHING
 
 TYPES = [torch.float16, torch.bfloat16, torch.float64, torch.float32]
 GRIDLESS = [name for name in MEMBERS if "prior_grid" not in MEMBERS[name]]
+LEARNING = ["vq ema", "vq gradient", "vq simvq", "residual", "dvae distance"]  # the ways in which codebooks learn
 TRAINED = {name: make(name) for name in MEMBERS}
+FRESH = {name: make(name, trained=False) for name in MEMBERS}
 
 
 @pytest.fixture(params=MEMBERS)
@@ -68,7 +70,7 @@ def seeded(layer, *arguments, **options):
     masked=st.sampled_from([None, 0.0, 0.5, 1.0]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_layer_is_one_function_of_its_vectors(
     name, module_type, feature_type, training, autocast, layout, batch, masked, seed
 ):
@@ -211,18 +213,16 @@ def test_eval_mode_keeps_the_gradient_and_the_values(layer):
         assert torch.equal(out.latents, layer.decode(layer.encode(inputs)))
 
 
-@pytest.mark.parametrize("how", ["freeze", "requires_grad_", "no_grad", "eval"])
+@pytest.mark.parametrize("how", ["freeze", "no_grad", "eval"])
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("name", MEMBERS)
 def test_nothing_moves_of_a_layer_that_stands_still(how, trained, name):
-    layer = make(name, trained=trained)
+    layer = copy.deepcopy((TRAINED if trained else FRESH)[name])
     before = state(layer)
     if how == "freeze":
         assert layer.freeze() is layer and layer.frozen
-    if how == "requires_grad_":
-        nn.Sequential(layer)[0].requires_grad_(False)
     layer.train(how != "eval")
-    for seed in range(3):
+    for seed in range(2):
         leaf = features(layer, 4, seed=seed).requires_grad_()
         if how == "no_grad":
             with torch.no_grad():
@@ -245,7 +245,7 @@ def test_vectors_of_ones_own_stay(name):
     if not codebooks(TRAINED[name]):
         return
     for trained in (True, False):
-        layer = make(name, trained=trained)
+        layer = copy.deepcopy((TRAINED if trained else FRESH)[name])
         count, dim = layer.num_codebooks, codebooks(layer)[0].table.shape[1]
         own = torch.randn(count, layer.codebook_size, dim) + 2
         layer.load_vectors(own if count > 1 else own[0])
@@ -286,35 +286,38 @@ def own_loop(layer, steps, *, update=False, accumulate=1, first=0):
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("name", [name for name in DISCRETE if codebooks(TRAINED[name])])
+@pytest.mark.parametrize("name", LEARNING)
 def test_update_need_not_be_called(name, accumulate, monkeypatch):
     """The state is that of a loop that calls it, when it is read, and nothing is said."""
     monkeypatch.setattr("smalti.models.bottlenecks.codebook._pick", lambda vectors, num: vectors[:1].expand(num, -1))
-    called, left = (own_loop(make(name), 4, update=update, accumulate=accumulate) for update in (True, False))
+    called, left = (
+        own_loop(copy.deepcopy(TRAINED[name]), 4, update=update, accumulate=accumulate) for update in (True, False)
+    )
     found = left.state_dict()
     for key, value in called.state_dict().items():
         torch.testing.assert_close(found[key], value)
     assert not torch.equal(found[key], TRAINED[name].state_dict()[key]) or value.numel() == 1
     assert all(codebook._recent is None for codebook in codebooks(left))
-    left = own_loop(make(name), 4, accumulate=accumulate).eval()
+    left = own_loop(copy.deepcopy(TRAINED[name]), 4, accumulate=accumulate).eval()
     assert all(codebook._recent is None for codebook in codebooks(left)), "averaged before the mode changes"
 
 
-@pytest.mark.parametrize("name", [name for name in DISCRETE if codebooks(TRAINED[name])])
-def test_without_a_step_it_is_said_once_and_memory_stays(name):
-    layer = make(name, trained=False)
+@pytest.mark.parametrize("name", LEARNING)
+def test_without_a_step_it_is_said_once_and_memory_stays(name, monkeypatch):
+    assert PATIENCE == 100
+    monkeypatch.setattr("smalti.models.bottlenecks.codebook.PATIENCE", 10)
+    layer = copy.deepcopy(FRESH[name])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        for _ in range(2 * PATIENCE + 5):
+        for _ in range(25):
             layer(features(layer, 1))
             held = sum(codebook._summed.numel() + codebook._recent.numel() for codebook in codebooks(layer))
-    assert [str(warning.message).count("has learnt nothing in 100 forward passes") for warning in said] == [1]
+    assert [str(warning.message).count("has learnt nothing in 10 forward passes") for warning in said] == [1]
     assert held <= sum(2 * codebook.table.numel() for codebook in codebooks(layer))
 
 
-@pytest.mark.parametrize("learning", ["ema", "gradient", "simvq"])
-def test_codes_that_get_nothing_stay_for_thousands_of_steps(learning):
-    codebook = Codebook(6, 3, learning=learning, decay=0.9, restart_below=0.0, start="random")
+def test_codes_that_get_nothing_stay_for_thousands_of_steps():
+    codebook = Codebook(6, 3, learning="ema", decay=0.9, restart_below=0.0, start="random")
     before, vectors, codes = codebook.vectors.clone(), torch.ones(1, 3), torch.zeros(1, dtype=torch.int64)
     for _ in range(5000):
         codebook.observe(vectors, codes)
@@ -324,20 +327,19 @@ def test_codes_that_get_nothing_stay_for_thousands_of_steps(learning):
     for _ in range(3):  # and they learn when they get something again
         codebook.observe(vectors, codes + 1)
         codebook.update()
-    if learning == "ema":
-        torch.testing.assert_close(codebook.vectors[1], vectors[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(codebook.vectors[1], vectors[0], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+@pytest.mark.parametrize("value", [math.nan, 1e38])
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("name", MEMBERS)
 def test_features_that_are_not_finite_do_no_lasting_harm(name, trained, value):
-    layer = make(name, trained=trained)
+    layer = copy.deepcopy((TRAINED if trained else FRESH)[name])
     bad = features(layer, 3)
     bad[1, 0, 2, 2] = value
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        for _ in range(3):
+        for _ in range(2):
             before = state(layer)
             out = layer.train()(bad)
             layer.update()
@@ -355,7 +357,7 @@ def test_features_that_are_not_finite_do_no_lasting_harm(name, trained, value):
 @pytest.mark.parametrize("name", MEMBERS)
 def test_constant_features_and_single_vectors_train(name):
     for values in (torch.zeros(2, 1, SIDE, SIDE), torch.full((1, 1, SIDE, SIDE), 3.0)):
-        layer = make(name, trained=False)
+        layer = copy.deepcopy(FRESH[name])
         for _ in range(3):
             leaf = values.expand(-1, layer.in_channels, -1, -1).clone().requires_grad_()
             out = layer(leaf)
@@ -365,15 +367,15 @@ def test_constant_features_and_single_vectors_train(name):
         assert all(value.isfinite().all() for value in layer.state_dict().values())
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", [*LEARNING, "gaussian", "residual dropout", "dvae learned prior"])
 def test_copies_go_on_alike(name):
-    layer = own_loop(make(name), 2)
-    loaded = make(name, trained=False)
+    layer = own_loop(copy.deepcopy(TRAINED[name]), 2)
+    loaded = copy.deepcopy(FRESH[name])
     loaded.load_state_dict(layer.state_dict())
     saved = io.BytesIO()
     torch.save(layer.state_dict(), saved)
     saved.seek(0)
-    read = make(name, trained=False)
+    read = copy.deepcopy(FRESH[name])
     read.load_state_dict(torch.load(saved, weights_only=True))
     others = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded, read]
     expected = own_loop(layer, 3, first=2).state_dict()
