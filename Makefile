@@ -16,7 +16,6 @@ test: $(STAMP) $(NATIVE)  ## the default test suite
 	$(BIN)/python -m pytest
 
 KERNEL_TESTS := tests/ops tests/priors tests/codec tests/laws/test_priors.py
-SANITIZE_TESTS := $(KERNEL_TESTS)
 AVAILABLE = "from smalti.ops.native import VARIANTS, load; print(*filter(load, VARIANTS), 'off')"
 
 test-kernels: $(STAMP) $(NATIVE)  ## what meets the kernels, with every variant that this machine has and without
@@ -24,15 +23,17 @@ test-kernels: $(STAMP) $(NATIVE)  ## what meets the kernels, with every variant 
 	printf '%s\n' $$variants | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c 'out=$$(SMALTI_KERNELS={} $(BIN)/python -m pytest \
 	  -p no:cacheprovider $(KERNEL_TESTS) 2>&1) && echo "SMALTI_KERNELS={} passed" || { echo "$$out"; echo "SMALTI_KERNELS={} FAILED"; exit 1; }'
 
-# the odd calls, and what meets the kernels, with every variant; a finding ends the process and fails
+# tests/ops goes through the variants itself, odd calls among it; a finding ends the process
 SANITIZED := build/sanitized/$(NATIVE)
 sanitize: $(STAMP)  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; needs gcc, takes minutes
 	SMALTI_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized
 	@export SMALTI_KERNELS_FILE="$$PWD/$(SANITIZED)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2; \
 	preload="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"; \
-	for variant in $$($(BIN)/python -c $(AVAILABLE)); do [ $$variant = off ] || { echo "SMALTI_KERNELS=$$variant"; \
-	  SMALTI_KERNELS=$$variant LD_PRELOAD="$$preload" $(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZE_TESTS) \
-	  || exit 1; }; done
+	check() { echo "SMALTI_KERNELS=$$1 $$2"; SMALTI_KERNELS=$$1 LD_PRELOAD="$$preload" \
+	  $(BIN)/python -m pytest -q -p no:cacheprovider --capture=sys $$2 || exit 1; }; \
+	check auto tests/ops; \
+	for variant in $$($(BIN)/python -c $(AVAILABLE)); do [ $$variant = off ] || \
+	  check $$variant "$(filter-out tests/ops,$(KERNEL_TESTS))"; done
 
 FUZZ := archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`

@@ -34,7 +34,7 @@ def good_files(folder, **options):
         files += [(codec, codec.compress(images, ["a", "b", "c"])) for codec in codecs]
         codec = Codec(model, prior, images_per_chunk=1, **more)
         files.append((codec, _of_two_coders(codec, images)))
-    files.append((codecs[2], codecs[2].compress([images[1]] * 300)))  # alike, so that the table is small
+    files.append((codecs[2], codecs[2].compress([images[1]] * 20)))  # alike
     return files
 
 
