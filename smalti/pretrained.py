@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module
@@ -48,8 +49,14 @@ TYPES = {  # of weights in a file, by what the model has; the first is its own
     torch.bfloat16: ("BF16",),
     torch.int64: ("I64",),
     torch.int32: ("I32",),
+    torch.int16: ("I16",),
+    torch.int8: ("I8",),
     torch.uint8: ("U8",),
+    torch.uint16: ("U16",),
+    torch.uint32: ("U32",),
+    torch.uint64: ("U64",),
     torch.bool: ("BOOL",),
+    torch.complex64: ("C64",),
 }
 
 
@@ -149,8 +156,11 @@ class Pretrained(nn.Module):
 def find_folder(name: Path | str, revision: str | None = None, more_files: Sequence[str] = ()) -> Path:
     """The folder of a model: `name` itself, or the hub's copy of it in the local cache."""
     folder = Path(name)
-    if folder.is_dir():
-        return folder
+    try:
+        if folder.is_dir():
+            return folder
+    except OSError as error:  # a name that no folder can have
+        raise SmaltiError(f"{shown(str(name))}: no such folder: {error.strerror}") from error
     if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/")):
         raise SmaltiError(f"{name}: no such folder; give a folder that `smalti train` made, or owner/name on the hub")
     from huggingface_hub import snapshot_download
@@ -236,10 +246,10 @@ class _Valueless(TorchFunctionMode):
         options = kwargs or {}
         name, first = getattr(func, "__name__", ""), args[0] if args else options.get("tensor")
         if isinstance(first, torch.Tensor) and first.is_meta:
-            if name in FILLS:
+            if name in FILLS or (name == "to" and args[1:3] == (None, None)):  # another order in memory
                 return first
             if name.strip("_r") in ARITHMETIC and first.is_floating_point() and len(args) == 2:
-                shape = torch.broadcast_shapes(first.shape, getattr(args[1], "shape", ()))
+                shape = np.broadcast_shapes(first.shape, getattr(args[1], "shape", ()))
                 return first if shape == first.shape else torch.empty(shape, dtype=first.dtype, device=first.device)
         if func in (torch.rand, torch.randn) and options.keys() <= {"dtype", "device"}:
             made = torch.empty(*args, **options)

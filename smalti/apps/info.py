@@ -99,12 +99,12 @@ def _describe_run(run: Path) -> dict[str, Any]:
         if (corruption := model.config.corruption).noise != "none":
             own["trained_noise"] = str(corruption)
     result = {"run": str(run), "num_parameters": model.num_parameters, **own, "model_hash": model.source_hash}
-    checkpoints, experiment = sorted((run / "checkpoints").glob("step-*.safetensors")), experiment_of(run)
+    checkpoints, experiment = sorted((run / "checkpoints").glob("step-[0-9]*.safetensors")), experiment_of(run)
     if experiment:
         result["trained_on"] = str(experiment.data)
     if checkpoints and experiment:
-        done = int(checkpoints[-1].stem.removeprefix("step-"))
-        result["trained"] = f"{done} of {experiment.run.steps} steps"
+        done = checkpoints[-1].stem.removeprefix("step-").lstrip("0") or "0"
+        result["trained"] = f"{done[:20]} of {experiment.run.steps} steps"
     if best := best_of(run):
         result["holds"] = f"step {best['step']}, the best by validation_loss ({best['validation_loss']:.6g})"
     if evaluation := evaluation_of(run):
