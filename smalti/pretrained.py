@@ -1,6 +1,7 @@
 """Model folders: config.json + model.safetensors + README.md, on disk or on the Hugging Face hub."""
 
 import contextlib
+import difflib
 import math
 import re
 import threading
@@ -58,6 +59,7 @@ TYPES = {  # of weights in a file, by what the model has; the first is its own
     torch.bool: ("BOOL",),
     torch.complex64: ("C64",),
 }
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 class Pretrained(nn.Module):
@@ -154,15 +156,24 @@ class Pretrained(nn.Module):
 
 
 def find_folder(name: Path | str, revision: str | None = None, more_files: Sequence[str] = ()) -> Path:
-    """The folder of a model: `name` itself, or the hub's copy of it in the local cache."""
+    """The folder of a model: `name` itself, or the hub's copy of it in the local cache.
+
+    Only what can be nothing but owner/name is looked up on the hub: a mistyped folder beside others is not sent out.
+
+    Raises:
+        SmaltiError: no such folder, and no such repository.
+    """
     folder = Path(name)
     try:
         if folder.is_dir():
             return folder
     except OSError as error:  # a name that no folder can have
         raise SmaltiError(f"{shown(str(name))}: no such folder: {error.strerror}") from error
-    if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/")):
-        raise SmaltiError(f"{name}: no such folder; give a folder that `smalti train` made, or owner/name on the hub")
+    if folder.exists() or folder.parent.is_dir() or not HUB_NAME.fullmatch(str(name)):
+        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        close = difflib.get_close_matches(folder.name, beside, n=1)
+        hint = f"did you mean {folder.parent / close[0]}?" if close else "give a folder that `smalti train` made"
+        raise SmaltiError(f"{name}: no such folder; {hint}, or owner/name on the hub")
     from huggingface_hub import snapshot_download
 
     patterns = [CONFIG, WEIGHTS, CARD, *more_files]

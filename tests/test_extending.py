@@ -129,7 +129,8 @@ def test_every_command_of_the_page_runs(smalti, place):
 def test_without_its_file_a_model_is_an_error_that_says_what_to_do(smalti, trained):
     for line in COMMANDS[1:]:
         if "runs/mine" in line:
-            status, said = smalti(line.replace("--code mine.py", "").replace("photo.smalti", "new.smalti"))
+            line = line.replace("--code mine.py", "").replace("--out ", "--out never/")
+            status, said = smalti(line)
             assert status == 1 and said.count("\n") == 1
             assert "networks: unknown kind 'patches'; known: mlp, residual, strided" in said and "--code FILE" in said
     assert smalti("smalti info runs/mine --code none.py") == (1, "smalti: none.py: no such Python file\n")
@@ -183,7 +184,7 @@ def test_a_prior_of_a_users_own(smalti, trained):
                  "smalti decompress bigram.smalti --out bigram.png --code mine.py,bigram.py"):  # fmt: skip
         status, said = smalti(line)
         assert status == 0, f"{line}: {said}"
-    status, said = smalti("smalti sample runs/bigram --code mine.py")
+    status, said = smalti("smalti sample runs/bigram --out other.png --code mine.py")
     assert status == 1 and "prior: unknown kind 'bigram'" in said
 
 

@@ -1,6 +1,7 @@
 """`smalti VERB ...`: parsers from typed functions, one-line errors, exit status 0 (done), 1 (bad input), 2 (usage)."""
 
 import inspect
+import io
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 import smalti
 from smalti.apps import process
 from smalti.apps.code import find_recipe, run_code
-from smalti.apps.output import as_text
+from smalti.apps.output import as_text, printable, say
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
@@ -30,6 +31,9 @@ def entry() -> None:
     """The console script."""
     process.wait_less()
     process.keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no error
     sys.exit(main(sys.argv[1:]))
 
 
@@ -47,9 +51,9 @@ def _run(argv: list[str]) -> int:
         name, function, arguments, as_json = _parse(argv)
         result = function(**arguments)
         if as_json:
-            print(json.dumps(result, ensure_ascii=False))
+            print(printable(json.dumps(result, ensure_ascii=False)))
         elif result is not None:
-            print(as_text(name, result))
+            print(printable(as_text(name, result)))
         sys.stdout.flush()
         return 0
     except SystemExit as stop:  # jsonargparse: 0 after --help, 2 for wrong usage
@@ -70,7 +74,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _complain(text: str) -> None:
-    print(f"smalti: {' '.join(text.split())}", file=sys.stderr)
+    say(f"smalti: {' '.join(text.split())}")
 
 
 def _say_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

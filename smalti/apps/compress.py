@@ -1,11 +1,10 @@
 """The verb `compress`."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from smalti.apps.outfiles import new_file
 from smalti.apps.runs import open_models
-from smalti.errors import SmaltiError
 
 if TYPE_CHECKING:
     from smalti.codec import Archive
@@ -49,9 +48,7 @@ def compress(
     from smalti.apps.imagefiles import ImageFiles
     from smalti.codec import Archive, Codec
 
-    refuse_to_overwrite(Path(out), force)
-    if not out.endswith(SUFFIX):
-        raise SmaltiError(f"--out must end in {SUFFIX}, not {out!r}")
+    new_file(out, force, SUFFIX)
     model, prior = open_models(run, None, device)
     options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
     codec = Codec(model, prior, coder=None if coder == "auto" else coder, lossless=lossless, progress=True, **options)
@@ -81,9 +78,3 @@ def sizes_of(archive: "Archive") -> dict[str, Any]:
         "bits_per_pixel": sum(parts.values()) * 8 / pixels,
         "bytes": parts,
     }
-
-
-def refuse_to_overwrite(path: Path, force: bool) -> None:
-    """Raise where a file is in the way."""
-    if path.exists() and not force:
-        raise SmaltiError(f"{path} exists; --force overwrites it")

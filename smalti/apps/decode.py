@@ -7,18 +7,22 @@ from smalti.errors import one_line
 from smalti.files import atomic_path
 
 
-def decode(run: str, file: str, *, out: str, device: str = "cpu", most_pixels: int = 178_956_970) -> dict[str, Any]:
+def decode(
+    run: str, file: str, *, out: str, force: bool = False, device: str = "cpu", most_pixels: int = 178_956_970
+) -> dict[str, Any]:
     """Decode the codes or latents of `smalti encode` to PNG pictures of the original sizes.
 
     Args:
         run: the folder of the model that made them.
         file: of codes or latents, *.npz or *.parquet.
         out: the folder for the pictures.
+        force: overwrite pictures.
         device: cpu, cuda, ...
         most_pixels: of an image; what is larger is refused before memory is taken for it.
     """
     from smalti.apps.encodedfile import check_fits, read_encoded
-    from smalti.apps.imagefiles import IMAGES_IN_CHUNK, progress_bar, unused
+    from smalti.apps.imagefiles import IMAGES_IN_CHUNK, progress_bar
+    from smalti.apps.outfiles import new_files
     from smalti.images.reading import to_pil
     from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents
 
@@ -26,7 +30,7 @@ def decode(run: str, file: str, *, out: str, device: str = "cpu", most_pixels: i
     encoded = read_encoded(Path(file), model.source_hash)
     with one_line(file, f"{file} cannot be decoded"):
         check_fits(encoded, model, most_pixels)
-    written: list[str] = []
+    targets = new_files(out, encoded.names, ".png", force)
     for start in progress_bar(range(0, len(encoded.names), IMAGES_IN_CHUNK), "decoding"):
         chunk = slice(start, start + IMAGES_IN_CHUNK)
         part = list(zip(encoded.values[chunk], encoded.sizes[chunk], strict=True))
@@ -34,9 +38,7 @@ def decode(run: str, file: str, *, out: str, device: str = "cpu", most_pixels: i
             images = model.decode_many([Encoded(*pair) for pair in part])
         else:
             images = model.decode_latents_many([EncodedLatents(*pair) for pair in part])
-        for name, image in zip(encoded.names[start:], images, strict=False):
-            target = unused(Path(out) / f"{Path(name).stem or 'image'}.png", written)
+        for target, image in zip(targets[start:], images, strict=False):
             with atomic_path(target) as temporary:
                 to_pil(image)[0].save(temporary)
-            written.append(str(target))
-    return {"written": written}
+    return {"written": [*map(str, targets)]}

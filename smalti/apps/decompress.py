@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from smalti.apps.compress import refuse_to_overwrite
+from smalti.apps.outfiles import new_file, new_files
 from smalti.apps.runs import open_models
 from smalti.configs import effective
 from smalti.errors import SmaltiError
@@ -43,9 +43,7 @@ def decompress(
         tokenizer, code_model = open_models(find_model(header.model_hash, model, path, "model"), where, device)
         codec = Codec(tokenizer, code_model, progress=True)
         codec.check(header)
-        targets = _targets(archive, Path(out), _numbers(only, len(archive)))
-        for target in targets.values():
-            refuse_to_overwrite(target, force)
+        targets = _targets(archive, Path(out), _numbers(only, len(archive)), force)
         for index, image in codec.images(archive, targets):
             with atomic_path(targets[index]) as temporary:
                 image.save(temporary)
@@ -68,16 +66,12 @@ def _numbers(only: str, count: int) -> list[int]:
     return sorted(set(numbers))
 
 
-def _targets(archive: Any, out: Path, indices: list[int]) -> dict[int, Path]:
+def _targets(archive: Any, out: Path, indices: list[int], force: bool) -> dict[int, Path]:
     """Where each image goes: by its name, else by its number."""
-    from smalti.apps.imagefiles import unused
-
     if out.suffix.lower() == ".png":
         if len(indices) != 1:
             raise SmaltiError(f"{out} is one picture and the file has {len(indices)}; give a folder, or --only")
-        return {indices[0]: out}
-    targets: dict[int, Path] = {}
-    for index in indices:
-        name = Path(archive.header.images[index].name).name or f"{index:0{len(str(len(archive) - 1))}}"
-        targets[index] = unused(out / f"{Path(name).stem}.png", [str(target) for target in targets.values()])
-    return targets
+        return {indices[0]: new_file(out, force)}
+    digits, entries = len(str(len(archive) - 1)), archive.header.images
+    names = (entries[index].name or f"{index:0{digits}}" for index in indices)
+    return dict(zip(indices, new_files(out, names, ".png", force), strict=True))

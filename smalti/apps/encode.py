@@ -17,6 +17,7 @@ def encode(
     write: Literal["codes", "latents"] | None = None,
     pool: Literal["none", "mean"] = "none",
     out: str = "codes.npz",
+    force: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Encode images of any size, or a data set with its labels, to codes or latents, in one file.
@@ -30,15 +31,17 @@ def encode(
             system the vectors of its codes); by default codes where the model has them.
         pool: mean averages latents over the grid, to one vector an image, which cannot be decoded; none keeps the grid.
         out: the file, *.npz or *.parquet.
+        force: overwrite the file.
         device: cpu, cuda, ...
     """
-    from smalti.apps.encodedfile import EncodedFile, check_suffix, write_encoded
-    from smalti.apps.imagefiles import DataImages, ImageFiles, unused
+    from smalti.apps.encodedfile import SUFFIXES, EncodedFile, write_encoded
+    from smalti.apps.imagefiles import DataImages, ImageFiles
+    from smalti.apps.outfiles import Names, new_file
     from smalti.data.sources import open_data
     from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents
     from smalti.models.bottlenecks import DiscreteBottleneck
 
-    check_suffix(out)
+    new_file(out, force, *SUFFIXES)
     if bool(images) == bool(data):
         raise SmaltiError(f"encode takes IMAGES or --data, {'not both' if images else 'and was given neither'}")
     part = effective(bool(data), "without --data", split=(split, "all"))
@@ -52,11 +55,11 @@ def encode(
         images_in = DataImages(open_data(data, **part), model.config.preprocessing)
     else:
         images_in = ImageFiles(images or [], model.config.preprocessing.channels)
-    names: list[str] = []
+    names, taken = [], Names()
     encoded: list[Encoded | EncodedLatents] = []
     for own, batch in images_in.chunks("encoding"):
         for name in own:  # of a data set they differ
-            names.append(name if isinstance(name, str) else str(unused(Path(name.name), names)))
+            names.append(name if isinstance(name, str) else taken.new(name.name))
         encoded += encode_many(batch)
     file = EncodedFile(
         kind=kind,

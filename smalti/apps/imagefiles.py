@@ -147,15 +147,6 @@ def check_bad(bad: Sequence[str], num_images: int) -> None:
         warnings.warn(f"skipped {len(bad)} bad images; the first: {bad[0]}", stacklevel=3)
 
 
-def unused(path: Path, taken: list[str]) -> Path:
-    """`path`, or path-2, path-3, ... when that name is taken."""
-    candidate, number = path, 1
-    while str(candidate) in taken:
-        number += 1
-        candidate = path.with_stem(f"{path.stem}-{number}")
-    return candidate
-
-
 def progress_bar(items: Sequence[T], what: str) -> Iterable[T]:
     """The items, with a bar on stderr when there are more than two."""
     return tqdm(items, desc=what, file=sys.stderr, leave=False, disable=len(items) < 3)

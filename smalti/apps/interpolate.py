@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from smalti.apps.outfiles import new_file
 from smalti.apps.runs import data_of
 from smalti.configs import effective
 from smalti.errors import SmaltiError
@@ -20,6 +21,7 @@ def interpolate(
     traverse: bool = False,
     rows: int | None = None,
     data: str | None = None,
+    force: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Walk through the latents from image to image, or with --traverse along each dimension: one sheet.
@@ -35,12 +37,14 @@ def interpolate(
         rows: with --traverse, at most this many channels, the most active ones; 32 by default.
         data: with --traverse, the images whose variance says which channels are active; by default those that the model
             was trained on.
+        force: overwrite the PNG.
         device: cpu, cuda, ...
     """
     from smalti.apps.imagefiles import fitted
     from smalti.models.autoencoder import Autoencoder
     from smalti.reports.latent_walks import interpolation_sheet
 
+    new_file(out, force, ".png")
     chosen = effective(traverse, "without --traverse", data=(data, None), rows=(rows, 32))
     model = Autoencoder.from_pretrained(run, device=device)
     if traverse:

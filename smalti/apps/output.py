@@ -1,12 +1,23 @@
 """What the command line prints: progress on stderr, a verb's result as text."""
 
+import re
 import sys
 from typing import Any
+
+UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def say(text: str) -> None:
     """Print to stderr."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, or cannot show, as \\uXXXX: names in files are a stranger's.
+
+    That is controls (but new lines), lone surrogates, and what turns the direction of writing; JSON stays JSON.
+    """
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def as_text(verb: str, result: dict[str, Any]) -> str:

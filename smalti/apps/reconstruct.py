@@ -1,6 +1,5 @@
 """The verb `reconstruct`."""
 
-from pathlib import Path
 from typing import Any
 
 from smalti.configs import effective
@@ -17,6 +16,7 @@ def reconstruct(
     noise_level: float | None = None,
     noise_patch: int | None = None,
     seed: int | None = None,
+    force: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Write before | after pictures of images of any size; with noise, noisy | restored | clean.
@@ -30,9 +30,11 @@ def reconstruct(
             the model was trained on this noise, or 0.1, of masking 0.25.
         noise_patch: of masking, the side of the masked squares, in pixels; by default as the model was trained, or 1.
         seed: of the noise; 0 by default.
+        force: overwrite pictures.
         device: cpu, cuda, ...
     """
-    from smalti.apps.imagefiles import ImageFiles, unused
+    from smalti.apps.imagefiles import ImageFiles
+    from smalti.apps.outfiles import new_files
     from smalti.images.contact_sheets import side_by_side
     from smalti.images.fidelity import mse, psnr_db
     from smalti.images.noise import corrupt_each
@@ -43,16 +45,17 @@ def reconstruct(
     model = Autoencoder.from_pretrained(run, device=device)
     corruption = asked_noise(model.config.corruption, noise, noise_level, noise_patch)
     images_in = ImageFiles(images, model.config.preprocessing.channels)
+    paths = dict.fromkeys(path for path, _ in images_in.files)  # one named twice is written once
+    targets = dict(zip(paths, new_files(out, (path.name for path in paths), ".png", force), strict=True))
     written: list[str] = []
     rows: list[dict[str, Any]] = []
     for files, clean in images_in.chunks("reconstructing"):
         seen = corrupt_each(clean, corruption, chosen.get("seed", 0), first=len(rows))
         for file, *stages in zip(files, seen, model.reconstruct_many(seen), clean, strict=True):
             stages = [stage.cpu() for stage in stages]
-            target = unused(Path(out) / f"{file.stem}.png", written)
-            with atomic_path(target) as temporary:
+            with atomic_path(targets[file]) as temporary:
                 side_by_side(*(to_pil(stage)[0] for stage in stages[: 3 if chosen else 2])).save(temporary)
-            written.append(str(target))
+            written.append(str(targets[file]))
             before, after = (psnr_db(mse(stage[None], stages[2][None]).clamp(min=1e-10)).item() for stage in stages[:2])
             rows.append({"image": str(file), **({"noisy_psnr_db": before} if chosen else {}), "psnr_db": after})
     means = {f"mean_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "image"}

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from smalti.apps.outfiles import new_file
 from smalti.apps.runs import evaluation_of, experiment_of, what_is
 from smalti.configs import effective
 from smalti.errors import SmaltiError
@@ -17,7 +18,7 @@ NEEDED = ("data", "split", "num_images", "model_hash", "metrics")  # of an evalu
 
 
 def report(
-    runs: list[str], *, out: str, metrics: str = "", images: int | None = None, names: str = ""
+    runs: list[str], *, out: str, metrics: str = "", images: int | None = None, names: str = "", force: bool = False
 ) -> dict[str, Any]:
     """Put what `evaluate` measured of several runs into one table: Markdown, CSV, and a page with pictures.
 
@@ -28,11 +29,14 @@ def report(
         images: of the split, evenly spaced, to show side by side on the page; 12 by default, 0 for none.
         names: of the runs in the table, in their order, with commas ("a name, with a comma" in quotes); those of
             their folders by default.
+        force: overwrite a report in the folder.
     """
     from smalti.models.autoencoder import Autoencoder
     from smalti.reports.runs_page import runs_page, sheets
     from smalti.reports.tables import as_csv, as_markdown, as_records, metric_names
 
+    for suffix in ("md", "csv", "html"):
+        new_file(Path(out) / f"report.{suffix}", force)
     shown, wanted = _names(runs, names), _listed("metrics", metrics)
     if images is not None and images < 0:
         raise SmaltiError(f"images must be 0 or more, not {images}")

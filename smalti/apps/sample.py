@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from smalti.apps.outfiles import new_file
 from smalti.apps.runs import what_is
 from smalti.configs import effective
 from smalti.errors import SmaltiError
@@ -43,6 +44,7 @@ def sample(
     seed: int = 0,
     temperature: float = 1.0,
     like: str | None = None,
+    force: bool = False,
     device: str = "cpu",
     **prior: Unpack[PriorOptions],
 ) -> dict[str, Any]:
@@ -57,11 +59,14 @@ def sample(
         temperature: 0 is greedy: the most likely codes, or the mean of p(z), whose standard deviation it scales.
         like: of an autoencoder: an image (its centre square, resized; or emoji:12, of the test split of a data set), to
             sample around it from q(z|x).
+        force: overwrite the files.
         device: cpu, cuda, ...
         **prior: of a prior.
     """
     from smalti.pretrained import find_folder
 
+    for path in (out, Path(out).with_suffix(".npz")):
+        new_file(path, force, *((".png",) if path == out else ()))
     if num < 1:
         raise SmaltiError(f"--num must be at least 1, not {num}")
     if what_is(str(find_folder(run))) == "prior":

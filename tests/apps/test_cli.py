@@ -147,7 +147,7 @@ def test_reconstruct_with_noise_writes_noisy_restored_and_clean(runs, tmp_path, 
     for index, size in enumerate(sizes):
         Image.fromarray(draw_image(index, size)).save(tmp_path / f"{index}.png")
     files, noise = sorted(tmp_path.glob("*.png")), ["--noise", "gaussian", "--noise_level", "0.2"]
-    argv = ["reconstruct", runs / "ae", *files, "--out", tmp_path / "out", *noise, "--seed", "3"]
+    argv = ["reconstruct", runs / "ae", *files, "--out", tmp_path / "out", *noise, "--seed", "3", "--force"]
     status, out, _ = outcome(capsys, *argv, "--json")
     found = json.loads(out)
     assert status == 0 and found["noise"] == "gaussian noise, level 0.2" and found["trained_noise"] == "no noise"

@@ -75,19 +75,19 @@ def test_a_discrete_system_samples_codes_that_decode_to_the_sheet(smalti, place,
 
 @pytest.mark.parametrize("system", ["vae", "dvae"])
 def test_samples_around_an_image_come_after_it(smalti, place, system):
-    assert smalti(f"sample {system} --like 1.png --num 2 --out like.png")[0] == 0
-    sheet = picture(place / "like.png")
+    assert smalti(f"sample {system} --like 1.png --num 2 --out {system}-like.png")[0] == 0
+    sheet = picture(place / f"{system}-like.png")
     assert sheet.shape == (32, 3 * 34 - 2, 3)
     assert np.array_equal(sheet[::2, :32:2], picture(place / "1.png"))
 
 
 @pytest.mark.parametrize("system", ["ae", "vae", "vqvae", "dvae"])
 def test_an_interpolation_is_a_row_for_each_two_images(smalti, place, system):
-    status, out, _ = smalti(f"interpolate {system} 0.png 1.png 2.png --steps 3 --out path.png --json")
-    assert status == 0 and json.loads(out) == {"written": "path.png", "steps": 3}
-    two = picture(place / "path.png")
-    assert smalti(f"interpolate {system} 1.png 2.png --steps 3 --out path.png")[0] == 0
-    one = picture(place / "path.png")
+    status, out, _ = smalti(f"interpolate {system} 0.png 1.png 2.png --steps 3 --out {system}-two.png --json")
+    assert status == 0 and json.loads(out) == {"written": f"{system}-two.png", "steps": 3}
+    two = picture(place / f"{system}-two.png")
+    assert smalti(f"interpolate {system} 1.png 2.png --steps 3 --out {system}-one.png")[0] == 0
+    one = picture(place / f"{system}-one.png")
     assert two.shape[1] == one.shape[1] and two.shape[0] > one.shape[0]
     assert np.array_equal(two[-60:-10, 110:], one[-60:-10, 110:])  # without the labels
     model = Autoencoder.from_pretrained(place / system)

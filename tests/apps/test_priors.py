@@ -123,7 +123,7 @@ def test_completion_from_the_command_line(runs, image_folder, tmp_path, capsys):
         for prior in ("pixelcnn", "maskgit"):
             out = tmp_path / "done.png"
             argv = ["sample", str(runs / prior), "--num", "3", "--known", str(image), "--mask", name]
-            assert main([*argv, "--out", str(out)]) == 0
+            assert main([*argv, "--out", str(out), "--force"]) == 0
             for own in read_encoded(out.with_suffix(".npz"), tokenizer.source_hash).values:
                 assert torch.equal(own[kept], codes[kept])
             with Image.open(out) as picture:

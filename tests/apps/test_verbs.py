@@ -120,7 +120,7 @@ def test_an_option_without_effect_is_refused(runs, image_folder, tmp_path, verb,
     known = {path.name for path in runs.iterdir()}
     given = {key: str(runs / value) if str(value) in known else value for key, value in options.items()}
     if verb in ("reconstruct", "sample", "compress", "decompress", "compare", "estimators"):
-        given["out"] = str(tmp_path / "out.smalti")
+        given["out"] = str(tmp_path / ("out.png" if verb == "sample" else "out.smalti"))
     if "images" in given:
         given["images"] = [image]
     with pytest.raises(smalti.SmaltiError, match=message):
