@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module
@@ -32,7 +33,6 @@ from smalti.files import (
     write_text,
 )
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 T = TypeVar("T", bound=nn.Module)
 WEIGHTS_HASH = "weights_sha256"  # in config.json; a folder without it is older
 SETTLED_SECONDS = 1.0  # after which weights that were just written have a config that fits
@@ -50,9 +50,16 @@ TYPES = {  # of weights in a file, by what the model has; the first is its own
     torch.bfloat16: ("BF16",),
     torch.int64: ("I64",),
     torch.int32: ("I32",),
+    torch.int16: ("I16",),
+    torch.int8: ("I8",),
     torch.uint8: ("U8",),
+    torch.uint16: ("U16",),
+    torch.uint32: ("U32",),
+    torch.uint64: ("U64",),
     torch.bool: ("BOOL",),
+    torch.complex64: ("C64",),
 }
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 class Pretrained(nn.Module):
@@ -165,8 +172,11 @@ def find_folder(name: Path | str, revision: str | None = None, more_files: Seque
         SmaltiError: no such folder, and no such repository.
     """
     folder = Path(name)
-    if folder.is_dir():
-        return folder
+    try:
+        if folder.is_dir():
+            return folder
+    except OSError as error:  # a name that no folder can have
+        raise SmaltiError(f"{shown(str(name))}: no such folder: {error.strerror}") from error
     if folder.exists() or folder.parent.is_dir() or not HUB_NAME.fullmatch(str(name)):
         beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         close = difflib.get_close_matches(folder.name, beside, n=1)
@@ -255,10 +265,10 @@ class _Valueless(TorchFunctionMode):
         options = kwargs or {}
         name, first = getattr(func, "__name__", ""), args[0] if args else options.get("tensor")
         if isinstance(first, torch.Tensor) and first.is_meta:
-            if name in FILLS:
+            if name in FILLS or (name == "to" and args[1:3] == (None, None)):  # another order in memory
                 return first
             if name.strip("_r") in ARITHMETIC and first.is_floating_point() and len(args) == 2:
-                shape = torch.broadcast_shapes(first.shape, getattr(args[1], "shape", ()))
+                shape = np.broadcast_shapes(first.shape, getattr(args[1], "shape", ()))
                 return first if shape == first.shape else torch.empty(shape, dtype=first.dtype, device=first.device)
         if func in (torch.rand, torch.randn) and options.keys() <= {"dtype", "device"}:
             made = torch.empty(*args, **options)

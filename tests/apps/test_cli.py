@@ -230,7 +230,7 @@ def test_bad_input_is_one_line_with_status_1(runs, image_folder, tmp_path, capsy
         (["train", "dvae", "--data", tmp_path / "none", "--out", tmp_path / "r"], "no such folder"),
         (
             ["train", "dvae", "--data", image_folder, "--out", tmp_path / "r", "--codebook_size", "1"],
-            "at least 2, not 1",
+            "bottleneck.codebook_size: must be in [2, 4294967296], not 1",
         ),
         (["train", "dvae", "--data", image_folder, "--out", runs / "ae", *TRAIN], "other settings"),
         (["train", f"{tmp_path}/none.py:f", "--out", tmp_path / "r"], "no such Python file"),
