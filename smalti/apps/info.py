@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.apps.compress import SUFFIX, sizes_of
-from smalti.apps.runs import best_of, evaluation_of, experiment_of, what_is
+from smalti.apps.runs import best_of, experiment_of, kept_evaluation, what_is
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG
@@ -110,6 +110,6 @@ def _describe_run(run: Path) -> dict[str, Any]:
         result["trained"] = f"{done[-1]} of {experiment.run.steps} steps"
     if best := best_of(run):
         result["holds"] = f"step {best['step']}, the best by validation_loss ({best['validation_loss']:.6g})"
-    if evaluation := evaluation_of(run):
+    if evaluation := kept_evaluation(run):
         result["evaluation"] = evaluation["metrics"]
     return result

@@ -47,7 +47,7 @@ def best_of(run: Path) -> dict[str, Any] | None:
     return best
 
 
-def evaluation_of(run: Path) -> dict[str, Any] | None:
+def kept_evaluation(run: Path) -> dict[str, Any] | None:
     """What `evaluate` measured of the weights that a run has now; None where there is nothing, or it is damaged."""
     try:
         found = read_json(run / "evaluation.json")
