@@ -10,7 +10,7 @@ from smalti.apps.contenders import PRIORS, ChosenPrior, chosen_priors, chosen_sy
 from smalti.apps.evaluate import evaluate
 from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.apps.output import say
-from smalti.apps.runs import current_evaluation
+from smalti.apps.runs import kept_evaluation
 from smalti.apps.train import train
 from smalti.configs import effective
 from smalti.data.config import DataConfig
@@ -251,7 +251,7 @@ def _evaluate(run: Path, data: DataConfig, split: Split) -> dict[str, Any]:
     """The evaluation kept in the run, if it is of this model and split and of these images; else a new one."""
     from smalti.data.sources import open_data
 
-    found = current_evaluation(run)
+    found = kept_evaluation(run)
     if found and (found.get("split"), found.get("fingerprint")) == (split, open_data(data, split).fingerprint):
         return found
     return evaluate(str(run), split=split)

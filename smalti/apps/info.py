@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.apps.compress import SUFFIX, sizes_of
-from smalti.apps.runs import best_of, current_evaluation, experiment_of, what_is
+from smalti.apps.runs import best_of, experiment_of, kept_evaluation, what_is
 from smalti.files import CONFIG
 
 
@@ -96,6 +96,6 @@ def _describe_run(run: Path) -> dict[str, Any]:
         result["trained"] = f"{done[-1]} of {experiment.run.steps} steps"
     if best := best_of(run):
         result["holds"] = f"step {best['step']}, the best by validation_loss ({best['validation_loss']:.6g})"
-    if evaluation := current_evaluation(run):
+    if evaluation := kept_evaluation(run):
         result["evaluation"] = evaluation["metrics"]
     return result

@@ -71,7 +71,7 @@ def evaluation_of(run: Path) -> dict[str, Any] | None:
         return evaluation
 
 
-def current_evaluation(run: Path) -> dict[str, Any] | None:
+def kept_evaluation(run: Path) -> dict[str, Any] | None:
     """What `evaluate` measured of the weights that a run has now; None where there is nothing, or it is damaged."""
     try:
         found = evaluation_of(run)

@@ -11,7 +11,7 @@ from PIL import Image
 from conftest import draw_image
 from smalti import Autoencoder, Generator, SmaltiError
 from smalti.apps.cli import main
-from smalti.apps.runs import current_evaluation
+from smalti.apps.runs import kept_evaluation
 from smalti.configs import to_dict
 from smalti.files import read_json, relative_place
 from smalti.priors.code_model import CodeModel
@@ -250,11 +250,11 @@ def test_an_evaluation_says_what_of(place, tmp_path, capsys):
     run = tmp_path / "tok"
     shutil.copytree(place / "runs" / "tok", run)
     assert main(["evaluate", str(run), "--distances", "none", "--data", str(place / "photos")]) == 0
-    found = current_evaluation(run)
+    found = kept_evaluation(run)
     assert found and len(found["fingerprint"]) == len(found["model_hash"]) == 64
     for text in ("", "[]", "{}", json.dumps({**found, "model_hash": "0"}), json.dumps({**found, "metrics": 1})):
         (run / "evaluation.json").write_text(text)
-        assert current_evaluation(run) is None
+        assert kept_evaluation(run) is None
         assert main(["info", str(run)]) == 0
 
 
