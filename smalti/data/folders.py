@@ -21,7 +21,7 @@ from smalti.images.folders import NO_IMAGE, ImageFile, LeftOut, each_once, sente
 from smalti.images.kinds import suffix_of
 from smalti.images.reading import read_pixels
 
-LONGEST_NAME = 160  # characters of a path in an error
+LONGEST_NAME = 100  # characters of a path in an error
 TABLE, SIDECAR = "a table", "captions beside an image"
 RANKS = {"test": 0, "train": 1, "validation": 2, None: 3}  # of a file with names in several splits: which counts
 
@@ -55,9 +55,8 @@ def open_folder(folder: Path) -> tuple[Source, Splits]:
         own = said[index].splits if index in said else {}
         chosen = min(own, key=lambda split: RANKS[split], default=split)
         named.append(chosen)
-        reasons.append(
-            f"the column split of {own[chosen]}" if chosen in own else f"the folder {by}" if by else "its name"
-        )
+        by_name = f"the folder {shown(by)}" if by else "its own name"
+        reasons.append(f"the column split of {own[chosen]}" if chosen in own else by_name)
     folders = [name.rpartition("/")[0] for name in names]
     classes = list(map(storable, classes_of(folders)))
     for index, own in said.items():

@@ -28,7 +28,7 @@ _LOOKS = re.compile("train|test|^valid|^eval")
 
 
 class Said(NamedTuple):
-    """What a name says of the split: the split, the part of the name that says so, and whether any other goes before."""
+    """What a name says of the split: it, the part of the name that says so, and whether any other goes before."""
 
     split: str | None
     by: str = ""

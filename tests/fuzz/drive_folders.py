@@ -11,7 +11,7 @@ from smalti.images.folders import walk
 from ..conftest import draw_image
 from .harness import Fault
 
-SHORT = 120
+SHORT = 25
 PARTS = [
     *(b"train test val Test TESTING x_train test_2 testA train2017 latest contest images cat dog 0 .git".split()),
     *(b"train_val train_test_split valset dev a\xff\xfe new\nline \x1b[31m @eaDir metadata.csv".split(b" ")),
