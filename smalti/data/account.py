@@ -80,7 +80,9 @@ def _read_some(source: Source) -> dict[str, Any]:
         sizes[f"{width}x{height}"] += 1
         first = first or f"{shown(source.name_of(index))} ({width}x{height})"
     if not sizes:
-        raise SmaltiError(f"{source.name}: none of {counted(len(chosen), 'image')} can be read; the first: {bad[0]}")
+        raise SmaltiError(
+            f"{shown(source.name, 100)}: none of {counted(len(chosen), 'image')} can be read; the first: {bad[0]}"
+        )
     return {"first": first, "sizes": dict(sizes.most_common(4)), "num": len(chosen), "bad": bad}
 
 

@@ -21,6 +21,7 @@ from smalti.images.folders import NO_IMAGE, ImageFile, LeftOut, each_once, sente
 from smalti.images.kinds import suffix_of
 from smalti.images.reading import read_pixels
 
+LONGEST_NAME = 100  # characters of a path in an error
 TABLE, SIDECAR = "a table", "captions beside an image"
 RANKS = {"test": 0, "train": 1, "validation": 2, None: 3}  # of a file with names in several splits: which counts
 
@@ -39,7 +40,7 @@ def open_folder(folder: Path) -> tuple[Source, Splits]:
     Raises:
         SmaltiError: no images, or a damaged table.
     """
-    found = walk(folder, lambda name: split_of_folder(name).split if name else None)
+    found = walk(folder, lambda name: split_of_folder(name)._replace(by=""))
     images, twins = each_once(found.images, _rank)
     if not images:
         raise SmaltiError(_nothing_in(folder, found.left_out))
@@ -49,22 +50,20 @@ def open_folder(folder: Path) -> tuple[Source, Splits]:
     said, notes = _read_tables(folder, [file for file in found.left_out if file.why == NO_IMAGE], all_names)
     left_out, beside = _sort_out([*found.left_out, *twins], found.images, place)
 
-    by_name = [split_of_name(name) for name in names]
     named, reasons = list[str | None](), list[str]()
-    for index, (split, by) in enumerate(by_name):
+    for index, (split, by, _) in enumerate(map(split_of_name, names)):
         own = said[index].splits if index in said else {}
         chosen = min(own, key=lambda split: RANKS[split], default=split)
         named.append(chosen)
-        reasons.append(
-            f"the column split of {own[chosen]}" if chosen in own else f"the folder {by}" if by else "its name"
-        )
+        by_name = f"the folder {shown(by)}" if by else "its own name"
+        reasons.append(f"the column split of {own[chosen]}" if chosen in own else by_name)
     folders = [name.rpartition("/")[0] for name in names]
     classes = list(map(storable, classes_of(folders)))
     for index, own in said.items():
         classes[index] = own.labels[0] if own.labels else classes[index]
     captions = Captions(folder, {index: own.captions for index, own in said.items()}, beside, len(names))
     source = Source(
-        reader=lambda index, reading: read_pixels(paths[index], reading),
+        reader=lambda index, reading: read_pixels(paths[index], reading, shown(paths[index], LONGEST_NAME)),
         names=names,
         identity=lambda index: file_identity(paths[index]),
         stamp=lambda index: file_stamp(paths[index]),

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from smalti.images.folders import shown
+
 SPLIT_WORDS = {
     "train": "train training trains trn trainval",
     "validation": "validation valid val dev",
@@ -26,10 +28,11 @@ _LOOKS = re.compile("train|test|^valid|^eval")
 
 
 class Said(NamedTuple):
-    """What a name says of the split: the split and the part of the name, up to a folder, that says so."""
+    """What a name says of the split: it, the part of the name that says so, and whether any other goes before."""
 
     split: str | None
     by: str = ""
+    is_weak: bool = False
 
 
 @lru_cache(1 << 17)
@@ -56,7 +59,7 @@ def split_of_folder(folder: str) -> Said:
     """The split that the folders of a path say: test before validation before train, whichever is nearer.
 
     A folder called train_val is the training images of both. One that names test beside others, as train_test_split,
-    says something only where no other folder does: then test.
+    says something only where no other folder does: then test, weakly.
     """
     clear: dict[str, str] = {}
     mixed = Said(None)
@@ -68,7 +71,7 @@ def split_of_folder(folder: str) -> Said:
         elif found == {"train", "validation"}:
             clear["train"] = by
         elif found:
-            mixed = Said("test", by)
+            mixed = Said("test", by, is_weak=True)
     return next((Said(split, clear[split]) for split in STRONGEST if split in clear), mixed)
 
 
@@ -132,7 +135,7 @@ def _alikes(parts: dict[str, set[str]]) -> list[str]:
     """Of folders that look like splits and are none."""
     names = sorted({name for own in parts.values() for name in own if not splits_in(name)})
     alike = [name for name in names if any(map(_LOOKS.search, words_of(name)))]
-    return [f"the folder {name} is not taken for a split: rename it if it is one" for name in alike]
+    return [f"the folder {shown(name)} is not taken for a split: rename it if it is one" for name in alike]
 
 
 def _classes_like_splits(parts: dict[str, set[str]]) -> list[str]:
@@ -142,10 +145,8 @@ def _classes_like_splits(parts: dict[str, set[str]]) -> list[str]:
         splits = sorted(name for name in own if splits_in(name))
         others = sorted(name for name in own if not splits_in(name) and not is_container(name))
         if splits and others:
-            what = f"{'is a split' if len(splits) == 1 else 'are splits'} beside {', '.join(others[:3])}"
-            notes.append(
-                f"{', '.join(splits)} {what}: rename {'it' if len(splits) == 1 else 'them'} if a class is meant"
-            )
+            what, it = ("is a split", "it") if len(splits) == 1 else ("are splits", "them")
+            notes.append(f"{_listed(splits)} {what} beside {_listed(others)}: rename {it} if a class is meant")
     return list(dict.fromkeys(notes))
 
 
@@ -155,7 +156,7 @@ def _mixed(folders: set[str]) -> list[str]:
     for folder in sorted(folders):
         named = [part for part in folder.split("/") if splits_in(part)]
         if splits_in(folder.rpartition("/")[2]) and len(frozenset().union(*map(splits_in, named))) > 1:
-            notes.append(f"{folder} names several splits and is taken for {split_of_folder(folder).split}")
+            notes.append(f"{shown(folder)} names several splits and is taken for {split_of_folder(folder).split}")
     return notes
 
 
@@ -165,4 +166,9 @@ def _longer_classes(folders: set[str]) -> list[str]:
     for own in sorted(set(classes_of(names))):
         alike[own.rpartition("/")[2]].append(own)
     several = [own for own in alike.values() if len(own) > 1]
-    return [f"{', '.join(own[:4])} are {len(own)} classes, not one, for their folders lie apart" for own in several]
+    return [f"{_listed(own)} are {len(own)} classes, not one, for their folders lie apart" for own in several]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A few names, for a sentence."""
+    return ", ".join(shown(name, 30) for name in names[:3]) + ", ..." * (len(names) > 3)

@@ -84,7 +84,7 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
         for group in range(file.num_row_groups):
             starts.append((row, number, group))
             row += file.metadata.row_group(group).num_rows
-        split, by = split_of_name(called[number])
+        split, by, _ = split_of_name(called[number])
         why = f"the {'folder' if by else 'file'} {by or Path(path).name}"
         counts.append(file.metadata.num_rows)
         short = Path(path).name if len({Path(own).name for own in paths}) == len(paths) else called[number]

@@ -148,34 +148,12 @@ def test_a_layout_is_read_as_people_mean_it(title, tmp_path):
 
 # ------------------------------------------------------------------ the law of the test split
 
-WORDS = st.sampled_from(
-    [
-        "train",
-        "test",
-        "val",
-        "Test",
-        "TESTING",
-        "x_train",
-        "test_2",
-        "testA",
-        "train2017",
-        "latest",
-        "contest",
-        "cat",
-        "dog",
-        "images",
-        "a",
-        "b",
-        "test-images",
-        "train_val",
-        "valset",
-        "dev",
-        "pre.test",
-        ".hidden",
-        "train_test_split",
-    ]
+FOLDERS = (
+    "train test val Test TESTING x_train test_2 testA train2017 latest contest cat dog images a b test-images train_val"
+    " valset dev pre.test .hidden train_test_split"
 )
-NAMES = st.lists(WORDS, min_size=1, max_size=4).map(lambda parts: "/".join(parts[:-1] + [parts[-1] + ".png"]))
+WORDS = st.sampled_from(FOLDERS.split())
+NAMES = st.lists(WORDS, min_size=1, max_size=4).map(lambda parts: "/".join(parts) + ".png")
 
 
 def is_test(name: str) -> bool:
@@ -184,7 +162,7 @@ def is_test(name: str) -> bool:
     return any(part.removesuffix(".png").lower() in own for part in name.split("/"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.sets(NAMES, min_size=1, max_size=12), st.lists(st.tuples(NAMES, NAMES), max_size=4))
 def test_no_image_of_a_folder_or_file_called_test_is_ever_trained_on(names, links):
     with tempfile.TemporaryDirectory() as folder:
@@ -247,8 +225,8 @@ def test_many_links_take_linear_time(tmp_path, monkeypatch):
 
 
 def test_many_names_take_linear_time(tmp_path, monkeypatch):
-    """Of 3,000 alike names each is looked up a bounded number of times."""
-    count = 3000
+    """Of 1,000 alike names each is looked up a bounded number of times."""
+    count = 1000
     folder = tmp_path / "train"
     folder.mkdir()
     for number in range(count):
