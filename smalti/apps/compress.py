@@ -55,11 +55,11 @@ def compress(
     model, prior = open_models(run, None, device)
     options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
     codec = Codec(model, prior, coder=None if coder == "auto" else coder, lossless=lossless, progress=True, **options)
-    files = ImageFiles(images, model.config.preprocessing.channels)
+    files = ImageFiles(images, model.config.preprocessing.reading)
     named = names and len(files.files) > 1
 
     def pictures(what: str) -> Iterator["Picture"]:
-        found = files.each(what, lambda path: codec.picture(path, path.name if named else ""))
+        found = files.each(what, lambda path: codec.picture(path, path.name if named else "", files.remarks))
         return (picture for _, picture in found)
 
     codec.compress_to(out, pictures("compressing"))

@@ -28,6 +28,7 @@ MOST_SIDE = 1 << 20
 MOST_IMAGES = 1 << 24
 MOST_IN_CHUNK = 1 << 12
 MOST_CODEBOOK = 1 << 20
+MOST_PROFILE = 1 << 22  # bytes of an ICC profile
 MOST_TABLE = 1 << 26  # bytes of the table of images
 PIXELS_IN_CHUNK = 1 << 24
 CODERS = ("fixed", "histogram", "adaptive", "prior")  # by their number in a file; never reordered
@@ -44,6 +45,7 @@ class ImageEntry(NamedTuple):
     width: int
     mode: str  # of MODES
     name: str = ""
+    profile: bytes = b""  # ICC
 
     @property
     def channels(self) -> int:
@@ -80,7 +82,7 @@ class Header:
     images: tuple[ImageEntry, ...]
     chunk_bytes: tuple[int, ...]  # the length of every chunk
 
-    NAMED, LOSSLESS, SAME_SIZE, DEFLATED = 1, 2, 4, 8  # bits of the flags
+    NAMED, LOSSLESS, SAME_SIZE, DEFLATED, PROFILED = 1, 2, 4, 8, 16  # bits of the flags
 
     def pack(self) -> bytes:
         """The file up to its first chunk."""
@@ -89,9 +91,12 @@ class Header:
         table = b"".join(entry.pack() for entry in self.images[: 1 if same else None]) + varint(*self.chunk_bytes)
         if named:
             table += b"".join(sized(entry.name.encode()) for entry in self.images)
+        if profiled := any(entry.profile for entry in self.images):
+            table += pack_profiles([entry.profile for entry in self.images])
         deflated = varint(len(table)) + zlib.compress(table, 9)
         smaller = len(deflated) < len(table)
         flags = self.NAMED * named | self.LOSSLESS * self.lossless | self.SAME_SIZE * same | self.DEFLATED * smaller
+        flags |= self.PROFILED * profiled
         body = bytes([flags, CODERS.index(self.coder)]) + bytes.fromhex(self.model_hash + self.prior_hash)
         body += varint(self.codebook_size - 1, self.stride, self.depth, self.images_per_chunk, len(self.images))
         return self._framed(body + (deflated if smaller else table))
@@ -124,6 +129,8 @@ class Header:
     def _unpack(cls, body: bytes) -> "Header":
         reader = Reader(io.BytesIO(body))
         flags, coder = reader.take(2)
+        if flags >= 2 * cls.PROFILED:
+            raise DamagedFile("made by a newer smalti: update it")
         if coder >= len(CODERS):
             raise DamagedFile(f"no coder has the number {coder}")
         model_hash = reader.take(HASH_BYTES).hex()
@@ -142,6 +149,9 @@ class Header:
         lengths = tuple(reader.number(1 << 34) for _ in chunks_of(entries, per_chunk))
         if flags & cls.NAMED:
             entries = [entry._replace(name=reader.text(1 << 12)) for entry in entries]
+        if flags & cls.PROFILED:
+            profiles = unpack_profiles(reader, count)
+            entries = [entry._replace(profile=own) for entry, own in zip(entries, profiles, strict=True)]
         if reader.rest():
             raise DamagedFile("the header is longer than what it says")
         return cls(
@@ -227,6 +237,19 @@ def varint(*values: int) -> bytes:
 def sized(data: bytes) -> bytes:
     """Data after their length."""
     return varint(len(data)) + data
+
+
+def pack_profiles(profiles: Sequence[bytes]) -> bytes:
+    """ICC profiles of images, each different one once: how many there are, all, and which an image has (0: none)."""
+    different = [profile for profile in dict.fromkeys(profiles) if profile]
+    numbers = {profile: number for number, profile in enumerate([b"", *different])}
+    return varint(len(different)) + b"".join(map(sized, different)) + varint(*(numbers[own] for own in profiles))
+
+
+def unpack_profiles(reader: "Reader", count: int) -> list[bytes]:
+    """What `pack_profiles` packed, of `count` images; a DamagedFile, if it cannot be that."""
+    choice = [b"", *(reader.sized(MOST_PROFILE) for _ in range(reader.number(count)))]
+    return [choice[reader.number(len(choice) - 1)] for _ in range(count)]
 
 
 def inflate(data: bytes, length: int) -> bytes:

@@ -11,7 +11,9 @@ import numpy as np
 from smalti.data.source import Source, row_identity, row_stamp
 from smalti.data.splits import NAMES, Splits, assign_splits, split_of_value
 from smalti.errors import SmaltiError
-from smalti.images.reading import BadImage, Reading, read_pixels
+from smalti.images.errors import BadImage
+from smalti.images.preprocessing import Reading
+from smalti.images.reading import read_pixels
 
 
 class _Parquet:

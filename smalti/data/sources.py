@@ -19,8 +19,7 @@ from smalti.data.parquet import open_parquet
 from smalti.data.source import Source, concatenated, file_identity, file_stamp
 from smalti.data.splits import NAMES, SPLITS, Split, Splits, assign_splits, split_of_value
 from smalti.errors import SmaltiError
-from smalti.images.pixels import recolour_pixels
-from smalti.images.reading import SUFFIXES, find_images, read_pixels
+from smalti.images.reading import SUFFIXES, find_images, pixels_as, read_pixels
 
 
 def open_data(data: Data, split: Split = "all") -> Source:
@@ -88,7 +87,7 @@ def _leave_out_twins(texts: Sequence[str], parts: Sequence[Source], chosen: Sequ
 def _open_emoji() -> tuple[Source, Splits]:
     rows = read_table()["rows"]
     source = Source(
-        reader=lambda index, reading: recolour_pixels(read_tile(index), reading.channels),
+        reader=lambda index, reading: pixels_as(read_tile(index), reading, f"emoji:{index}"),
         names=[row["emoji"] for row in rows],
         identity=lambda index: ("emoji", index),
         stamp=lambda _: "bundled",

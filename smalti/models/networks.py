@@ -1,6 +1,7 @@
 """Encoder and decoder: residual convolutional networks like DALL-E's, strided ones like VQ-VAE's, and a small MLP."""
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -9,14 +10,19 @@ from torch import Tensor, nn
 
 from smalti.configs import Family
 from smalti.errors import SmaltiError
+from smalti.images.preprocessing import size_of
 
 
 class Networks(ABC):
     """A recipe for an encoder and the decoder that mirrors it."""
 
     stride: int  # pixels per grid position, in both directions
-    fixed_size: int | None = None  # the only image height and width, or None
+    fixed_size: tuple[int, int] | None = None  # the only image height and width, or None
     grey: float = 0.5  # what the encoder sees as 0: it is subtracted from the images
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the features of images of this size, padded to the stride."""
+        return -(-height // self.stride), -(-width // self.stride)
 
     @abstractmethod
     def encoder(self, image_channels: int, features: int) -> nn.Module:
@@ -202,7 +208,7 @@ class MlpNetworks(Networks):
     """Fully connected layers, for studies on small images such as MNIST.
 
     Args:
-        image_size: height and width of the images; no other size is taken.
+        image_size: height and width of the images, as 28 or 16x32; no other size is taken.
         hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
         decoder_hidden: widths of the decoder's hidden layers, where they are others.
         grid: (h, w) of the features; (1, 1) is one vector, (1, 20) is 20 variables.
@@ -215,7 +221,7 @@ class MlpNetworks(Networks):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int | str,
         hidden: tuple[int, ...] = (200, 200),
         decoder_hidden: tuple[int, ...] | None = None,
         grid: tuple[int, int] = (1, 1),
@@ -228,10 +234,15 @@ class MlpNetworks(Networks):
             raise SmaltiError(f"activation must be 'tanh' or 'relu', not {activation!r}")
         if start not in ("xavier", "small"):
             raise SmaltiError(f"start must be 'xavier' or 'small', not {start!r}")
-        self.stride = self.fixed_size = image_size
+        self.fixed_size = self.size = size_of(image_size)
+        self.stride = max(self.size)
         self.hidden, self.grid, self.start, self.grey = hidden, grid, start, grey
         self.decoder_hidden = hidden[::-1] if decoder_hidden is None else decoder_hidden
         self.activation = activations[activation]
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the features, always the same."""
+        return self.grid
 
     def _layers(self, widths: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []
@@ -246,14 +257,14 @@ class MlpNetworks(Networks):
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
         height, width = self.grid
-        layers = self._layers([image_channels * self.stride**2, *self.hidden, features * height * width])
+        layers = self._layers([image_channels * math.prod(self.size), *self.hidden, features * height * width])
         return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (features, height, width)))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
         height, width = self.grid
-        layers = self._layers([latents * height * width, *self.decoder_hidden, parameters * self.stride**2])
-        return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, self.stride, self.stride)))
+        layers = self._layers([latents * height * width, *self.decoder_hidden, parameters * math.prod(self.size)])
+        return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, *self.size)))
 
 
 NETWORKS: Family[Networks] = Family(
