@@ -23,7 +23,7 @@ test-kernels: $(STAMP) $(NATIVE)  ## what meets the kernels, with every variant 
 	printf '%s\n' $$variants | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c 'out=$$(SMALTI_KERNELS={} $(BIN)/python -m pytest \
 	  -p no:cacheprovider $(KERNEL_TESTS) 2>&1) && echo "SMALTI_KERNELS={} passed" || { echo "$$out"; echo "SMALTI_KERNELS={} FAILED"; exit 1; }'
 
-FUZZ := archives=100000
+FUZZ := archives=100000 images=100000
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, a long run; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 
