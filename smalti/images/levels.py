@@ -78,8 +78,8 @@ def to_levels(values: np.ndarray, reading: Reading, name: str) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The nearest levels; of small types from a table, of others a part at a time."""
-    if values.dtype.itemsize <= 2 and values.dtype.kind in "bu":
+    """The nearest levels; of small types from a table, of others, or of few values, a part at a time."""
+    if values.dtype.kind in "bu" and 2 ** (8 * values.dtype.itemsize) <= values.size:
         every = np.arange(2 ** (8 * values.dtype.itemsize), dtype=np.float64)
         return _nearest(every, low, high)[values.view(np.uint8) if values.dtype == np.bool_ else values]
     flat, levels = values.reshape(-1), np.empty(values.size, np.uint8)
