@@ -84,7 +84,7 @@ def to_picture(value: Images, name: str, alpha: Alpha, reading: Reading, *, exac
             raise SmaltiError(f"{what} {lost}, which --lossless does not restore; leave it out, or give another file")
 
     with bad_images(what):
-        layers = read_layers(value, what, look=look)
+        layers = read_layers(value, what, stated=reading.value_range is not None, look=look)
         if exact and layers.colour.dtype != np.uint8:
             bits = f"values of type {layers.colour.dtype}"
             raise SmaltiError(f"{what} has {bits}, and --lossless restores 8 bits; leave it out, or give another file")

@@ -20,6 +20,7 @@ from smalti.images.turning import LYING, orientation, upright
 
 GREY_MODES = {"1", "L", "LA", "La"}
 OPAQUE = 255
+PNM = (b"P2", b"P3", b"P5", b"P6")
 SAMPLES, SAMPLE_FORMAT, SIGNED = 277, 339, 2  # TIFF tags: bands, and the type of their values
 OTHER_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}  # what they leave out
 
@@ -38,6 +39,7 @@ def read_layers(
     *,
     channels: int | None = None,
     at_least: Size | None = None,
+    stated: bool = False,
     look: Callable[[Image.Image], Any] = lambda image: None,
 ) -> Layers:
     """Read a file, as it is but for palettes and inks, which become colours; to be used inside `bad_images`.
@@ -47,6 +49,7 @@ def read_layers(
         name: what to call it in an error.
         channels: where the file has so many bands, they are taken as they are: opacity and inks too.
         at_least: as in `Reading`.
+        stated: the scale is stated, so that a maximum in the file (PGM, PPM) is not to be made white.
         look: is called with the opened image before its pixels are read.
 
     Raises:
@@ -62,8 +65,10 @@ def read_layers(
         data = read_bytes(file)
     if data.startswith(MAGIC):
         return Layers(read_npy(data, name, LARGEST_PX))
+    maximum = _maximum(data, name) if stated and data.startswith(PNM) else 0
     try:
-        return _decoded(data, name, channels, at_least, look)
+        layers = _decoded(data, name, channels, at_least, look)
+        return layers._replace(colour=_unscaled(layers.colour, maximum)) if maximum else layers
     except (SmaltiError, UserWarning):
         raise
     except Exception as error:
@@ -88,6 +93,18 @@ def _decoded(
     if not deep_colour(image):
         return _layers(image, channels)
     return _deep_layers(image, data, name, channels)
+
+
+def _maximum(data: bytes, name: str) -> int:
+    """What a PGM or PPM says is white; 0 where that is the largest value of its type."""
+    args = [tile.args for tile in _tiles(open_image(data, name))]
+    return args[0][1] if args and args[0] and isinstance(args[0], tuple) and isinstance(args[0][1], int) else 0
+
+
+def _unscaled(colour: np.ndarray, maximum: int) -> np.ndarray:
+    """The values of a file before its maximum became 255 or 65535; of colours of more than 8 bits the nearest known."""
+    largest = np.iinfo(colour.dtype).max
+    return np.rint(colour * (maximum / largest)).astype(np.uint16)
 
 
 def _deep_layers(image: Image.Image, data: bytes, name: str, channels: int | None) -> Layers:

@@ -61,7 +61,7 @@ def read_pixels(file: Path | str | bytes | Image.Image, reading: Reading, name: 
             quick = jpeg.decode(file, channels, at_least, LARGEST_PX)
             if quick is not None:
                 return to_levels(quick, reading, name)
-        layers = read_layers(file, name, channels=channels, at_least=at_least)
+        layers = read_layers(file, name, channels=channels, at_least=at_least, stated=reading.value_range is not None)
         pixels = to_levels(layers.colour, reading, name)
         if layers.opacity is not None:
             pixels = on_white(pixels, layers.opacity)

@@ -131,6 +131,16 @@ def test_all_16_bits_of_a_colour_count(bands):
             assert np.array_equal(found, levels(values, 0, 65535))
 
 
+def test_the_maximum_of_a_pgm_is_white_unless_a_range_is_stated():
+    for maximum, kind in ((4095, ">u2"), (65535, ">u2"), (100, "u1"), (255, "u1")):
+        values = np.rint(RAMP * maximum).astype(kind)
+        data = b"P5 64 64 %d\n" % maximum + values.tobytes()
+        for options, top in (({}, maximum), ({"value_range": (0, maximum)}, maximum)):
+            found = read_image(data, 1, **options)[:, :, 0].astype(int)
+            assert np.abs(found - levels(values, 0, top)).max() <= 1
+        assert read_image(data, 1, value_range=(0, 2 * maximum)).max() in (127, 128)
+
+
 def test_transparent_16_bits_are_laid_on_white():
     values = np.full((2, 2, 4), 65535, np.uint16)
     values[..., :3], values[0, :, 3] = 30000, 0
