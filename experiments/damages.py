@@ -29,7 +29,7 @@ from smalti.evaluation.perception import Observer, open_networks
 from smalti.evaluation.spread import PerImage
 from smalti.files import write_json
 from smalti.images.fidelity import mse, psnr_db
-from smalti.images.preprocessing import Preprocessing
+from smalti.images.preprocessing import Preprocessing, Reading
 from smalti.images.reading import to_images, to_pil
 
 CELL = 8
@@ -51,7 +51,7 @@ def jpeg(images: Tensor, quality: float) -> Tensor:
     for picture in to_pil(images):
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=int(quality))
-        damaged += to_images(Image.open(file), images.shape[1])
+        damaged += to_images(Image.open(file), Reading(images.shape[1]))
     return torch.stack(damaged)
 
 

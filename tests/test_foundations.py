@@ -24,6 +24,7 @@ from smalti.images.pixels import (
     to_float,
     to_uint8,
 )
+from smalti.images.preprocessing import Reading
 from smalti.images.reading import to_images
 from smalti.recipes import RECIPES
 from smalti.schedules import Schedule, constant, cosine, linear
@@ -170,7 +171,7 @@ def test_every_way_to_read_bytes_gives_the_same_grey(tmp_path):
     Image.fromarray(colours).save(tmp_path / "a.png")
     tensor = torch.from_numpy(colours).permute(2, 0, 1)
     ways = [tmp_path / "a.png", Image.fromarray(colours), colours, colours[None], tensor, tensor[None]]
-    first, *others = [to_images(way, 1)[0] for way in ways]
+    first, *others = [to_images(way, Reading(1))[0] for way in ways]
     assert first.shape == (1, 30, 40) and all(torch.equal(first, other) for other in others)
 
 

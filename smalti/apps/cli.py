@@ -4,7 +4,9 @@ import inspect
 import io
 import itertools
 import json
+import logging
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -45,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
         warnings.simplefilter("default")
         warnings.filterwarnings("ignore", module="PIL")  # odd metadata; how large an image may be is our own check
         warnings.showwarning = _say_warning
+        for name in ("PIL", "tifffile"):  # what is wrong with an image is said by our own errors
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         return _run(list(argv))
 
 
@@ -99,6 +103,7 @@ def _say_warning(message: Warning | str, category: type[Warning], *_: Any) -> No
 
 def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bool]:
     """The verb's name, its function, its arguments, and whether to answer in JSON."""
+    argv = _with_negative_values(argv)
     parser = ArgumentParser(prog="smalti", description="Images to discrete codes and back.", version=smalti.__version__)
     commands = parser.add_subcommands(dest="verb", metavar="VERB")
     verb = next((word for word in argv if not word.startswith("-")), None)
@@ -134,6 +139,17 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         settings = {key: arguments.pop(key) for key in _settings_of(function)} | {"start_from": arguments.pop("from")}
         return name, lambda: VERBS[name](function(**arguments), out, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
+
+
+def _with_negative_values(argv: list[str]) -> list[str]:
+    """The words with `--flag -1000:1000` as one, which would be taken for two flags otherwise."""
+    words: list[str] = []
+    for word in argv:
+        if re.match(r"-\.?\d", word) and words and re.fullmatch(r"--\w+", words[-1]):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], chosen: str) -> None:

@@ -36,7 +36,7 @@ def compare(
     systems: str = "ae,vae,vqvae,dvae",
     priors: str = PRIORS,
     codebook_size: int | None = None,
-    image_size: int = 32,
+    image_size: int | str = 32,
     stride: int = 4,
     width: int = 64,
     steps: int = 800,
@@ -59,7 +59,7 @@ def compare(
             default whose system is compared.
         codebook_size: K of the discrete ones, a power of two, 512 by default; each gets the form that spends its bits
             at a position.
-        image_size: height and width, pixels.
+        image_size: height and width in pixels, as 32 or 16x32.
         stride: pixels per grid position.
         width: channels of the networks at the finest resolution.
         steps: optimiser steps of each system.
@@ -132,8 +132,7 @@ def _system(training: Experiment, name: str, runs: Sequence[Path], source: DataC
     model, records = Autoencoder.from_pretrained(runs[0]), read_metrics(runs[0] / "metrics.jsonl")
     images, bits = some_images(source, split, model.config.preprocessing, 64), None
     if isinstance(model.bottleneck, DiscreteBottleneck):
-        side = -(-model.config.preprocessing.image_size // model.stride)
-        bits = math.prod(model.bottleneck.grid_shape(side, side)) * math.log2(model.bottleneck.codebook_size)
+        bits = math.prod(model.bottleneck.grid_shape(*model.grid)) * math.log2(model.bottleneck.codebook_size)
     return System(
         name=name,
         model=model,

@@ -59,11 +59,11 @@ def compress(
     options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
     options |= {"coder": None if coder == "auto" else coder, "lossless": lossless, "verify": not no_verify}
     codec = Codec(model, prior, progress=True, **options)
-    files = ImageFiles(images, model.config.preprocessing.channels)
+    files = ImageFiles(images, model.config.preprocessing.reading)
     named = names and len(files.files) > 1
 
     def pictures(what: str) -> Iterator["Picture"]:
-        found = files.each(what, lambda path: codec.picture(path, storable(path.name) if named else ""))
+        found = files.each(what, lambda path: codec.picture(path, storable(path.name) if named else "", files.remarks))
         return (picture for _, picture in found)
 
     codec.compress_to(out, pictures("compressing"))

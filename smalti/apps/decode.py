@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from smalti.errors import one_line
-from smalti.files import atomic_path
 
 
 def decode(
     run: str, file: str, *, out: str, force: bool = False, device: str = "cpu", most_pixels: int = 178_956_970
 ) -> dict[str, Any]:
-    """Decode the codes or latents of `smalti encode` to PNG pictures of the original sizes.
+    """Decode the codes or latents of `smalti encode` to pictures of the original sizes.
+
+    They are PNG files, or arrays, .npy, of a model of other channels than grey and colour.
 
     Args:
         run: the folder of the model that made them.
@@ -21,16 +22,16 @@ def decode(
         most_pixels: of an image; what is larger is refused before memory is taken for it.
     """
     from smalti.apps.encodedfile import check_fits, read_encoded
-    from smalti.apps.imagefiles import IMAGES_IN_CHUNK, progress_bar
+    from smalti.apps.imagefiles import IMAGES_IN_CHUNK, progress_bar, suffix_for, write_image
     from smalti.apps.outfiles import new_files
-    from smalti.images.reading import to_pil
     from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents
 
     model = Autoencoder.from_pretrained(run, device=device)
     encoded = read_encoded(Path(file), model.source_hash)
     with one_line(file, f"{file} cannot be decoded"):
         check_fits(encoded, model, most_pixels)
-    targets = new_files(out, encoded.names, ".png", force)
+    preprocessing = model.config.preprocessing
+    targets = new_files(out, encoded.names, suffix_for(preprocessing), force)
     for start in progress_bar(range(0, len(encoded.names), IMAGES_IN_CHUNK), "decoding"):
         chunk = slice(start, start + IMAGES_IN_CHUNK)
         part = list(zip(encoded.values[chunk], encoded.sizes[chunk], strict=True))
@@ -39,6 +40,5 @@ def decode(
         else:
             images = model.decode_latents_many([EncodedLatents(*pair) for pair in part])
         for target, image in zip(targets[start:], images, strict=False):
-            with atomic_path(target) as temporary:
-                to_pil(image)[0].save(temporary)
+            write_image(image, target, preprocessing)
     return {"written": [*map(str, targets)]}

@@ -55,7 +55,7 @@ def encode(
     if data:
         images_in = DataImages(open_data(data, **part), model.config.preprocessing)
     else:
-        images_in = ImageFiles(images or [], model.config.preprocessing.channels)
+        images_in = ImageFiles(images or [], model.config.preprocessing.reading)
     names, taken = [], Names()
     encoded: list[Encoded | EncodedLatents] = []
     for own, batch in images_in.chunks("encoding"):

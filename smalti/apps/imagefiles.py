@@ -4,6 +4,7 @@ import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,13 +18,17 @@ from smalti.data.batches import BINARY_SEED, Pixels
 from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
+from smalti.files import atomic_path
+from smalti.images.errors import BadImage
 from smalti.images.folders import LeftOut, look_through, sentence
-from smalti.images.pixels import model_images, to_float
-from smalti.images.preprocessing import Preprocessing
-from smalti.images.reading import BadImage, fit, read_image, to_images
+from smalti.images.pixels import model_images, to_float, to_uint8
+from smalti.images.preprocessing import Preprocessing, Reading
+from smalti.images.reading import fit, read_pixels, to_images, to_pil
+from smalti.images.remarks import Remarks
 
 T = TypeVar("T")
 IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
+ARRAY = ".npy"
 
 
 class ImageFiles:
@@ -33,11 +38,12 @@ class ImageFiles:
 
     Args:
         names: files and folders.
-        channels: of the images, 1 or 3.
+        reading: what becomes of their pixels, see `Preprocessing.reading`.
     """
 
-    def __init__(self, names: list[str], channels: int):
-        self.channels = channels
+    def __init__(self, names: list[str], reading: Reading):
+        self.remarks = Remarks()
+        self.reading = replace(reading, remarks=self.remarks)
         self.bad: list[str] = []
         self.files: list[tuple[Path, bool]] = []  # (path, whether it was found in a folder)
         self.left_out: list[LeftOut] = []  # of the folders
@@ -67,6 +73,7 @@ class ImageFiles:
                 self.bad.append(str(error))
             else:
                 yield file, found
+        self.remarks.say()
         check_bad(self.bad, len(self.files))
         if told := sentence(self.left_out):
             say(told)
@@ -75,7 +82,7 @@ class ImageFiles:
         """Files with their images (C, H, W), at most 256 or about 16 million pixels at a time."""
         files: list[Path] = []
         images: list[Tensor] = []
-        for file, found in self.each(what, lambda file: to_images(file, self.channels)):
+        for file, found in self.each(what, lambda file: to_images(file, self.reading)):
             files.append(file)
             images += found
             if sum(image[0].numel() for image in images) >= PIXELS_IN_CHUNK or len(images) >= IMAGES_IN_CHUNK:
@@ -86,24 +93,24 @@ class ImageFiles:
 
 
 def fitted(images: Sequence[str], preprocessing: Preprocessing) -> Tensor:
-    """Named images as a model was trained on them, (B, C, H, W): the centre square of each, resized.
+    """Named images as a model was trained on them, (B, C, H, W): the centre of each, resized.
 
     Args:
         images: files; or DATA:NUMBER, as "emoji:12", for an image of the test split of a data set.
         preprocessing: of the model.
     """
-    squares = [fit(_read_named(image, preprocessing.channels), preprocessing.image_size) for image in images]
-    return to_float(torch.stack([torch.from_numpy(square) for square in squares]))
+    centres = [fit(_read_named(image, preprocessing.reading), preprocessing.size) for image in images]
+    return to_float(torch.stack([torch.from_numpy(centre) for centre in centres]))
 
 
-def _read_named(image: str, channels: int) -> np.ndarray:
+def _read_named(image: str, reading: Reading) -> np.ndarray:
     data, _, number = image.rpartition(":")
     if not data or not number.isdecimal() or Path(image).exists():
-        return read_image(Path(image), channels)
+        return read_pixels(Path(image), reading)
     source = open_data(data, "test")
     if int(number) >= len(source):
         raise SmaltiError(f"{image}: the test split of {data} has images 0 to {len(source) - 1}")
-    return source.read(int(number), channels)
+    return source.read(int(number), reading)
 
 
 class DataImages:
@@ -127,7 +134,7 @@ class DataImages:
         }
 
     def chunks(self, what: str) -> Iterator[tuple[list[str], list[Tensor]]]:
-        """Names with images (C, S, S), at most 256 at a time.
+        """Names with images (C, H, W), at most 256 at a time.
 
         Raises:
             SmaltiError: no good image at all.
@@ -144,6 +151,27 @@ class DataImages:
         check_bad(self.bad, len(self.source))
         if told := sentence(self.source.left_out):
             say(told)
+
+
+def write_image(image: Tensor, target: Path, preprocessing: Preprocessing) -> None:
+    """Write a float [0, 1] (C, H, W), as PNG or, to a name that ends in .npy, as an array (H, W, C).
+
+    The array is of 8 bits a value; of a model with a value range it has values of that range, float32.
+    """
+    with atomic_path(target) as temporary:
+        if target.suffix != ARRAY:
+            to_pil(image)[0].save(temporary, "PNG")
+            return
+        scale = preprocessing.reading.value_range
+        values = image.permute(1, 2, 0) if scale else to_uint8(image[None])[0]
+        values = scale[0] + values * (scale[1] - scale[0]) if scale else values
+        with temporary.open("wb") as file:
+            np.save(file, values.numpy())
+
+
+def suffix_for(preprocessing: Preprocessing) -> str:
+    """That of files of a model's images: .png where that holds as many channels, otherwise .npy."""
+    return ".png" if preprocessing.channels in (1, 3) else ARRAY
 
 
 def check_bad(bad: Sequence[str], num_images: int) -> None:

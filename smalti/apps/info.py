@@ -83,7 +83,7 @@ def _describe_run(run: Path) -> dict[str, Any]:
 
         model = Autoencoder.from_pretrained(run)
         own = {name: dict(getattr(model.config, name)) for name in ("bottleneck", "networks", "likelihood")}
-        own |= {"image_size": model.config.preprocessing.image_size, "stride": model.stride}
+        own |= {**model.config.preprocessing.in_words, "stride": model.stride}
         if (corruption := model.config.corruption).noise != "none":
             own["trained_noise"] = str(corruption)
     result = {"run": str(run), "num_parameters": model.num_parameters, **own, "model_hash": model.source_hash}

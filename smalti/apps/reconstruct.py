@@ -21,6 +21,8 @@ def reconstruct(
 ) -> dict[str, Any]:
     """Write before | after pictures of images of any size; with noise, noisy | restored | clean.
 
+    Of other channels than grey and colour, the first bands are shown, and NAME.npy has what is restored.
+
     Args:
         run: the folder of a trained model, or owner/name on the hub.
         images: files, or folders of images.
@@ -33,7 +35,7 @@ def reconstruct(
         force: overwrite pictures.
         device: cpu, cuda, ...
     """
-    from smalti.apps.imagefiles import ImageFiles
+    from smalti.apps.imagefiles import ARRAY, ImageFiles, suffix_for, write_image
     from smalti.apps.outfiles import new_files
     from smalti.images.contact_sheets import side_by_side
     from smalti.images.fidelity import mse, psnr_db
@@ -44,7 +46,8 @@ def reconstruct(
     chosen = effective(noise != "none", "without noise", seed=(seed, 0))
     model = Autoencoder.from_pretrained(run, device=device)
     corruption = asked_noise(model.config.corruption, noise, noise_level, noise_patch)
-    images_in = ImageFiles(images, model.config.preprocessing.channels)
+    preprocessing = model.config.preprocessing
+    images_in = ImageFiles(images, preprocessing.reading)
     paths = dict.fromkeys(path for path, _ in images_in.files)  # one named twice is written once
     targets = dict(zip(paths, new_files(out, (path.name for path in paths), ".png", force), strict=True))
     written: list[str] = []
@@ -56,6 +59,9 @@ def reconstruct(
             with atomic_path(targets[file]) as temporary:
                 side_by_side(*(to_pil(stage)[0] for stage in stages[: 3 if chosen else 2])).save(temporary)
             written.append(str(targets[file]))
+            if suffix_for(preprocessing) == ARRAY:
+                write_image(stages[1], targets[file].with_suffix(ARRAY), preprocessing)
+                written.append(str(targets[file].with_suffix(ARRAY)))
             before, after = (psnr_db(mse(stage[None], stages[2][None]).clamp(min=1e-10)).item() for stage in stages[:2])
             rows.append({"image": str(file), **({"noisy_psnr_db": before} if chosen else {}), "psnr_db": after})
     means = {f"mean_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "image"}

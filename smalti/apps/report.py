@@ -119,7 +119,7 @@ def _row(run: str, name: str, evaluation: dict[str, Any]) -> tuple[Any, Any]:
     else:
         model = Autoencoder.from_pretrained(run)
         if per_pixel := evaluation["metrics"].get("nominal_bits_per_pixel"):
-            bits = per_pixel * model.config.preprocessing.image_size**2
+            bits = per_pixel * math.prod(model.config.preprocessing.size)
     steps = experiment.run.steps if experiment else None
     about = {"nominal_bits": bits, "num_parameters": model.num_parameters, "num_steps": steps}
     return Row(name, evaluation, about, run), model

@@ -173,4 +173,4 @@ def _completion(generator: Any, known: str | None, mask: str | None) -> tuple[An
     from smalti.images.masks import read_mask
 
     wanted = generator.tokenizer.preprocessing
-    return fitted([known], wanted)[0], read_mask(mask, wanted.image_size)
+    return fitted([known], wanted)[0], read_mask(mask, wanted.size)

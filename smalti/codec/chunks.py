@@ -85,7 +85,7 @@ class ChunkCoder:
         opacities = iter(sections.alphas)
         alphas = [unpack_alpha(next(opacities), entry) if entry.transparent else None for entry in entries]
         parts = zip(entries, pixels, alphas, strict=True)
-        return [Picture(entry.mode, image, alpha, entry.name) for entry, image, alpha in parts]
+        return [Picture(entry.mode, image, alpha, entry.name, entry.profile) for entry, image, alpha in parts]
 
     def codes(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Codes]:
         """The codes (depth, h, w) of a chunk's images, not yet checked; a DamagedFile, if the model has none such."""

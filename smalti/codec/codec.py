@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -24,6 +25,7 @@ from smalti.codec.tables import ImageTable, chunks_of
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path
 from smalti.images.reading import Images
+from smalti.images.remarks import Remarks
 from smalti.models.autoencoder import Autoencoder
 from smalti.priors.code_model import CodeModel
 
@@ -72,6 +74,10 @@ class Codec:
         bottleneck = self.tiled.bottleneck
         if prior is not None:
             prior.config.check_tokenizer(model.source_hash)
+        if lossless and (scale := model.config.preprocessing.value_range):
+            raise SmaltiError(
+                f"this model sees values of {scale} as 8 bits, which --lossless cannot undo; leave it out"
+            )
         if not model.source_hash:
             raise SmaltiError("a file names its model by the hash of its weights; load the model from a folder")
         self.model, self.prior, self.lossless, self.progress = model, prior, lossless, progress
@@ -118,9 +124,10 @@ class Codec:
         self.write(buffer, (self.picture(image, name) for image, name in _named(images, names)))
         return buffer.getvalue()
 
-    def picture(self, image: Images, name: str = "") -> Picture:
-        """One image, as this codec stores it."""
-        return to_picture(image, name, self.alpha, exact=self.lossless)
+    def picture(self, image: Images, name: str = "", remarks: Remarks | None = None) -> Picture:
+        """One image, as this codec stores it; remarks on it are collected, or warned about at once."""
+        reading = replace(self.model.config.preprocessing.reading, remarks=remarks)
+        return to_picture(image, name, self.alpha, reading, exact=self.lossless)
 
     def compress_to(self, path: Path | str, pictures: Iterable[Picture]) -> None:
         """Write a file from a stream of pictures; it appears under its name when it is whole."""

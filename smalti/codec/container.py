@@ -34,7 +34,7 @@ from smalti.codec.limits import (
     TABLE_BYTES,
     within,
 )
-from smalti.codec.tables import MODES, ImageTable, chunks_of
+from smalti.codec.tables import MODES, ImageTable, chunks_of, pack_profiles, unpack_profiles
 from smalti.codec.varints import Reader, TableReader, inflate, sized, varint
 from smalti.errors import SmaltiError
 
@@ -62,8 +62,8 @@ class Header:
     chunk_bytes: tuple[int, ...]  # the length of every chunk
     chunk_coders: tuple[str, ...] = ()  # the coder of every chunk; empty, if all have the file's
 
-    NAMED, LOSSLESS, SAME_SIZE, DEFLATED, OWN_CODERS = 1, 2, 4, 8, 32  # bits of the flags
-    FLAGS: ClassVar = {1: 15, 2: 47}  # that a version may have; a file has the lowest version that has its own
+    NAMED, LOSSLESS, SAME_SIZE, DEFLATED, PROFILED, OWN_CODERS = 1, 2, 4, 8, 16, 32  # bits of the flags
+    FLAGS: ClassVar = {1: 15, 2: 63}  # that a version may have; a file has the lowest version that has its own
 
     def coder_of(self, chunk: int) -> str:
         """The coder of a chunk's codes."""
@@ -91,11 +91,13 @@ class Header:
         table += bytes(CODERS.index(coder) for coder in self.chunk_coders)
         if named:
             table += b"".join(sized(entry.name.encode()) for entry in self.images)
+        if profiled := any(entry.profile for entry in self.images):
+            table += pack_profiles([entry.profile for entry in self.images])
         within(len(table), TABLE_BYTES)
         deflated = varint(len(table)) + zlib.compress(table, 9)
         smaller = len(deflated) < len(table)
         flags = self.NAMED * named | self.LOSSLESS * self.lossless | self.SAME_SIZE * same | self.DEFLATED * smaller
-        flags |= self.OWN_CODERS * bool(self.chunk_coders)
+        flags |= self.PROFILED * profiled | self.OWN_CODERS * bool(self.chunk_coders)
         body = bytes([flags, CODERS.index(self.coder)]) + bytes.fromhex(self.model_hash + self.prior_hash)
         body += varint(self.codebook_size - 1, self.stride, self.depth, self.images_per_chunk, len(self.images))
         version = min(version for version, known in self.FLAGS.items() if not flags & ~known)
@@ -162,12 +164,13 @@ class Header:
         lengths = table.numbers(len(chunks), CHUNK_BYTES.most)
         coders = table.numbers(len(chunks), len(CODERS) - 1) if flags & cls.OWN_CODERS else np.empty(0, np.int64)
         names = table.names(count, NAME_BYTES.most) if flags & cls.NAMED else None
+        profiles = unpack_profiles(table, count) if flags & cls.PROFILED else None
         if table.rest():
             raise DamagedFile("the header is longer than what it says")
         return cls(
             coder=CODERS[coder], lossless=bool(flags & cls.LOSSLESS), codebook_size=size, stride=stride, depth=depth,
             model_hash=model_hash, prior_hash=prior_hash, images_per_chunk=per_chunk,
-            images=ImageTable(count, sizes, names), chunk_bytes=tuple(lengths.tolist()),
+            images=ImageTable(count, sizes, names, profiles), chunk_bytes=tuple(lengths.tolist()),
             chunk_coders=tuple(CODERS[number] for number in coders.tolist()),
         )  # fmt: skip
 

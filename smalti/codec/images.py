@@ -4,20 +4,25 @@ import io
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from smalti.codec.container import check_size
 from smalti.codec.errors import DamagedFile
+from smalti.codec.exactness import fitting_profile, what_is_lost
 from smalti.codec.tables import ImageEntry
 from smalti.errors import SmaltiError
+from smalti.images.layers import read_layers
+from smalti.images.levels import to_levels
+from smalti.images.opening import bad_images
 from smalti.images.pixels import recolour_pixels, to_uint8
-from smalti.images.reading import Images, bad_images, open_image, read_image
+from smalti.images.preprocessing import Reading, size_text
+from smalti.images.reading import Images, on_white, own_values
 from smalti.models.autoencoder import Autoencoder
 from smalti.modes import using
 
@@ -34,12 +39,13 @@ class Picture(NamedTuple):
     pixels: NDArray[np.uint8]  # (H, W, 1 or 3)
     alpha: NDArray[np.uint8] | None  # (H, W)
     name: str = ""
+    profile: bytes = b""  # ICC
 
     @property
     def entry(self) -> ImageEntry:
         """What a header says of it."""
         height, width, _ = self.pixels.shape
-        return ImageEntry(height, width, self.mode, self.name)
+        return ImageEntry(height, width, self.mode, self.name, self.profile)
 
     @property
     def image(self) -> Image.Image:
@@ -47,40 +53,81 @@ class Picture(NamedTuple):
         colour = Image.fromarray(self.pixels[:, :, 0] if self.pixels.shape[2] == 1 else self.pixels)
         if self.alpha is not None:
             colour.putalpha(Image.fromarray(self.alpha))
+        if self.profile:
+            colour.info["icc_profile"] = self.profile
         return colour
 
 
-def to_picture(value: Images, name: str, alpha: Alpha, *, exact: bool) -> Picture:
+def to_picture(value: Images, name: str, alpha: Alpha, reading: Reading, *, exact: bool) -> Picture:
     """A path, Pillow image, array or tensor as a picture.
 
     Args:
         value: one image.
         name: what to call it.
         alpha: keep transparency apart, lay the image on white, or refuse it.
-        exact: leave the colours of invisible pixels as they are; otherwise they become white, which costs less.
+        reading: what becomes of a file's values; its channels are the image's own.
+        exact: every value of the file has to be restored, also the colours of invisible pixels, which otherwise become
+            white: that costs less.
 
     Raises:
-        SmaltiError: unreadable, too large, or transparent where that is refused.
+        SmaltiError: unreadable, too large, transparent where that is refused, or more than what can be restored.
     """
-    if isinstance(value, Tensor):
-        value = (value.permute(1, 2, 0) if value.dtype == torch.uint8 else to_uint8(value[None])[0]).cpu().numpy()
-    if isinstance(value, np.ndarray):
-        value = Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
     what = name or (str(value) if isinstance(value, Path | str) else "an image")
-    with bad_images(what):
-        image = open_image(value, what)
+    if isinstance(value, np.ndarray | Tensor):
+        return _of_array(value, name, what, reading, exact=exact)
+    if not isinstance(value, Path | str | bytes | Image.Image):
+        raise SmaltiError(
+            f"cannot read an image from {type(value).__name__}: give a path, Pillow image, array or tensor"
+        )
+
+    def look(image: Image.Image) -> None:
         check_size(image.height, image.width, what)
-        grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;")
-        if not image.has_transparency_data or alpha == "drop":
-            pixels = read_image(image, 1 if grey else 3, what)
-            return Picture("L" if grey else "RGB", pixels, None, name)
-        if alpha == "refuse":
-            raise SmaltiError(f"{what} is transparent; --alpha keep stores that apart, --alpha drop lays it on white")
-        layer = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
-    pixels, opacity = layer[:, :, : 1 if grey else 3], layer[:, :, 3]
+        if exact and (lost := what_is_lost(image)):
+            raise SmaltiError(f"{what} {lost}, which --lossless does not restore; leave it out, or give another file")
+
+    with bad_images(what):
+        layers = read_layers(value, what, stated=reading.value_range is not None, look=look)
+        if exact and layers.colour.dtype != np.uint8:
+            bits = f"values of type {layers.colour.dtype}"
+            raise SmaltiError(f"{what} has {bits}, and --lossless restores 8 bits; leave it out, or give another file")
+        pixels = to_levels(layers.colour, reading, what)
+    channels = pixels.shape[2]
+    if channels not in (1, 3):
+        raise SmaltiError(
+            f"{what} has {channels} bands; a .smalti file holds grey and colour images: use `smalti encode`"
+        )
+    check_size(pixels.shape[0], pixels.shape[1], what)
+    mode, profile, opacity = "L" if channels == 1 else "RGB", fitting_profile(layers.profile, channels), layers.opacity
+    if opacity is None:
+        return Picture(mode, pixels, None, name, profile)
+    if alpha == "refuse":
+        raise SmaltiError(f"{what} is transparent; --alpha keep stores that apart, --alpha drop lays it on white")
+    if alpha == "drop":
+        return Picture(mode, recolour_pixels(on_white(pixels, opacity), channels), None, name, profile)
     if not exact:
-        pixels[opacity == 0] = 255
-    return Picture("LA" if grey else "RGBA", np.ascontiguousarray(pixels), np.ascontiguousarray(opacity), name)
+        pixels = np.where(opacity[:, :, None] == 0, np.uint8(255), pixels)
+    return Picture(mode + "A", np.ascontiguousarray(pixels), np.ascontiguousarray(opacity), name, profile)
+
+
+def _of_array(value: NDArray[Any] | Tensor, name: str, what: str, reading: Reading, *, exact: bool) -> Picture:
+    """One array or tensor as a picture: what `to_images` takes, in grey or colour."""
+    images = own_values(value, reading)
+    images = images if images.ndim == 4 else images[None]
+    count, channels, height, width = images.shape
+    if count != 1 or channels not in (1, 3):
+        raise SmaltiError(f"{what} must be one grey or colour image, not {tuple(value.shape)}")
+    check_size(height, width, what)
+    if images.dtype == torch.uint8:
+        pixels = images[0].permute(1, 2, 0).cpu().numpy()
+    else:
+        pixels = to_uint8(images)[0].cpu().numpy()
+        if exact and not torch.allclose(images, images.mul(255).round() / 255, rtol=0, atol=1e-6):
+            raise SmaltiError(
+                f"{what} has values between 8-bit levels, which --lossless does not restore; leave it out"
+            )
+    if exact and value.dtype not in (np.uint8, torch.uint8) and images.dtype == torch.uint8:
+        raise SmaltiError(f"{what} has values of type {value.dtype}, and --lossless restores 8 bits; leave it out")
+    return Picture("L" if channels == 1 else "RGB", np.ascontiguousarray(pixels), None, name)
 
 
 def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
@@ -113,11 +160,12 @@ class TiledModel:
     """
 
     def __init__(self, model: Autoencoder):
-        size = model.networks.fixed_size
+        size, self.channels = model.networks.fixed_size, model.config.preprocessing.channels
         if size is not None:
-            raise SmaltiError(f"this model takes images of {size} pixels only; use one that takes any size")
+            raise SmaltiError(f"this model takes images of {size_text(size)} pixels only; use one that takes any size")
+        if self.channels not in (1, 3):
+            raise SmaltiError(f"this model is of {self.channels} channels; a .smalti file holds grey and colour images")
         self.model, self.bottleneck = model, model.codes_bottleneck
-        self.channels = model.config.preprocessing.channels
         self.tile = -(-TILE // model.stride)  # in codes
         self.halo = -(-HALO // model.stride)
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from smalti.errors import SmaltiError
-from smalti.images.reading import LARGEST_PX
+from smalti.images.opening import LARGEST_PX
 
 
 class Limit(NamedTuple):
@@ -21,7 +21,8 @@ IMAGES = Limit(1 << 22, "images in a file")
 SIDE = Limit(1 << 20, "pixels along a side of an image")
 PIXELS = Limit(LARGEST_PX, "pixels of an image")
 NAME_BYTES = Limit(1 << 12, "bytes of an image's name")
-TABLE_BYTES = Limit(1 << 26, "bytes of the sizes and names of all images")
+PROFILE_BYTES = Limit(1 << 22, "bytes of a colour profile")
+TABLE_BYTES = Limit(1 << 26, "bytes of the sizes, names and profiles of all images")
 CHUNK_BYTES = Limit(1 << 34, "bytes of a chunk")
 PIXELS_IN_CHUNK = 1 << 24  # where a chunk ends, unless a single image has more
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smalti.codec.errors import DamagedFile
-from smalti.codec.limits import NAME_BYTES, PIXELS, PIXELS_IN_CHUNK, SIDE, within
-from smalti.codec.varints import Names, varint
+from smalti.codec.limits import NAME_BYTES, PIXELS, PIXELS_IN_CHUNK, PROFILE_BYTES, SIDE, within
+from smalti.codec.varints import Names, TableReader, sized, varint
 from smalti.errors import SmaltiError
 
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -24,6 +24,7 @@ class ImageEntry(NamedTuple):
     width: int
     mode: str  # of MODES
     name: str = ""
+    profile: bytes = b""  # ICC
 
     @property
     def channels(self) -> int:
@@ -48,10 +49,11 @@ class ImageEntry(NamedTuple):
         """Itself, if a file can hold it: its name in UTF-8, where it is not yet.
 
         Raises:
-            SmaltiError: too large, empty, or with a name too long or with NUL.
+            SmaltiError: too large, empty, with a profile or a name too long, or with NUL in it.
         """
         within(max(self.height, self.width), SIDE)
         within(self.num_pixels, PIXELS)
+        within(len(self.profile), PROFILE_BYTES, least=0)
         name = SURROGATES.sub("\N{REPLACEMENT CHARACTER}", self.name)  # bytes of a file's name that are not UTF-8
         within(len(name.encode()), NAME_BYTES, least=0)
         if "\0" in name:
@@ -66,17 +68,25 @@ class ImageTable(Sequence[ImageEntry]):
         count: of the images.
         sizes: (count, 3) height, width and number of the mode, or (1, 3) that all have.
         names: of the images, or none.
+        profiles: of the images, or none.
     """
 
-    def __init__(self, count: int, sizes: NDArray[np.int64], names: Names | Sequence[str] | None = None):
-        self._count, self._names, self.same = count, names, len(sizes) < count
+    def __init__(
+        self,
+        count: int,
+        sizes: NDArray[np.int64],
+        names: Names | Sequence[str] | None = None,
+        profiles: "Profiles | Sequence[bytes] | None" = None,
+    ):
+        self._count, self._names, self._profiles, self.same = count, names, profiles, len(sizes) < count
         self._sizes = sizes.astype(np.int32)
 
     @classmethod
     def of(cls, entries: Sequence[ImageEntry]) -> Self:
         """The table of some entries."""
         sizes = [(entry.height, entry.width, MODES.index(entry.mode)) for entry in entries]
-        return cls(len(entries), np.array(sizes, np.int64).reshape(-1, 3), [entry.name for entry in entries])
+        names, profiles = [entry.name for entry in entries], [entry.profile for entry in entries]
+        return cls(len(entries), np.array(sizes, np.int64).reshape(-1, 3), names, profiles)
 
     def __len__(self) -> int:
         return self._count
@@ -92,7 +102,8 @@ class ImageTable(Sequence[ImageEntry]):
             return tuple(self[place] for place in range(*index.indices(self._count)))
         place = range(self._count)[index]
         height, width, mode = self._sizes[0 if self.same else place].tolist()
-        return ImageEntry(height, width, MODES[mode], self._names[place] if self._names else "")
+        name = self._names[place] if self._names else ""
+        return ImageEntry(height, width, MODES[mode], name, self._profiles[place] if self._profiles else b"")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageTable) and len(self) == len(other) and all(map(ImageEntry.__eq__, self, other))
@@ -101,14 +112,15 @@ class ImageTable(Sequence[ImageEntry]):
         return hash((len(self), self[0]))
 
     def kinds(self) -> dict[ImageEntry, int]:
-        """How many images there are of each size and mode; without names."""
+        """How many images there are of each size and mode; without names and profiles."""
         if self.same:
-            return {self[0]._replace(name=""): len(self)}
+            return {self[0]._replace(name="", profile=b""): len(self)}
         bases = np.array([SIDE.most + 1, len(MODES)])
         numbers = (self._sizes[:, 0] * bases[0] + self._sizes[:, 1]) * bases[1] + self._sizes[:, 2]
         _, first, counts = np.unique(numbers, return_index=True, return_counts=True)
         return {
-            self[place]._replace(name=""): count for place, count in zip(first.tolist(), counts.tolist(), strict=True)
+            self[place]._replace(name="", profile=b""): count
+            for place, count in zip(first.tolist(), counts.tolist(), strict=True)
         }
 
     def num_transparent(self, members: range) -> int:
@@ -122,6 +134,29 @@ class ImageTable(Sequence[ImageEntry]):
     def num_pixels(self) -> NDArray[np.int64]:
         """H * W of all images, (count,); or (1,), if they have one size."""
         return self._sizes[:, 0].astype(np.int64) * self._sizes[:, 1]
+
+
+class Profiles:
+    """ICC profiles of images, of which many have the same one."""
+
+    def __init__(self, different: Sequence[bytes], numbers: NDArray[np.int64]):
+        self._choice, self._numbers = [b"", *different], numbers
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._choice[self._numbers[index]]
+
+
+def pack_profiles(profiles: Sequence[bytes]) -> bytes:
+    """ICC profiles of images, each different one once: how many there are, all, and which an image has (0: none)."""
+    different = [profile for profile in dict.fromkeys(profiles) if profile]
+    numbers = {profile: number for number, profile in enumerate([b"", *different])}
+    return varint(len(different)) + b"".join(map(sized, different)) + varint(*(numbers[own] for own in profiles))
+
+
+def unpack_profiles(reader: TableReader, count: int) -> Profiles:
+    """What `pack_profiles` packed, of `count` images; a DamagedFile, if it cannot be that."""
+    different = [reader.sized(PROFILE_BYTES.most) for _ in range(reader.number(count))]
+    return Profiles(different, reader.numbers(count, len(different)))
 
 
 def chunks_of(images: Sequence[ImageEntry], images_per_chunk: int, most: int | None = None) -> list[range]:

@@ -1,4 +1,4 @@
-"""From a source to batches of uint8 (B, S, S, C): cached in memory if they fit, otherwise streamed by threads."""
+"""From a source to batches of uint8 (B, H, W, C): cached in memory if they fit, otherwise streamed by threads."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -21,9 +22,11 @@ from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
+from smalti.images.errors import BadImage
 from smalti.images.pixels import model_images
 from smalti.images.preprocessing import Preprocessing
-from smalti.images.reading import BadImage, fit
+from smalti.images.reading import fit
+from smalti.images.remarks import Remarks
 
 T = TypeVar("T")
 Augment = Literal["none", "flip", "flip_shift"]
@@ -52,12 +55,12 @@ def read_ahead(function: Callable[[int], T], numbers: Iterable[int], threads: in
 
 
 class Pixels:
-    """The images of a source as squares of one size: uint8 (S, S, C) each.
+    """The images of a source in one size: uint8 (H, W, C) each.
 
     Args:
         source: where the images come from.
-        preprocessing: S and C, and whether every value becomes 0 or 255, sampled once as a Bernoulli: always the same
-            for the same image.
+        preprocessing: H, W and C, what is black and white, and whether every value becomes 0 or 255, sampled once as a
+            Bernoulli: always the same for the same image.
         memory_bytes: hold them in memory when they take at most this.
         progress: show a bar while loading.
 
@@ -69,18 +72,19 @@ class Pixels:
     def __init__(
         self, source: Source, preprocessing: Preprocessing, *, memory_bytes: int = MEMORY_BYTES, progress: bool = False
     ):
-        self.source, self.size, self.channels = source, preprocessing.image_size, preprocessing.channels
+        self.source, self.size, self.remarks = source, preprocessing.size, Remarks()
+        self.reading = replace(preprocessing.reading, at_least=self.size, remarks=self.remarks)
         self.fixed_binary = preprocessing.binarize == "fixed"
         self.bad: list[str] = []
         self.memory: np.ndarray | None = None
-        if len(source) * self.size**2 * self.channels <= memory_bytes:
+        if len(source) * preprocessing.num_dims <= memory_bytes:
             self.memory = self._load(progress)
 
     def __len__(self) -> int:
         return len(self.source) if self.memory is None else len(self.memory)
 
     def _load(self, progress: bool) -> np.ndarray:
-        shape = (len(self.source), self.size, self.size, self.channels)
+        shape = (len(self.source), *self.size, self.reading.channels)
         pixels, count = np.empty(shape, dtype=np.uint8), 0
         found = tqdm(self.readable(), "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False)
         for count, (_, image) in enumerate(found, start=1):
@@ -93,12 +97,16 @@ class Pixels:
         return pixels[:count]
 
     def readable(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The images that can be read, in order: (index in the source, uint8 (S, S, C)); `bad` gets the others."""
+        """The images that can be read, in order: (index in the source, uint8 (H, W, C)); `bad` gets the others.
+
+        What is to be said of some that are read all the same is warned about at the end.
+        """
         for index, image in enumerate(read_ahead(self._read_or_error, range(len(self.source)), reading_threads())):
             if isinstance(image, BadImage):
                 self.bad.append(str(image))
             else:
                 yield index, image
+        self.remarks.say()
 
     def _read_or_error(self, index: int) -> np.ndarray | BadImage:
         try:
@@ -107,17 +115,19 @@ class Pixels:
             return error
 
     def _read(self, index: int) -> np.ndarray:
-        pixels = fit(self.source.read(index, self.channels, at_least=self.size), self.size)
+        pixels = fit(self.source.read(index, self.reading), self.size)
         if not self.fixed_binary:
             return pixels
         uniform = np.random.default_rng([BINARY_SEED, int(self.source.indices[index])]).random(pixels.shape)
         return np.where(uniform * 255 < pixels, np.uint8(255), np.uint8(0))
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Images by index, uint8 (B, S, S, C); when streaming, a bad image is replaced by the next good one."""
+        """Images by index, uint8 (B, H, W, C); when streaming, a bad image is replaced by the next good one."""
         if self.memory is not None:
             return self.memory[np.asarray(indices)]
-        return np.stack([self._read_good(int(index)) for index in indices])
+        pixels = np.stack([self._read_good(int(index)) for index in indices])
+        self.remarks.say()
+        return pixels
 
     def _read_good(self, index: int) -> np.ndarray:
         found = None
@@ -128,11 +138,11 @@ class Pixels:
         raise SmaltiError(f"{self.source.name}: 32 bad images in a row; the last: {found}")
 
     def evenly(self, count: int) -> Tensor:
-        """At most `count` evenly spaced images of the source: uint8 (B, S, S, C)."""
+        """At most `count` evenly spaced images of the source: uint8 (B, H, W, C)."""
         return torch.from_numpy(self.gather(evenly_spread(len(self), count)))
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
-        """All images once, in order: batches of uint8 (B, S, S, C)."""
+        """All images once, in order: batches of uint8 (B, H, W, C)."""
         for start in range(0, len(self), batch_size):
             yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
 
@@ -185,7 +195,7 @@ class Batches:
         self.order = Epochs(len(pixels), seed=seed)
 
     def batch(self, step: int) -> Tensor:
-        """The images of optimiser step `step` for this rank: uint8 (B, S, S, C)."""
+        """The images of optimiser step `step` for this rank: uint8 (B, H, W, C)."""
         first = (step * self.world + self.rank) * self.batch_size
         pixels = self.pixels.gather(self.order(first, self.batch_size))
         rng = np.random.default_rng([self.seed, 1, self.rank, step])

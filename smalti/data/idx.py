@@ -11,7 +11,7 @@ from smalti.data.layout import splits_in
 from smalti.data.source import Source, row_identity, row_stamp
 from smalti.data.splits import Splits
 from smalti.errors import SmaltiError
-from smalti.images.pixels import recolour_pixels
+from smalti.images.reading import pixels_as
 
 IDX_VALIDATION = 12  # one in 12 training images of idx files is validation: 5,000 of MNIST's 60,000
 
@@ -77,7 +77,7 @@ def open_idx(folder: Path) -> tuple[Source, Splits]:
         raise SmaltiError(f"{folder}: idx files of several image sizes, {[images.shape for images in parts]}")
     pixels = np.concatenate(parts)
     source = Source(
-        reader=lambda index, reading: recolour_pixels(pixels[index][:, :, None], reading.channels),
+        reader=lambda index, reading: pixels_as(pixels[index][:, :, None], reading, names[index]),
         names=names,
         identity=row_identity(paths, [len(images) for images in parts]),
         stamp=row_stamp(paths, [len(images) for images in parts]),

@@ -15,7 +15,9 @@ from smalti.data.source import Source, row_identity, row_stamp
 from smalti.data.splits import Splits, assign_splits, split_of_value
 from smalti.data.tables import captions_in, kinds_of, numbered
 from smalti.errors import SmaltiError
-from smalti.images.reading import BadImage, Reading, read_pixels
+from smalti.images.errors import BadImage
+from smalti.images.preprocessing import Reading
+from smalti.images.reading import read_pixels
 
 
 class _Parquet:

@@ -13,7 +13,7 @@ import numpy as np
 
 from smalti.data.splits import Split
 from smalti.images.folders import LeftOut
-from smalti.images.reading import Reading
+from smalti.images.preprocessing import Reading
 
 STAMP_BYTES = 32 << 10
 
@@ -59,9 +59,9 @@ class Source:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def read(self, index: int, channels: int | None = None, at_least: int | None = None) -> np.ndarray:
-        """Image `index` of this part as uint8 (H, W, C); `at_least` as in `read_image`."""
-        return self.reader(self.indices[index], Reading(channels or self.channels, at_least))
+    def read(self, index: int, reading: Reading | None = None) -> np.ndarray:
+        """Image `index` of this part as uint8 (H, W, C); by default with the channels of the stored images."""
+        return self.reader(self.indices[index], reading or Reading(self.channels))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -18,7 +18,7 @@ from smalti.data.parquet import open_parquet
 from smalti.data.source import Source, concatenated
 from smalti.data.splits import SPLITS, Split, Splits, notes_on
 from smalti.errors import SmaltiError
-from smalti.images.pixels import recolour_pixels
+from smalti.images.reading import pixels_as
 
 
 def open_data(data: Data, split: Split = "all") -> Source:
@@ -90,7 +90,7 @@ def _leave_out_twins(texts: Sequence[str], parts: Sequence[Source], chosen: Sequ
 def _open_emoji() -> tuple[Source, Splits]:
     rows = read_table()["rows"]
     source = Source(
-        reader=lambda index, reading: recolour_pixels(read_tile(index), reading.channels),
+        reader=lambda index, reading: pixels_as(read_tile(index), reading, f"emoji:{index}"),
         names=[row["emoji"] for row in rows],
         identity=lambda index: ("emoji", index),
         stamp=lambda _: "bundled",

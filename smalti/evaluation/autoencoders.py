@@ -87,7 +87,7 @@ def evaluate(
         "num_images": len(pixels),
         "fingerprint": source.fingerprint,
         "num_bad_images": len(pixels.bad),
-        "preprocessing": {**to_dict(preprocessing), "resize": "centre square, antialiased bicubic", "range": "[0, 1]"},
+        "preprocessing": {**preprocessing.in_words, "resize": preprocessing.resize, "range": "[0, 1]"},
         "importance_samples": importance_samples,
         "model_hash": model.source_hash,
         "smalti": smalti.__version__,

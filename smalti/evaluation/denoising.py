@@ -1,5 +1,6 @@
 """How well a model restores noisy images, beside classical filters; all on the same images with the same noise."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def denoising(
         plain reconstructions.
     """
     preprocessing = model.config.preprocessing
-    count = max(FEWEST_IMAGES, min(MOST_IMAGES, PIXELS // preprocessing.image_size**2))
+    count = max(FEWEST_IMAGES, min(MOST_IMAGES, PIXELS // math.prod(preprocessing.size)))
     images = some_images(data, split, preprocessing, count)
     others, tuned_on = _other_images(model, data, split)
     filters, left_out = available_filters(preprocessing.channels)

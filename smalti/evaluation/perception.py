@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.evaluation.distances import Distance, frechet_distance, kernel_distance
-from smalti.images.pixels import recolour_images, to_uint8
+from smalti.images.pixels import as_colour, to_uint8
 from smalti.models.features import EffNetLite0, perceptual_distances
 
 
@@ -189,7 +189,8 @@ def open_networks(names: Sequence[str], device: str = "cpu") -> dict[str, Featur
 class Observer:
     """Shows sets of images to networks, batch by batch, and keeps what their distances need.
 
-    Images (B, C, H, W) in [0, 1] are rounded to 8 bits, as they would be in a file, and grey ones taken as colour.
+    Images (B, C, H, W) in [0, 1] are rounded to 8 bits, as they would be in a file, and grey ones taken as colour; of
+    more than three bands the first three are shown.
     """
 
     def __init__(self, networks: Mapping[str, FeatureNetwork]):
@@ -213,7 +214,7 @@ class Observer:
 
     def _look(self, name: str, images: Tensor) -> dict[str, Any]:
         """What each network sees of a few images."""
-        seen, rounded = {}, recolour_images(images.clamp(0, 1).mul(255).round() / 255, 3)
+        seen, rounded = {}, as_colour(images.clamp(0, 1).mul(255).round() / 255)
         for key, network in self.networks.items():
             seen[key] = network.look(rounded)
             if network.set_metrics:

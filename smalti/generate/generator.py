@@ -101,12 +101,12 @@ class Generator:
         return (self.model.text(prompts) if prompts else torch.full((1, config.text.length), -1)).to(device)
 
     def _known(self, image: Images) -> Tensor:
-        size = self.tokenizer.preprocessing.image_size
-        images = torch.stack(to_images(image, self.tokenizer.preprocessing.channels))
-        check_shape(images, "B C H W", "the known image", B=1, H=size, W=size)
+        height, width = self.tokenizer.preprocessing.size
+        images = torch.stack(to_images(image, self.tokenizer.preprocessing.reading))
+        check_shape(images, "B C H W", "the known image", B=1, H=height, W=width)
         return self.tokenizer.encode(images)[0]
 
     def _mask(self, mask: Tensor) -> Tensor:
-        size = self.tokenizer.preprocessing.image_size
-        check_shape(mask, "H W", "the mask", H=size, W=size)
+        height, width = self.tokenizer.preprocessing.size
+        check_shape(mask, "H W", "the mask", H=height, W=width)
         return to_grid(mask.bool(), self.model.config.grid)

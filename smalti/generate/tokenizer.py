@@ -7,7 +7,6 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.images.pixels import to_uint8
-from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import Images, to_images
 from smalti.models.autoencoder import Autoencoder
 from smalti.priors.config import PixelLevels, PriorConfig
@@ -24,22 +23,22 @@ class PixelTokenizer:
 
     def __init__(self, pixels: PixelLevels):
         self.pixels = pixels
-        self.preprocessing = Preprocessing(image_size=pixels.image_size, channels=pixels.channels)
+        self.preprocessing = pixels.preprocessing
         self.source_hash = pixels.hash
         self.codebook_size = pixels.levels
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images; binary ones are thresholded at one half."""
-        stacked, size = torch.stack(to_images(images, self.pixels.channels)), self.pixels.image_size
-        check_shape(stacked, "B C H W", "images", H=size, W=size)
+        stacked, (height, width) = torch.stack(to_images(images, self.preprocessing.reading)), self.preprocessing.size
+        check_shape(stacked, "B C H W", "images", H=height, W=width)
         return (to_uint8(stacked).long() * self.pixels.levels // 256).flatten(2)  # of (B, H, W, C)
 
     def decode(self, codes: Tensor) -> Tensor:
         """The images of codes."""
-        size, channels = self.pixels.image_size, self.pixels.channels
-        check_shape(codes, "B h w", "codes", h=size, w=size * channels)
+        (height, width), channels = self.preprocessing.size, self.pixels.channels
+        check_shape(codes, "B h w", "codes", h=height, w=width * channels)
         values = codes.float() / (self.pixels.levels - 1)
-        return values.view(-1, size, size, channels).permute(0, 3, 1, 2)
+        return values.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 class TrainedTokenizer:

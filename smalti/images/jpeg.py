@@ -7,7 +7,10 @@ the high frequencies, which an antialiasing resize would remove as well.
 import io
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+
+from smalti.images.preprocessing import Size, sides
+from smalti.images.turning import orientation
 
 try:
     import simplejpeg
@@ -15,17 +18,18 @@ except ImportError:  # Pillow alone: the same pixels, slower
     simplejpeg = None
 
 SCALES = (8, 4, 2)
+MARK, SCAN = 0xFF, 0xDA  # before the name of a segment; the name of the one with the picture
 START = b"\xff\xd8\xff"
 SPACES = {1: "GRAY", 3: "RGB"}
 PLAIN = {"YCbCr", "Gray", "RGB"}  # colour spaces that both decoders convert to the same RGB
 
 
-def decode(data: bytes, channels: int, at_least: int, most_pixels: int) -> np.ndarray | None:
+def decode(data: bytes, channels: int, at_least: Size, most_pixels: int) -> np.ndarray | None:
     """Decode a plain JPEG as uint8 (H, W, C); None for anything that `read_image` should decode with Pillow or refuse.
 
-    Both sides keep `at_least` pixels, if the file has as many; an image with more than `most_pixels` is refused.
+    The sides keep `at_least` pixels, if the file has as many; an image with more than `most_pixels` is refused.
     """
-    if simplejpeg is None or not data.startswith(START) or _turned(data):
+    if simplejpeg is None or channels not in SPACES or not data.startswith(START) or _turned(data):
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -39,23 +43,33 @@ def decode(data: bytes, channels: int, at_least: int, most_pixels: int) -> np.nd
         return None
 
 
-def draft(image: Image.Image, at_least: int) -> None:
+def draft(image: Image.Image, at_least: Size) -> None:
     """Tell Pillow to decode a JPEG no larger than needed; without effect on other files."""
     if image.format == "JPEG":
         scale = scale_for(image.height, image.width, at_least)
         image.draft(None, (image.width // scale, image.height // scale))
 
 
-def scale_for(height: int, width: int, at_least: int) -> int:
-    """The largest of 8, 4, 2 and 1 by which both sides, divided and rounded up, keep `at_least` pixels."""
-    return next((scale for scale in SCALES if -(-min(height, width) // scale) >= at_least), 1)
+def scale_for(height: int, width: int, at_least: Size) -> int:
+    """The largest of 8, 4, 2 and 1 by which the sides, divided and rounded up, keep `at_least` pixels."""
+    rows, columns = sides(at_least)
+    return next((scale for scale in SCALES if -(-height // scale) >= rows and -(-width // scale) >= columns), 1)
 
 
 def _turned(data: bytes) -> bool:
-    """Whether EXIF says that the image is rotated."""
-    if b"Exif\0\0" not in data[: 1 << 16]:
+    """Whether EXIF or XMP says that the image is rotated."""
+    head = data[: _start_of_scan(data)]
+    if b"Exif\0\0" not in head and b"tiff:Orientation" not in head:
         return False
     try:
-        return Image.open(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1) != 1
-    except (OSError, ValueError, SyntaxError):
+        return orientation(Image.open(io.BytesIO(data))) != 1
+    except Exception:  # Pillow's errors are many
         return True
+
+
+def _start_of_scan(data: bytes) -> int:
+    """How many bytes stand before the picture itself: segments, each with its length."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == MARK and data[place + 1] != SCAN:
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return place

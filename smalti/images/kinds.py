@@ -1,7 +1,7 @@
 """What kind of file holds an image: one table of suffixes and first bytes.
 
 A file with a suffix of the table is taken for what that says; any other is looked at. A new kind of image is a row
-here, and a way to read it in `smalti.images.reading`.
+here, and a way to read it in `smalti.images.layers`.
 """
 
 import functools
@@ -64,6 +64,7 @@ KINDS = (
         "develop them, as to PNG",
     ),
     Kind("TIFF", ".tif .tiff", rb"II[*+]\0|MM\0[*+]"),
+    Kind("array", ".npy", rb"\x93NUMPY"),
     Kind("archive", ".zip .tar .tgz .rar .7z", rb"PK\x03\x04|Rar!|7z\xbc\xaf", "unpack them"),
 )
 BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.suffixes.split()}

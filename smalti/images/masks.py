@@ -8,30 +8,33 @@ from torch import Tensor
 
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
+from smalti.images.preprocessing import Size, sides
 from smalti.images.reading import read_image
 
 HALVES = {"left-half": (1, False), "right-half": (1, True), "top-half": (0, False), "bottom-half": (0, True)}
 NAMES = (*HALVES, "box", "frame")
 
 
-def named_mask(name: str, size: int) -> Tensor:
-    """A mask (size, size) bool, True where the image is kept.
+def named_mask(name: str, size: Size) -> Tensor:
+    """A mask (H, W) bool of a size, True where the image is kept.
 
     "left-half", "right-half", "top-half", "bottom-half" keep that half; "box" keeps the middle, "frame" what surrounds
     it; another name is a SmaltiError.
     """
-    mask, half, quarter = torch.zeros(size, size, dtype=torch.bool), size // 2, size // 4
+    height, width = sides(size)
+    mask = torch.zeros(height, width, dtype=torch.bool)
     if name in HALVES:
         axis, second = HALVES[name]
-        mask.narrow(axis, half if second else 0, size - half if second else half)[:] = True
+        length, half = mask.shape[axis], mask.shape[axis] // 2
+        mask.narrow(axis, half if second else 0, length - half if second else half)[:] = True
         return mask
     if name not in NAMES:
         raise SmaltiError(f"unknown mask {name!r}; {nearest(name, NAMES)}, or give a PNG (white is kept)")
-    mask[quarter : size - quarter, quarter : size - quarter] = True
+    mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
     return mask if name == "box" else ~mask
 
 
-def read_mask(name: str, size: int) -> Tensor:
+def read_mask(name: str, size: Size) -> Tensor:
     """A mask by name, or from an image file: white is kept, black is inpainted.
 
     Raises:
@@ -40,9 +43,10 @@ def read_mask(name: str, size: int) -> Tensor:
     if not Path(name).suffix:
         return named_mask(name, size)
     mask = torch.from_numpy(read_image(Path(name), 1)[:, :, 0].copy()) >= 128
-    if tuple(mask.shape) != (size, size):
-        height, width = mask.shape
-        raise SmaltiError(f"{name}: the mask is {width}x{height}; this prior makes {size}x{size}: make it that size")
+    height, width = sides(size)
+    if tuple(mask.shape) != (height, width):
+        found = f"{mask.shape[1]}x{mask.shape[0]}"
+        raise SmaltiError(f"{name}: the mask is {found}; this prior makes {width}x{height}: make it that size")
     return mask
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.images.preprocessing import Preprocessing
+from smalti.images.preprocessing import Preprocessing, Size, sides
 from smalti.shapes import check_shape
 
 LUMA = (0.299, 0.587, 0.114)
@@ -49,6 +49,15 @@ def recolour_images(images: Tensor, channels: int) -> Tensor:
     return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(-3, keepdim=True)
 
 
+def as_colour(images: Tensor) -> Tensor:
+    """Float (..., C, H, W) as colour to look at, or for a network of colours: of more bands the first three.
+
+    Grey is repeated, and so is the first of two bands.
+    """
+    channels = images.shape[-3]
+    return recolour_images(images[..., : 1 if channels < 3 else 3, :, :], 3)
+
+
 def model_images(pixels: Tensor, preprocessing: Preprocessing, generator: torch.Generator | None = None) -> Tensor:
     """Turn uint8 (B, H, W, C) into what a model sees: float32 (B, C, H, W), binarised again each time if so trained.
 
@@ -58,10 +67,10 @@ def model_images(pixels: Tensor, preprocessing: Preprocessing, generator: torch.
     return torch.bernoulli(images, generator=generator) if preprocessing.binarize == "dynamic" else images
 
 
-def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
-    """Replicate-pad (B, C, H, W) at the right and the bottom until `stride` divides H and W."""
-    height, width = images.shape[-2:]
-    right, below = -width % stride, -height % stride
+def pad_to_multiple(images: Tensor, stride: Size) -> Tensor:
+    """Replicate-pad (B, C, H, W) at the right and the bottom until `stride` divides H and W; it may be one of each."""
+    (height, width), (rows, columns) = images.shape[-2:], sides(stride)
+    right, below = -width % columns, -height % rows
     return F.pad(images, (0, right, 0, below), mode="replicate") if right or below else images
 
 

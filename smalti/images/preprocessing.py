@@ -1,11 +1,13 @@
 """What becomes of a data set's images before a model sees them; without torch, so that recipes stay light."""
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from smalti.configs import effective, nearest
 from smalti.errors import SmaltiError
-from smalti.ranges import Size
+from smalti.images.remarks import Remarks
+from smalti.ranges import Size as Pixels
 
 Noise = Literal["none", "gaussian", "salt_and_pepper", "masking"]
 LEVELS: dict[Noise, float] = {"gaussian": 0.1, "salt_and_pepper": 0.1, "masking": 0.25}  # unless one is given
@@ -16,25 +18,124 @@ CURVES: dict[Noise, tuple[float, ...]] = {  # the levels of an evaluation
 }
 
 
+Size = int | tuple[int, int]  # in pixels: the side of a square, or (H, W)
+Range = tuple[float, float]  # the values of black and of white
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """(H, W) of a size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def size_of(text: int | str, what: str = "image_size") -> tuple[int, int]:
+    """(H, W) of a side in pixels, as 32, or of height and width, as "16x32".
+
+    Raises:
+        SmaltiError: another text, or a side below 1; `what` begins the message.
+    """
+    words = str(text).lower().split("x")
+    known = all(word.isascii() and word.isdecimal() and 0 < int(word) < 1 << 31 for word in words)
+    if isinstance(text, bool) or not known or len(words) > 2:
+        raise SmaltiError(f"{what} must be a side in pixels or HEIGHTxWIDTH, as 32 or 16x32, not {str(text)[:60]!r}")
+    return int(words[0]), int(words[-1])
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """(H, W) as it is written: "16x32"."""
+    return f"{size[0]}x{size[1]}"
+
+
+def range_of(text: str) -> Range:
+    """(low, high) of a range of values, as "0:4095".
+
+    Raises:
+        SmaltiError: another text, or a low that is not below the high.
+    """
+    low, _, high = str(text).partition(":")
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        found = math.nan, math.nan
+    if not (math.isfinite(found[0]) and math.isfinite(found[1]) and found[0] < found[1]):
+        raise SmaltiError(f"value_range must be LOW:HIGH, as 0:4095 or -1000:1000, not {str(text)[:60]!r}")
+    return found
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What becomes of the pixels of a file.
+
+    Attributes:
+        channels: C, 3 for RGB, 1 for grey, or the number of bands.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size as long as its sides keep this
+            many pixels; much faster when the image is resized anyway. None decodes it at full size.
+        value_range: the values that become black and white; by default those of the file's type.
+        remarks: where remarks on an image are collected; None warns of each at once.
+    """
+
+    channels: int = 3
+    at_least: Size | None = None
+    value_range: Range | None = None
+    remarks: Remarks | None = field(default=None, compare=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """What becomes of a data set's images before the model sees them; stored with the model.
 
     Attributes:
-        image_size: H and W in training and evaluation: the centre square, resized.
-        channels: C, 3 for RGB or 1 for grey.
+        image_size: height and width in training and evaluation, as 32 or 16x32: the largest centre of that form,
+            resized.
+        channels: C: 3 for RGB, 1 for grey, or the number of bands of other images.
+        value_range: LOW:HIGH, the values that are black and white, as 0:4095 for 12 bits; by default those of a file's
+            type: 0:255 and 0:65535 for integers of 8 and 16 bits, 0:1 for floats.
         binarize: "none"; "dynamic": every value is sampled as a Bernoulli each time it is seen (MNIST); or "fixed":
             sampled once.
     """
 
-    image_size: Size = 32
-    channels: Size = 3
+    image_size: int | str = 32
+    channels: Pixels = 3
     binarize: Literal["none", "dynamic", "fixed"] = "none"
+    value_range: str | None = None
+
+    def __post_init__(self) -> None:
+        height, width = size_of(self.image_size)
+        object.__setattr__(self, "image_size", height if height == width else size_text((height, width)))
+        if isinstance(self.channels, bool) or not isinstance(self.channels, int) or self.channels < 1:
+            raise SmaltiError(f"channels must be at least 1, not {self.channels!r}")
+        if self.value_range is not None:
+            range_of(self.value_range)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return size_of(self.image_size)
 
     @property
     def num_dims(self) -> int:
         """C * H * W."""
-        return self.channels * self.image_size**2
+        return self.channels * math.prod(self.size)
+
+    @property
+    def resize(self) -> str:
+        """What becomes of the images' size, in words."""
+        return f"centre {'square' if isinstance(self.image_size, int) else 'of that form'}, antialiased bicubic"
+
+    @property
+    def in_words(self) -> dict[str, Any]:
+        """Its values by name, for an evaluation; without the value range where there is none."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def kind(self) -> str:
+        """What the images are, in words: grey, colour, or 4-channel; "grey 0:4095" where values have a stated range."""
+        kind = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
+        return kind if self.value_range is None else f"{kind} {self.value_range}"
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read, at their full size."""
+        return Reading(self.channels, value_range=None if self.value_range is None else range_of(self.value_range))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.images.pixels import crop_to, pad_to_multiple
+from smalti.images.preprocessing import size_text
 from smalti.images.reading import Images, to_images
 from smalti.models.bottlenecks import BOTTLENECKS, BottleneckOutput, DiscreteBottleneck
 from smalti.models.bottlenecks.layer import freeze_layers
@@ -97,6 +98,11 @@ class Autoencoder(Pretrained):
         return self.networks.stride
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the latents of an image of the size that the model was trained on."""
+        return self.networks.grid_of(*self.config.preprocessing.size)
+
+    @property
     def codes_bottleneck(self) -> DiscreteBottleneck:
         """The bottleneck, for what needs codes.
 
@@ -116,13 +122,18 @@ class Autoencoder(Pretrained):
     def features(self, images: Tensor) -> Tensor:
         """The encoder's output (B, in_channels, h, w) for images (B, C, H, W) of a size that the networks take."""
         check_shape(images, "B C H W", "images", C=self.config.preprocessing.channels)
-        (height, width), size = images.shape[-2:], self.networks.fixed_size
-        if size is not None and (height, width) != (size, size):
-            raise SmaltiError(f"this model takes {size}x{size} images only, not {height}x{width}; resize them")
-        if height % self.stride or width % self.stride:
-            sizes = f"multiples of {self.stride}, not {height}x{width}"
-            raise SmaltiError(f"image sizes must be {sizes}; pad_to_multiple() helps")
+        self.check_size(images.shape[2], images.shape[3])
         return self.encoder((images - self.networks.grey).contiguous(memory_format=torch.channels_last))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise a SmaltiError unless images of this size go through the networks as they are."""
+        size = self.networks.fixed_size
+        if size is not None and (height, width) != size:
+            only = size_text(size)
+            raise SmaltiError(f"this model takes {only} images only, not {height}x{width}; resize them")
+        if size is None and (height % self.stride or width % self.stride):
+            sizes = f"multiples of {self.stride}, not {height}x{width}"
+            raise SmaltiError(f"image sizes must be {sizes}: give another --image_size, or use pad_to_multiple()")
 
     # ------------------------------------------------------------------ using the model
 
@@ -181,13 +192,13 @@ class Autoencoder(Pretrained):
 
     def encode_many(self, images: Images, batch_size: int = 64) -> list[Encoded]:
         """As `encode`, for images of any mixture of sizes: one (codes, size) for each, in order."""
-        listed = to_images(images, self.config.preprocessing.channels)
+        listed = to_images(images, self.config.preprocessing.reading)
         codes = map_by_size(lambda batch: self._encode(batch).cpu(), listed, batch_size)
         return [Encoded(own, (image.shape[1], image.shape[2])) for own, image in zip(codes, listed, strict=True)]
 
     def encode_latents_many(self, images: Images, batch_size: int = 64) -> list[EncodedLatents]:
         """As `encode_latents`, for images of any mixture of sizes: one (latents, size) for each, in order."""
-        listed = to_images(images, self.config.preprocessing.channels)
+        listed = to_images(images, self.config.preprocessing.reading)
         latents = map_by_size(lambda batch: self._latents(batch).cpu(), listed, batch_size)
         return [
             EncodedLatents(own, (image.shape[1], image.shape[2])) for own, image in zip(latents, listed, strict=True)
@@ -203,7 +214,7 @@ class Autoencoder(Pretrained):
 
     def reconstruct_many(self, images: Images, batch_size: int = 64) -> list[Tensor]:
         """As `reconstruct`, for images of any mixture of sizes: one (C, H, W) for each, in order."""
-        return map_by_size(self._reconstruct, to_images(images, self.config.preprocessing.channels), batch_size)
+        return map_by_size(self._reconstruct, to_images(images, self.config.preprocessing.reading), batch_size)
 
     def sample(self, num: int, *, like: Images | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """Images (num, C, H, W) float32 in [0, 1] of latents that `sample_latents` gives."""
@@ -227,7 +238,7 @@ class Autoencoder(Pretrained):
         Raises:
             SmaltiError: a model without a p(z), with a q(z|x) that is one point, or a temperature without effect.
         """
-        bottleneck, size = self.bottleneck, self.config.preprocessing.image_size
+        bottleneck, size = self.bottleneck, self.config.preprocessing.size
         if num < 1:
             raise SmaltiError(f"the number of samples must be at least 1, not {num}")
         if like is not None and not bottleneck.random_posterior:
@@ -244,12 +255,12 @@ class Autoencoder(Pretrained):
                 features = self._of_padded(still.features, images).expand(num, -1, -1, -1)
                 sample = bottleneck.sample_posterior(features, temperature)
                 return LatentSample(sample.latents, sample.codes, (images.shape[2], images.shape[3]))
-            side = -(-size // self.stride)
+            height, width = self.grid
             if isinstance(bottleneck, DiscreteBottleneck):
-                codes = bottleneck.sample_codes(num, side, side, temperature).to(self.device)
-                return LatentSample(bottleneck.decode(codes), codes, (size, size))
-            latents = bottleneck.sample_prior(num, side, side, temperature).to(self.device)
-            return LatentSample(latents, None, (size, size))
+                codes = bottleneck.sample_codes(num, height, width, temperature).to(self.device)
+                return LatentSample(bottleneck.decode(codes), codes, size)
+            latents = bottleneck.sample_prior(num, height, width, temperature).to(self.device)
+            return LatentSample(latents, None, size)
 
     def interpolate(self, start: Images, end: Images, steps: int = 8) -> Tensor:
         """Images (steps, C, H, W) on the way between two of one size, see `Bottleneck.interpolate`.
@@ -271,7 +282,7 @@ class Autoencoder(Pretrained):
         return self.decode_latents(latents, size)
 
     def _stack(self, images: Images) -> Tensor:
-        listed = to_images(images, self.config.preprocessing.channels)
+        listed = to_images(images, self.config.preprocessing.reading)
         sizes = {tuple(image.shape[-2:]) for image in listed}
         if len(sizes) != 1:
             found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)) or "none"
@@ -303,7 +314,7 @@ class Autoencoder(Pretrained):
         return self.decode_latents(self._latents(images), (images.shape[2], images.shape[3]))
 
     def _of_padded(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        padded = pad_to_multiple(images.to(self.device), self.stride)
+        padded = pad_to_multiple(images.to(self.device), self.networks.fixed_size or self.stride)
         return _in_fixed_batches(function, padded, padded.shape[2] * padded.shape[3], "images")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smalti.errors import SmaltiError
 from smalti.files import file_hash
-from smalti.images.pixels import recolour_images
+from smalti.images.pixels import as_colour
 
 EFFNET_STAGES = (0, 2, 4, 10, 15)  # the last block at each resolution: strides 2, 4, 8, 16, 32
 EFFNET_CENTRE, EFFNET_SCALE = 127 / 255, 128 / 255
@@ -73,8 +73,8 @@ class PerceptualDistance(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """One distance for each pair of images (B, C, H, W) in [0, 1]: (B,). Grey images are taken as colour."""
-        stages, of_others = (self.features(recolour_images(both, 3)) for both in (images, others))
+        """One distance for each pair of images (B, C, H, W) in [0, 1]: (B,), see `as_colour`."""
+        stages, of_others = (self.features(as_colour(both)) for both in (images, others))
         return perceptual_distances(stages, of_others)
 
 

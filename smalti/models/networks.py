@@ -1,6 +1,7 @@
 """Encoder and decoder: residual convolutional networks like DALL-E's, strided ones like VQ-VAE's, and a small MLP."""
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from smalti.configs import Family
 from smalti.errors import SmaltiError
+from smalti.images.preprocessing import size_of
 from smalti.ranges import Count, Kernel, Range, Size
 
 Stride = Annotated[int, Range(1, 1 << 12)]
@@ -18,7 +20,7 @@ class Networks(ABC):
     """A recipe for an encoder and the decoder that mirrors it."""
 
     stride: int  # pixels per grid position, in both directions
-    fixed_size: int | None = None  # the only image height and width, or None
+    fixed_size: tuple[int, int] | None = None  # the only image height and width, or None
     grey: float = 0.5  # what the encoder sees as 0: it is subtracted from the images
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
@@ -233,7 +235,7 @@ class MlpNetworks(Networks):
     """Fully connected layers, for studies on small images such as MNIST.
 
     Args:
-        image_size: height and width of the images; no other size is taken.
+        image_size: height and width of the images, as 28 or 16x32; no other size is taken.
         hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
         decoder_hidden: widths of the decoder's hidden layers, where they are others.
         grid: (h, w) of the features; (1, 1) is one vector, (1, 20) is 20 variables.
@@ -246,7 +248,7 @@ class MlpNetworks(Networks):
     def __init__(
         self,
         *,
-        image_size: Annotated[int, Range(1, 1 << 12)],
+        image_size: int | str,
         hidden: tuple[Size, ...] = (200, 200),
         decoder_hidden: tuple[Size, ...] | None = None,
         grid: tuple[Size, Size] = (1, 1),
@@ -259,7 +261,8 @@ class MlpNetworks(Networks):
             raise SmaltiError(f"activation must be 'tanh' or 'relu', not {activation!r}")
         if start not in ("xavier", "small"):
             raise SmaltiError(f"start must be 'xavier' or 'small', not {start!r}")
-        self.stride = self.fixed_size = image_size
+        self.fixed_size = self.size = size_of(image_size)
+        self.stride = max(self.size)
         self.hidden, self.grid, self.start, self.grey = hidden, grid, start, grey
         self.decoder_hidden = hidden[::-1] if decoder_hidden is None else decoder_hidden
         self.activation = activations[activation]
@@ -281,14 +284,14 @@ class MlpNetworks(Networks):
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
         height, width = self.grid
-        layers = self._layers([image_channels * self.stride**2, *self.hidden, features * height * width])
+        layers = self._layers([image_channels * math.prod(self.size), *self.hidden, features * height * width])
         return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (features, height, width)))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
         height, width = self.grid
-        layers = self._layers([latents * height * width, *self.decoder_hidden, parameters * self.stride**2])
-        return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, self.stride, self.stride)))
+        layers = self._layers([latents * height * width, *self.decoder_hidden, parameters * math.prod(self.size)])
+        return nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (parameters, *self.size)))
 
 
 NETWORKS: Family[Networks] = Family(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from smalti.configs import FREE, Spec, nearest
 from smalti.errors import SmaltiError, shown
 from smalti.files import absolute_place, relative_place
+from smalti.images.preprocessing import Preprocessing, size_text
 from smalti.ranges import CodebookSize, Range, Share, Size
 
 
@@ -16,29 +17,39 @@ class PixelLevels:
     """Pixels as codes, for a prior without a trained tokenizer.
 
     Attributes:
-        image_size: H and W.
+        image_size: height and width, as 32 or 16x32.
         channels: C; the channels of a pixel stand side by side, so that the grid is (H, W * C).
         levels: K, of each value; 256 is exact. 2 is binary: a Bernoulli sample, another each time that an image is seen
             in training (dynamic binarisation), one with a fixed seed in evaluation.
+        value_range: LOW:HIGH, the values that are black and white; by default those of a file's type.
     """
 
-    image_size: Size
+    image_size: int | str
     channels: Size
     levels: Annotated[int, Range(2, 256)]
+    value_range: str | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 256:
             raise SmaltiError(f"levels must be from 2 to 256, not {self.levels}")
+        object.__setattr__(self, "image_size", self.preprocessing.image_size)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of the images."""
+        return Preprocessing(image_size=self.image_size, channels=self.channels, value_range=self.value_range)
 
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w) of the codes."""
-        return self.image_size, self.image_size * self.channels
+        height, width = self.preprocessing.size
+        return height, width * self.channels
 
     @property
     def hash(self) -> str:
         """What stands for the tokenizer's hash."""
-        return f"pixels-{self.image_size}x{self.image_size}x{self.channels}-{self.levels}"
+        scale = "" if self.value_range is None else f"-{self.value_range}"
+        return f"pixels-{size_text(self.preprocessing.size)}x{self.channels}-{self.levels}{scale}"
 
     @property
     def codes(self) -> dict[str, Any]:

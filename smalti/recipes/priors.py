@@ -52,7 +52,11 @@ class Codes:
     Attributes:
         tokenizer: the run of a trained model with a codebook, or "pixels".
         data: what to train on, and to measure with.
-        image_size: with the tokenizer "pixels", the size of the images; 32 by default.
+        image_size: with the tokenizer "pixels", the size of the images, as 32 or 16x32; 32 by default.
+        image_channels: with the tokenizer "pixels", 3 for RGB, 1 for grey or the number of bands; by default as the
+            data have them.
+        value_range: with the tokenizer "pixels", LOW:HIGH, the values that are black and white, as 0:4095 for 12 bits;
+            by default those of a file's type.
         levels: with the tokenizer "pixels", K: 256, the default, is exact, 2 is dynamic binarisation.
         label: the kind of label to condition on (emoji: group or subgroup; folders: class); empty is none.
         condition_dropout: share of the images that are given without their label or text, for guidance; 0.1 by default.
@@ -61,7 +65,9 @@ class Codes:
 
     tokenizer: str
     data: DataConfig = DataConfig(data="emoji")
-    image_size: int | None = None
+    image_size: int | str | None = None
+    image_channels: int | None = None
+    value_range: str | None = None
     levels: int | None = None
     label: str = ""
     condition_dropout: float | None = None
@@ -72,11 +78,17 @@ class Codes:
         from smalti.data.conditions import labels_of
         from smalti.data.sources import open_data
 
-        text, pixels = captions.config(), {"image_size": (self.image_size, 32), "levels": (self.levels, 256)}
+        text = captions.config()
         if self.label and text:
             raise SmaltiError("a prior takes --label or --text, not both")
-        size = effective(self.tokenizer == "pixels", "without tokenizer pixels", **pixels)
-        codes = PixelLevels(channels=open_data(self.data).channels, **size).codes if size else _codes_of(self.tokenizer)
+        options = {"image_size": (self.image_size, 32), "levels": (self.levels, 256)}
+        options |= {name: (getattr(self, name), None) for name in ("image_channels", "value_range")}
+        pixels = effective(self.tokenizer == "pixels", "without tokenizer pixels", **options)
+        if pixels:
+            channels = pixels.pop("image_channels") or open_data(self.data).channels
+            codes = PixelLevels(channels=channels, **pixels).codes
+        else:
+            codes = _codes_of(self.tokenizer)
         dropout = (self.condition_dropout, 0.1)
         model = PriorConfig(
             prior=prior,
@@ -159,8 +171,7 @@ def _codes_of(tokenizer: str) -> dict[str, Any]:
     if not (folder / CONFIG).exists():
         raise SmaltiError(f"{tokenizer}: no trained model in this folder; give the run of a vqvae or a dvae, or pixels")
     model = Autoencoder.outline(folder)
-    side = -(-model.config.preprocessing.image_size // model.stride)
-    shape = model.codes_bottleneck.grid_shape(side, side)
+    shape = model.codes_bottleneck.grid_shape(*model.grid)
     if len(shape) != 2:
         raise SmaltiError(f"{tokenizer}: codes of the shape {shape} are not supported by the priors yet")
     return {

@@ -67,8 +67,7 @@ class System:
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w) of its features, for images of the size that it was trained on."""
-        side = -(-self.model.config.preprocessing.image_size // self.model.stride)
-        return side, side
+        return self.model.grid
 
     @property
     def num_latents(self) -> int:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.images.contact_sheets import grid
-from smalti.images.pixels import recolour_images
+from smalti.images.pixels import as_colour
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 
@@ -38,7 +38,7 @@ def _code_pictures(model: Autoencoder, bottleneck: DiscreteBottleneck, images: T
     colours = torch.rand(bottleneck.codebook_size, 3, generator=torch.Generator().manual_seed(1))
     maps = F.interpolate(colours[first].permute(0, 3, 1, 2), size=images.shape[-2:], mode="nearest")
     which = "The codes" if codes.ndim == 3 else "The first codebook's codes"
-    shown = torch.cat([recolour_images(images[:8], 3), maps])
+    shown = torch.cat([as_colour(images[:8]), maps])
     yield grid(shown, 8, ZOOM), f"{which} of images, each code in a colour of its own"
     chosen = order[torch.linspace(0, min(len(order), EDITED_AMONG) - 1, EDITS).long().unique()]
     rows = []

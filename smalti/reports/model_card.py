@@ -9,6 +9,7 @@ import smalti
 from smalti.configs import from_dict
 from smalti.data.config import DataConfig
 from smalti.evaluation.catalogue import format_metric, heading
+from smalti.images.preprocessing import size_text
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.priors.code_model import CodeModel
@@ -134,8 +135,8 @@ def _of_autoencoder(model: Autoencoder, experiment: Experiment) -> About:
         example = f"""codes = model.encode(images)     # ({", ".join(bottleneck.code_axes.split())}) integers
 images = model.decode(codes)     # (B, C, H, W) in [0, 1]"""
     text = f"""An autoencoder with the bottleneck `{experiment.model.bottleneck["kind"]}`{codes}: \
-{model.num_parameters:,} parameters, trained on {images.image_size}x{images.image_size} \
-{"colour" if images.channels == 3 else "grey"} images for {run.steps:,} steps of \
+{model.num_parameters:,} parameters, trained on {size_text(images.size)} \
+{images.kind} images for {run.steps:,} steps of \
 {run.batch_size * experiment.optimizer.accumulate} with smalti {smalti.__version__}{restores}."""
     load = 'from smalti import Autoencoder\n\nmodel = Autoencoder.from_pretrained("this folder")\n'
     parts = (model.networks, bottleneck, model.likelihood)

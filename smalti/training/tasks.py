@@ -83,6 +83,8 @@ class AutoencoderTask(Task[Autoencoder]):
     def __init__(self, experiment: Experiment, device: str, progress: bool):
         self.experiment, self.device = experiment, device
         self.preprocessing = experiment.model.preprocessing
+        self.model = Autoencoder(experiment.model).to(device).train()
+        self.model.check_size(*self.preprocessing.size)  # before any image is read
         source = open_data(experiment.data, "train")
         self.pixels = Pixels(source, self.preprocessing, progress=progress)
         self.data = {"train": {"num_images": len(source), "fingerprint": source.fingerprint}}
@@ -91,7 +93,6 @@ class AutoencoderTask(Task[Autoencoder]):
         except SmaltiError:
             self.shown = some_images(experiment.data, "train", self.preprocessing, NUM_SAMPLES)
         self.held_out = held_out(self._validation_pixels, experiment.run)
-        self.model = Autoencoder(experiment.model).to(device).train()
         bottleneck = self.model.bottleneck
         discrete = isinstance(bottleneck, DiscreteBottleneck)
         self.usage = CodeUsage(bottleneck.codebook_size, bottleneck.num_codebooks) if discrete else None

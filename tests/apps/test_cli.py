@@ -140,7 +140,7 @@ def test_reconstruct_writes_before_and_after(runs, image_folder, tmp_path, capsy
 
 def test_reconstruct_with_noise_writes_noisy_restored_and_clean(runs, tmp_path, capsys):
     from smalti.images.noise import corrupt_each
-    from smalti.images.preprocessing import Corruption
+    from smalti.images.preprocessing import Corruption, Reading
     from smalti.images.reading import to_images, to_pil
 
     sizes = [(20, 33), (16, 16)]
@@ -151,7 +151,7 @@ def test_reconstruct_with_noise_writes_noisy_restored_and_clean(runs, tmp_path, 
     status, out, _ = outcome(capsys, *argv, "--json")
     found = json.loads(out)
     assert status == 0 and found["noise"] == "gaussian noise, level 0.2" and found["trained_noise"] == "no noise"
-    clean = to_images(files, 3)
+    clean = to_images(files, Reading())
     seen = corrupt_each(clean, Corruption(noise="gaussian", noise_level=0.2), 3)
     for file, row, noisy, image in zip(files, found["images"], seen, clean, strict=True):
         sheet = picture(tmp_path / "out" / file.name)

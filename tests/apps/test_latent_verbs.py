@@ -101,7 +101,7 @@ def test_an_interpolation_is_a_row_for_each_two_images(smalti, place, system):
 
 def test_an_image_may_be_one_of_a_data_set(smalti, place):
     source = open_data("emoji", "test")
-    Image.fromarray(source.read(12, 3)).save(place / "twelve.png")
+    Image.fromarray(source.read(12)).save(place / "twelve.png")
     for name, image in (("number", "emoji:12"), ("file", "twelve.png")):
         assert smalti(f"sample vae --like {image} --num 2 --out {name}.png")[0] == 0
     assert np.array_equal(picture(place / "number.png"), picture(place / "file.png"))

@@ -92,7 +92,7 @@ def other_values(hint, default):
     options = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     if typing.get_origin(hint) is typing.Literal:
         return [value for value in options if value != default]
-    (kind,) = options if isinstance(hint, types.UnionType) else (hint,)
+    kind, *_ = options if isinstance(hint, types.UnionType) else (hint,)
     if kind is bool:
         return [not default]
     if typing.get_origin(kind) is tuple:

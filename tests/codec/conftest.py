@@ -12,14 +12,14 @@ from smalti.priors.config import PriorConfig
 K, GRID = 37, (4, 4)
 
 
-def save_model(folder, bottleneck=None, channels=3):
+def save_model(folder, bottleneck=None, channels=3, value_range=None):
     """A random autoencoder of stride 4."""
     torch.manual_seed(1)
     vq = {"kind": "vector_quantizer", "codebook_size": K, "code_dim": 4, "start": "random"}
     config = AutoencoderConfig(
         networks={"kind": "residual", "width": 8, "depth": 1, "stride": 4},
         bottleneck=bottleneck or vq,
-        preprocessing=Preprocessing(image_size=16, channels=channels),
+        preprocessing=Preprocessing(image_size=16, channels=channels, value_range=value_range),
     )
     Autoencoder(config).eval().save_pretrained(folder)
     return Autoencoder.from_pretrained(folder)

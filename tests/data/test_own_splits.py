@@ -22,7 +22,7 @@ from smalti.data.emoji import read_table
 from smalti.data.sources import open_data
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
-from smalti.images.preprocessing import Preprocessing
+from smalti.images.preprocessing import Preprocessing, Reading
 
 KINDS = ("folder", "idx", "parquet", "emoji")
 COMBINATIONS = ["-".join(kinds) for kinds in itertools.product(KINDS, (*KINDS, "none"), (*KINDS, "none"))]
@@ -101,7 +101,7 @@ def contents(data, split="all") -> list[bytes]:
     except SmaltiError as error:
         assert "no images in the" in str(error)
         return []
-    return [source.read(index, 3).tobytes() for index in range(len(source))]
+    return [source.read(index, Reading()).tobytes() for index in range(len(source))]
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
@@ -157,7 +157,7 @@ def test_images_that_two_data_hold_are_test_images_only(tmp_path):
     for name in (inside, tmp_path / "link"):
         with pytest.warns(UserWarning, match=rf"all: left out 7 images that are in .*{name.name} too"):
             source = open_data(DataConfig(data=folder, test=name), "train")
-        assert not {source.read(index).tobytes() for index in range(len(source))} & set(contents(inside))
+        assert not {source.read(index, Reading()).tobytes() for index in range(len(source))} & set(contents(inside))
     with pytest.raises(SmaltiError, match="chosen: nothing is left, for all of its images are in .*all too"):
         open_data(DataConfig(data=inside, test=folder), "train")
     for number in range(3):

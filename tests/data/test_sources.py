@@ -16,7 +16,7 @@ from smalti.data.idx import read_idx
 from smalti.data.sources import open_data
 from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
-from smalti.images.preprocessing import Preprocessing
+from smalti.images.preprocessing import Preprocessing, Reading
 
 SMALL, TINY = Preprocessing(image_size=16), Preprocessing(image_size=8)
 
@@ -164,7 +164,7 @@ def test_idx_files_are_read_with_labels_and_splits(tmp_path):
     assert [len(open_data(tmp_path, split)) for split in ("train", "validation", "test")] == [22, 2, 6]
     source = open_data(tmp_path, "test")
     assert source.channels == 1 and np.array_equal(source.read(3)[:, :, 0], images[3])
-    assert source.read(3, 3).shape == (5, 5, 3)
+    assert source.read(3, Reading(3)).shape == (5, 5, 3)
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def test_continuous_models_say_that_they_have_no_codes():
     [
         (torch.rand(1, 3, 16, 16) * 255, r"\[0, 1\].*divide by 255"),
         (torch.full((1, 3, 16, 16), float("nan")), r"\[0, 1\]"),
-        (torch.rand(1, 2, 16, 16), "C 1 or 3"),
-        (torch.rand(16), "C 1 or 3"),
+        (torch.rand(1, 2, 16, 16), "2 bands where 3"),
+        (torch.rand(16), "tensors, or"),
         (42, "int"),
         ([], "got none"),
     ],
