@@ -15,7 +15,7 @@ from ..codec.conftest import save_model
 from .evil import VALUES, changed_value
 from .harness import changed_bytes
 
-SHORT = 200
+SHORT = 50
 SIZES = [(13, 9), (8, 8), (16, 5)]
 TYPES = ["u2", ">u2", "u4", "u1", "i8", "f4", "f8", "c8", "M8[s]", "?", "O", "U3", "V4", "u2,u2"]
 
