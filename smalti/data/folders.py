@@ -46,8 +46,8 @@ def open_folder(folder: Path) -> tuple[Source, Splits]:
         raise SmaltiError(_nothing_in(folder, found.left_out))
     place = {image.identity: index for index, image in enumerate(images)}
     names, paths = [image.name for image in images], [image.path for image in images]
-    all_names = Names([image.name for image in found.images], [place[image.identity] for image in found.images])
-    said, notes = _read_tables(folder, [file for file in found.left_out if file.why == NO_IMAGE], all_names)
+    tables = [file.name for file in found.left_out if file.why == NO_IMAGE and is_table(file.name)]
+    said, notes = _read_tables(folder, tables, {image.name: place[image.identity] for image in found.images})
     left_out, beside = _sort_out([*found.left_out, *twins], found.images, place)
 
     named, reasons = list[str | None](), list[str]()
@@ -100,28 +100,25 @@ def _twin_notes(twins: Sequence[LeftOut]) -> list[str]:
     return [f"{len(across)} names are of files that count in another split, the first: {first}"]
 
 
-def _read_tables(folder: Path, files: Sequence[LeftOut], names: Names) -> tuple[dict[int, _Said], list[str]]:
-    """What the tables of a folder say of each image, and what is odd about them."""
+def _read_tables(folder: Path, tables: Sequence[str], places: Mapping[str, int]) -> tuple[dict[int, _Said], list[str]]:
+    """What the tables of a folder say of each image, by its place, and what is odd about them."""
     said: dict[int, _Said] = defaultdict(lambda: _Said([], {}, []))
     notes: list[str] = []
-    for file in files:
-        if not is_table(file.name):
-            continue
-        table = read_table(folder / file.name, file.name)
-        images = names.find_all([row.file for row in table.rows], file.name.rpartition("/")[0])
+    names = Names(list(places), list(places.values())) if tables else Names([], [])
+    for name in tables:
+        table = read_table(folder / name, name)
+        images = names.find_all([row.file for row in table.rows], name.rpartition("/")[0])
         for row, image in zip(table.rows, images, strict=True):
             if image is not None:
                 said[image].captions.extend(row.captions)
                 said[image].labels.extend([row.label] if row.label else [])
                 if row.split:
-                    said[image].splits.setdefault(row.split, shown(file.name))
+                    said[image].splits.setdefault(row.split, shown(name))
         notes.extend(table.notes)
         lost = [row for row, image in zip(table.rows, images, strict=True) if image is None]
         if lost:
             what = f"{len(lost)} of {len(table.rows)} rows match no image"
-            notes.append(
-                f"{shown(file.name)}: {what}, the first: row {lost[0].number}, {shown(lost[0].file) or 'no name'}"
-            )
+            notes.append(f"{shown(name)}: {what}, the first: row {lost[0].number}, {shown(lost[0].file) or 'no name'}")
     several = [index for index, own in said.items() if len(own.splits) > 1]
     if several:
         own = said[several[0]].splits

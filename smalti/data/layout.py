@@ -24,6 +24,7 @@ CONTAINER_WORDS = (
 CONTAINERS = frozenset(CONTAINER_WORDS.split())
 _TAIL = "(?:sets?|data|images?|imgs?|splits?|folders?)?"
 _WORD = {split: re.compile(f"(?:{'|'.join(words.split())}){_TAIL}") for split, words in SPLIT_WORDS.items()}
+_MAYBE = re.compile("train|trn|val|dev|test|tst|holdout|heldout", re.IGNORECASE)  # in all words; most names have none
 _LOOKS = re.compile("train|test|^valid|^eval")
 
 
@@ -46,6 +47,8 @@ def words_of(name: str) -> frozenset[str]:
 @lru_cache(1 << 17)
 def splits_in(name: str) -> frozenset[str]:
     """The splits whose words are in the name of one folder or file: "train2017", "x_test", "testB", "valset"."""
+    if not _MAYBE.search(name):
+        return frozenset()
     return frozenset(split for split, word in _WORD.items() if any(map(word.fullmatch, words_of(name))))
 
 
