@@ -10,6 +10,8 @@ from PIL import Image
 
 from smalti.apps.code import run_code
 from smalti.evaluation import distances
+from smalti.images.preprocessing import Reading
+from smalti.images.reading import read_pixels
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +39,11 @@ def draw_image(index: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
         cy, cx, radius = rng.integers(0, height), rng.integers(0, width), rng.integers(3, 3 + min(size) // 3)
         picture[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = rng.integers(0, 256, 3)
     return picture
+
+
+def pixels_of(file, channels=3, name=None, at_least=None, value_range=None):
+    """What a model of so many channels sees of a file."""
+    return read_pixels(file, Reading(channels, at_least, value_range), name)
 
 
 @pytest.fixture(scope="session")

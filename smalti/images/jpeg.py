@@ -25,7 +25,7 @@ PLAIN = {"YCbCr", "Gray", "RGB"}  # colour spaces that both decoders convert to 
 
 
 def decode(data: bytes, channels: int, at_least: Size, most_pixels: int) -> np.ndarray | None:
-    """Decode a plain JPEG as uint8 (H, W, C); None for anything that `read_image` should decode with Pillow or refuse.
+    """Decode a plain JPEG as uint8 (H, W, C); None for anything that `read_pixels` should decode with Pillow or refuse.
 
     The sides keep `at_least` pixels, if the file has as many; an image with more than `most_pixels` is refused.
     """

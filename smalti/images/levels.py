@@ -6,6 +6,7 @@ floats outside [0, 1]. No image is scaled by its own values: all of a data set h
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -27,14 +28,7 @@ def scale_of(values: np.ndarray, reading: Reading, name: str) -> tuple[float, fl
     Raises:
         BadImage: not a type of real numbers; not finite; or a type that does not say it.
     """
-    kind = values.dtype
-    if kind.kind not in "buif":
-        raise BadImage(f"{name}: values of type {kind}; images have integers or floats")
-    if not values.size:
-        raise BadImage(f"{name}: an image of {values.shape[-2]}x{values.shape[-3]} pixels; give one with pixels")
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):  # NaN is the smallest and the largest, where there is one
-        raise BadImage(f"{name}: a value is NaN or infinite; give every pixel a finite value")
+    kind, (low, high) = values.dtype, check_values(values, name)
     if reading.value_range is not None:
         return reading.value_range
     if kind.name in SCALES:
@@ -44,6 +38,22 @@ def scale_of(values: np.ndarray, reading: Reading, name: str) -> tuple[float, fl
     found = f"{kind.name} values from {low:.6g} to {high:.6g}"
     shown = f"--value_range={suggested(float(low), float(high))}"
     raise BadImage(f"{name}: {found}: say what is black and what is white by --value_range LOW:HIGH, as {shown}")
+
+
+def check_values(values: np.ndarray, name: str) -> tuple[Any, Any]:
+    """The lowest and the highest of values (..., H, W, C).
+
+    Raises:
+        BadImage: not a type of real numbers, none at all, or not finite.
+    """
+    if values.dtype.kind not in "buif":
+        raise BadImage(f"{name}: values of type {values.dtype}; images have integers or floats")
+    if not values.size:
+        raise BadImage(f"{name}: an image of {values.shape[-2]}x{values.shape[-3]} pixels; give one with pixels")
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):  # NaN is the smallest and the largest, where there is one
+        raise BadImage(f"{name}: a value is NaN or infinite; give every pixel a finite value")
+    return low, high
 
 
 def suggested(low: float, high: float) -> str:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from smalti.configs import nearest
 from smalti.errors import SmaltiError
-from smalti.images.preprocessing import Size, sides
-from smalti.images.reading import read_image
+from smalti.images.preprocessing import Reading, Size, sides
+from smalti.images.reading import read_pixels
 
 HALVES = {"left-half": (1, False), "right-half": (1, True), "top-half": (0, False), "bottom-half": (0, True)}
 NAMES = (*HALVES, "box", "frame")
@@ -42,7 +42,7 @@ def read_mask(name: str, size: Size) -> Tensor:
     """
     if not Path(name).suffix:
         return named_mask(name, size)
-    mask = torch.from_numpy(read_image(Path(name), 1)[:, :, 0].copy()) >= 128
+    mask = torch.from_numpy(read_pixels(Path(name), Reading(1))[:, :, 0].copy()) >= 128
     height, width = sides(size)
     if tuple(mask.shape) != (height, width):
         found = f"{mask.shape[1]}x{mask.shape[0]}"

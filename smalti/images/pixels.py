@@ -30,11 +30,14 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def recolour_pixels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Give uint8 (..., H, W, C) 1 or 3 channels, where it has the other number."""
+    """Give (..., H, W, C) of any type 1 or 3 channels, where it has the other number."""
     if pixels.shape[-1] == channels:
         return pixels
     if channels == 3:
         return pixels.repeat(3, axis=-1)
+    if pixels.dtype != np.uint8:
+        grey = (pixels * np.array(LUMA)).sum(-1, keepdims=True)
+        return (grey if pixels.dtype.kind == "f" else np.rint(grey)).astype(pixels.dtype)
     *axes, width, _ = pixels.shape
     rows = Image.fromarray(np.ascontiguousarray(pixels).reshape(-1, width, 3))
     return np.array(rows.convert("L")).reshape(*axes, width, 1)

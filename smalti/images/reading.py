@@ -1,4 +1,4 @@
-"""Image files of any kind as uint8 (H, W, C): grey, colour, or of any number of bands."""
+"""Image files of any kind as arrays (H, W, C): grey, colour, or of any number of bands."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,26 +11,33 @@ from PIL import Image
 from smalti.errors import SmaltiError
 from smalti.images import jpeg
 from smalti.images.errors import BadImage
-from smalti.images.layers import read_layers
-from smalti.images.levels import to_levels
+from smalti.images.layers import Layers, read_layers
+from smalti.images.levels import check_values, to_levels
 from smalti.images.opening import LARGEST_PX, bad_images, read_bytes
 from smalti.images.pixels import recolour_images, recolour_pixels, shrink, to_uint8
-from smalti.images.preprocessing import Range, Reading, Size, sides
+from smalti.images.preprocessing import Reading, Size, sides
 
 
-def read_image(
-    file: Path | str | bytes | Image.Image,
-    channels: int = 3,
-    name: str | None = None,
-    at_least: Size | None = None,
-    value_range: Range | None = None,
-) -> np.ndarray:
-    """Read an image as uint8 (H, W, C), see `read_pixels`; the options are those of `Reading`."""
-    return read_pixels(file, Reading(channels, at_least, value_range), name)
+def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None) -> np.ndarray:
+    """Read an image as (H, W, C): uint8 of a file of 8 bits, otherwise the values that it has, in a type that holds them.
+
+    No scale is guessed; what models see of a file is said by `read_pixels`, as is all else.
+
+    Raises:
+        BadImage: missing, empty, truncated, no image, too large, of another number of bands, or with NaN or infinity.
+    """
+    reading, name = Reading(channels), _name_of(file, name)
+    with bad_images(name):
+        layers = _layers_of(file, reading, name)
+        if layers.colour.dtype == np.uint8 or layers.opacity is not None:
+            return _pixels_of(layers, reading, name)
+        check_values(layers.colour, name)
+        check_bands(layers.colour.shape[2], channels, name)
+        return recolour_pixels(layers.colour, channels)
 
 
 def read_pixels(file: Path | str | bytes | Image.Image, reading: Reading, name: str | None = None) -> np.ndarray:
-    """Read an image as uint8 (H, W, C).
+    """Read an image as uint8 (H, W, C), as a model sees it.
 
     EXIF rotation is applied, palettes are resolved, transparency is composited on white unless it is asked for as a
     band, grey and colour become each other; values are scaled as `smalti.images.levels` says. Of an animation, or of
@@ -42,23 +49,34 @@ def read_pixels(file: Path | str | bytes | Image.Image, reading: Reading, name: 
         name: what to call it in an error; by default the path.
 
     Raises:
-        BadImage: missing, empty, truncated, no image, too large, of another number of bands, or of values whose scale
-            has to be stated.
+        BadImage: as of `read_image`; or values whose scale has to be stated.
     """
-    channels, at_least = reading.channels, reading.at_least
-    name = name or (str(file) if isinstance(file, Path | str) else "image")
+    name = _name_of(file, name)
     with bad_images(name):
-        if at_least is not None and not isinstance(file, Image.Image):
-            file = read_bytes(file)
-            quick = jpeg.decode(file, channels, at_least, LARGEST_PX)
-            if quick is not None:
-                return to_levels(quick, reading, name)
-        layers = read_layers(file, name, channels=channels, at_least=at_least, stated=reading.value_range is not None)
-        pixels = to_levels(layers.colour, reading, name)
-        if layers.opacity is not None:
-            pixels = on_white(pixels, layers.opacity)
-        check_bands(pixels.shape[2], channels, name)
-        return recolour_pixels(pixels, channels)
+        return _pixels_of(_layers_of(file, reading, name), reading, name)
+
+
+def _name_of(file: Path | str | bytes | Image.Image, name: str | None) -> str:
+    return name or (str(file) if isinstance(file, Path | str) else "image")
+
+
+def _layers_of(file: Path | str | bytes | Image.Image, reading: Reading, name: str) -> Layers:
+    """What a file holds; of a JPEG that may be reduced, as soon as it is reduced."""
+    channels, at_least, stated = reading.channels, reading.at_least, reading.value_range is not None
+    if at_least is not None and not isinstance(file, Image.Image):
+        file = read_bytes(file)
+        quick = jpeg.decode(file, channels, at_least, LARGEST_PX)
+        if quick is not None:
+            return Layers(quick)
+    return read_layers(file, name, channels=channels, at_least=at_least, stated=stated)
+
+
+def _pixels_of(layers: Layers, reading: Reading, name: str) -> np.ndarray:
+    pixels = to_levels(layers.colour, reading, name)
+    if layers.opacity is not None:
+        pixels = on_white(pixels, layers.opacity)
+    check_bands(pixels.shape[2], reading.channels, name)
+    return recolour_pixels(pixels, reading.channels)
 
 
 def pixels_as(pixels: np.ndarray, reading: Reading, name: str) -> np.ndarray:

@@ -15,8 +15,6 @@ import torch
 
 import smalti
 from smalti.configs import to_dict
-from smalti.data.account import line_of
-from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.files import atomic_path, remove_partial, write_json
 from smalti.modes import using
@@ -187,9 +185,7 @@ def _validate(task: Task[Any], model: Any, autocast: Callable[[], torch.autocast
 def _task(
     experiment: Training, device: str, run: Path, progress: bool, checkpoint: Checkpoint | None = None
 ) -> Task[Any]:
-    """The task of an experiment, with a new model; a line says what its data are."""
-    if progress:
-        print(line_of(open_data(experiment.data, "train")), file=sys.stderr)
+    """The task of an experiment, with a new model."""
     if isinstance(experiment, Experiment):
         return AutoencoderTask(experiment, device, progress)
     assert isinstance(experiment, PriorExperiment)

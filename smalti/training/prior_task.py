@@ -1,6 +1,7 @@
 """The training task of a prior: codes in, bits per code out."""
 
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smalti.data.account import line_of
 from smalti.data.batches import Epochs, evenly_spread
 from smalti.data.conditions import captions_of
 from smalti.data.sources import open_data
@@ -37,6 +39,8 @@ class PriorTask(Task[CodeModel]):
         self.experiment, self.device, config = experiment, device, experiment.model
         text = self._text(run, resumes)
         with torch.random.fork_rng():  # the same initial weights whether the codes were cached or not
+            if progress:
+                print(line_of(open_data(experiment.data, "train")), file=sys.stderr)
             self.codes = load_codes(config, experiment.data, "train", run, text, progress)
             self.data = {"train": self.codes.about}
             self.held_out = held_out(lambda count: self._validation_codes(count, run, text, progress), experiment.run)

@@ -1,5 +1,6 @@
 """Training tasks: a model, its batches, its loss, and hooks before and after a step."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smalti.data.account import line_of
 from smalti.data.batches import Batches, Pixels, some_images
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
@@ -86,6 +88,8 @@ class AutoencoderTask(Task[Autoencoder]):
         self.model = Autoencoder(experiment.model).to(device).train()
         self.model.check_size(*self.preprocessing.size)  # before any image is read
         source = open_data(experiment.data, "train")
+        if progress:
+            print(line_of(source), file=sys.stderr)
         self.pixels = Pixels(source, self.preprocessing, progress=progress)
         self.data = {"train": {"num_images": len(source), "fingerprint": source.fingerprint}}
         try:

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import pixels_of
 from smalti.apps.cli import main
 from smalti.files import read_json
 from smalti.images.pixels import as_colour
-from smalti.images.reading import read_image
 from smalti.models.likelihoods import LIKELIHOODS
 
 
@@ -53,7 +53,7 @@ def test_any_number_of_channels_from_training_to_pictures(channels, folders, tmp
     else:
         made = np.load(out / "3.npy")
         assert made.shape == (40, 48, channels) and made.dtype == np.float32 and 0 <= made.min() <= made.max() <= 4000
-        assert read_image(out / "3.npy", channels, value_range=(0, 4000)).shape == made.shape
+        assert pixels_of(out / "3.npy", channels, value_range=(0, 4000)).shape == made.shape
     assert main(["reconstruct", run, f"{data}/3.npy", "--out", str(out / "beside")]) == 0
     assert (out / "beside" / "3.npy").exists() == (channels not in (1, 3))
     assert shown(out / "beside" / "3.png") == ((98, 40), "RGB")

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from smalti.codec import Archive, Codec, DamagedFile
-from smalti.codec.container import Header, ImageEntry, pack_profiles
+from smalti.codec.container import Header
+from smalti.codec.tables import ImageEntry, pack_profiles
 from smalti.errors import SmaltiError
 
 from ..conftest import draw_image

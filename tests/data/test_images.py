@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import draw_image
+from conftest import draw_image, pixels_of
 from smalti.errors import SmaltiError
-from smalti.images.reading import BadImage, fit, read_image
+from smalti.images.reading import BadImage, fit
 
 RGB = draw_image(5, (20, 30))
 
@@ -22,24 +22,24 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 def test_rgb_png_is_read_exactly():
-    assert np.array_equal(read_image(encoded(Image.fromarray(RGB))), RGB)
+    assert np.array_equal(pixels_of(encoded(Image.fromarray(RGB))), RGB)
 
 
 def test_grey_becomes_three_equal_channels_and_back():
     grey = RGB[:, :, 0]
-    assert np.array_equal(read_image(encoded(Image.fromarray(grey))), np.repeat(grey[:, :, None], 3, axis=2))
-    assert np.array_equal(read_image(encoded(Image.fromarray(grey)), channels=1)[:, :, 0], grey)
+    assert np.array_equal(pixels_of(encoded(Image.fromarray(grey))), np.repeat(grey[:, :, None], 3, axis=2))
+    assert np.array_equal(pixels_of(encoded(Image.fromarray(grey)), channels=1)[:, :, 0], grey)
 
 
 def test_palette_is_resolved():
     image = Image.fromarray(RGB).quantize(8)
-    assert np.array_equal(read_image(encoded(image)), np.array(image.convert("RGB")))
+    assert np.array_equal(pixels_of(encoded(image)), np.array(image.convert("RGB")))
 
 
 def test_transparency_lies_on_white():
     rgba = np.zeros((2, 2, 4), dtype=np.uint8)
     rgba[0, 0] = (255, 0, 0, 255)
-    result = read_image(encoded(Image.fromarray(rgba)))
+    result = pixels_of(encoded(Image.fromarray(rgba)))
     assert result[0, 0].tolist() == [255, 0, 0] and result[1, 1].tolist() == [255, 255, 255]
 
 
@@ -47,28 +47,28 @@ def test_palette_with_a_transparent_colour_lies_on_white():
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
-    assert read_image(encoded(image, transparency=0))[0].tolist() == [[255, 255, 255], [0, 0, 255]]
+    assert pixels_of(encoded(image, transparency=0))[0].tolist() == [[255, 255, 255], [0, 0, 255]]
 
 
 def test_exif_rotation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
-    assert read_image(encoded(Image.fromarray(RGB), "JPEG", exif=exif)).shape == (30, 20, 3)
+    assert pixels_of(encoded(Image.fromarray(RGB), "JPEG", exif=exif)).shape == (30, 20, 3)
 
 
 def test_sixteen_bits_are_scaled_to_eight():
     values = np.array([[0, 65535], [32896, 257]], dtype=np.uint16)
-    assert read_image(encoded(Image.fromarray(values)))[:, :, 0].tolist() == [[0, 255], [128, 1]]
+    assert pixels_of(encoded(Image.fromarray(values)))[:, :, 0].tolist() == [[0, 255], [128, 1]]
 
 
 def test_cmyk_and_one_bit_images_are_read():
-    assert read_image(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")).shape == RGB.shape
-    assert set(np.unique(read_image(encoded(Image.fromarray(RGB).convert("1"))))) <= {0, 255}
+    assert pixels_of(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")).shape == RGB.shape
+    assert set(np.unique(pixels_of(encoded(Image.fromarray(RGB).convert("1"))))) <= {0, 255}
 
 
 def test_an_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    assert read_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))[0, 0].tolist() == [255, 0, 0]
+    assert pixels_of(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))[0, 0].tolist() == [255, 0, 0]
 
 
 def test_every_truncation_is_a_bad_image_or_the_whole_picture():
@@ -76,7 +76,7 @@ def test_every_truncation_is_a_bad_image_or_the_whole_picture():
         data = encoded(Image.fromarray(RGB), kind)
         for length in range(0, len(data), 37):
             try:
-                assert read_image(data[:length]).shape == RGB.shape
+                assert pixels_of(data[:length]).shape == RGB.shape
             except BadImage as error:
                 assert "\n" not in str(error)
 
@@ -93,14 +93,14 @@ def test_bad_bytes_say_what_is_wrong(data, message, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(data)
     with pytest.raises(BadImage, match=rf"a\.png: .*{message}"):
-        read_image(path)
+        pixels_of(path)
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(BadImage, match="none.png: no such file"):
-        read_image(tmp_path / "none.png")
+        pixels_of(tmp_path / "none.png")
     with pytest.raises(BadImage, match="a folder where an image was expected"):
-        read_image(tmp_path)
+        pixels_of(tmp_path)
 
 
 def png_that_claims(width: int, height: int) -> bytes:
@@ -116,7 +116,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [15_000, 60_000])
 def test_decompression_bombs_are_refused_before_they_are_decoded(side):
     with pytest.raises(BadImage, match="pixels"):
-        read_image(png_that_claims(side, side))
+        pixels_of(png_that_claims(side, side))
 
 
 def test_fit_takes_the_centre_square():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import pixels_of
 from smalti.images import jpeg
-from smalti.images.reading import BadImage, fit, read_image
+from smalti.images.reading import BadImage, fit
 
 MOST = 10**8
 
@@ -33,7 +34,7 @@ def as_jpeg(image: Image.Image, **options: object) -> bytes:
      ((30, 400), 100, (30, 400)), ((64, 64), 1, (8, 8))],
 )  # fmt: skip
 def test_no_side_becomes_smaller_than_asked_for(size, at_least, result):
-    assert read_image(as_jpeg(photograph(*size)), at_least=at_least).shape == (*result, 3)
+    assert pixels_of(as_jpeg(photograph(*size)), at_least=at_least).shape == (*result, 3)
 
 
 @pytest.mark.skipif(jpeg.simplejpeg is None, reason="simplejpeg is not installed")
@@ -43,7 +44,7 @@ def test_both_decoders_give_the_same_pixels(options, at_least, monkeypatch):
     data = as_jpeg(photograph(83, 131), **options)
     quick = jpeg.decode(data, 3, at_least, MOST)
     monkeypatch.setattr(jpeg, "simplejpeg", None)
-    slow = read_image(data, at_least=at_least)
+    slow = pixels_of(data, at_least=at_least)
     assert quick is not None
     assert np.abs(quick.astype(int) - slow).max() <= 1
 
@@ -52,7 +53,7 @@ def test_both_decoders_give_the_same_pixels(options, at_least, monkeypatch):
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_every_mode_is_read_as_it_is_when_whole(mode, channels):
     data = as_jpeg(photograph(40, 56).convert(mode))
-    whole, reduced = read_image(data, channels), read_image(data, channels, at_least=40)
+    whole, reduced = pixels_of(data, channels), pixels_of(data, channels, at_least=40)
     assert reduced.shape == (40, 56, channels)
     assert np.abs(whole.astype(int) - reduced).max() <= 1
 
@@ -62,19 +63,19 @@ def test_a_turned_photograph_is_turned_after_reduction():
     exif[0x112] = 6
     data = as_jpeg(photograph(64, 96), exif=exif)
     assert jpeg.decode(data, 3, 16, MOST) is None
-    assert read_image(data, at_least=16).shape == (24, 16, 3)
+    assert pixels_of(data, at_least=16).shape == (24, 16, 3)
 
 
 def test_reduction_is_close_to_a_resize():
     image = photograph(256, 256)
     data = as_jpeg(image, quality=95)
-    far = fit(read_image(data), 64).astype(int) - fit(read_image(data, at_least=64), 64)
+    far = fit(pixels_of(data), 64).astype(int) - fit(pixels_of(data, at_least=64), 64)
     assert np.abs(far).mean() < 3
 
 
 def test_damage_is_found_in_the_long_way():
     data = as_jpeg(photograph(64, 64))
     with pytest.raises(BadImage, match="cut off"):
-        read_image(data[: len(data) // 2], at_least=8)
+        pixels_of(data[: len(data) // 2], at_least=8)
     assert jpeg.decode(b"\xff\xd8\xff nothing", 3, 8, MOST) is None
     assert jpeg.decode(data, 3, 8, 64 * 64 - 1) is None

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from smalti.images.errors import BadImage
-from smalti.images.reading import read_image
+from smalti.images.preprocessing import Reading
+from smalti.images.reading import read_image, read_pixels
 
 from .harness import Fault, changed_bytes
 
@@ -81,7 +82,8 @@ def attempt(files, rng):
         data = data[: rng.integers(0, len(data) + 1)]
     channels, at_least = int(rng.choice([1, 3, 3, 3, 4, 2, 5])), [None, 8, (5, 40)][rng.integers(3)]
     try:
-        pixels = read_image(data, channels, at_least=at_least, value_range=RANGES[rng.integers(len(RANGES))])
+        read_image(data, channels)
+        pixels = read_pixels(data, Reading(channels, at_least, RANGES[rng.integers(len(RANGES))]))
     except BadImage:
         return f"{kind}: refused"
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != channels or not pixels.size:

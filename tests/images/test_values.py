@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import pixels_of
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.images.errors import BadImage
 from smalti.images.levels import suggested
+from smalti.images.pixels import LUMA
 from smalti.images.preprocessing import Preprocessing, Reading, range_of, size_of
 from smalti.images.reading import fit, own_values, read_image, to_images, to_pil
 from smalti.images.turning import METHODS, turned
@@ -67,7 +69,7 @@ def levels(values, low, high):
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", ">u2", ">f4"])
 def test_a_stated_range_is_black_and_white_for_every_type(kind, bands, write):
     values = RNG.uniform(0 if "u" in kind else -90, 100, (9, 7, bands)).astype(kind)
-    found = read_image(write(values if bands > 1 else values[:, :, 0]), bands, value_range=(-90, 100))
+    found = pixels_of(write(values if bands > 1 else values[:, :, 0]), bands, value_range=(-90, 100))
     assert found.dtype == np.uint8 and np.array_equal(found, levels(values, -90, 100))
 
 
@@ -88,7 +90,7 @@ def test_a_stated_range_is_black_and_white_for_every_type(kind, bands, write):
     ids=["png16", "tiff16", "pgm16", "float", "dark float", "npy", "bool", "npy8", "by column", "1 bit"],
 )  # fmt: skip
 def test_a_type_that_says_its_scale_needs_no_range(data, expected):
-    assert np.abs(read_image(data, 1)[:, :, 0].astype(int) - expected).max() <= 1
+    assert np.abs(pixels_of(data, 1)[:, :, 0].astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("top", [1.1, 255, 256, 4095, 65535])
@@ -96,13 +98,13 @@ def test_a_type_that_says_its_scale_needs_no_range(data, expected):
 def test_what_does_not_say_its_scale_asks_for_it_in_one_line(kind, top):
     values = (RAMP * min(top, 32767) if kind is np.int16 else RAMP * top).astype(kind)
     with pytest.raises(BadImage, match=r"a\.npy: .* values from 0 to .*--value_range") as error:
-        read_image(npy(values), 1, name="a.npy")
+        pixels_of(npy(values), 1, name="a.npy")
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
 def test_two_files_of_a_data_set_never_get_different_scales():
     for brightest in (255.0, 256.0, 1000.0):
-        found = read_image(npy((RAMP * brightest).astype(np.float32)), 1, value_range=(0, 1000))
+        found = pixels_of(npy((RAMP * brightest).astype(np.float32)), 1, value_range=(0, 1000))
         assert abs(int(found.max()) - round(brightest * 0.255)) <= 1
 
 
@@ -113,21 +115,21 @@ def test_a_value_that_is_not_finite_is_refused(bad):
     for options in ({}, {"value_range": (0, 1)}):
         for data in (encoded(values, "TIFF"), npy(values)):
             with pytest.raises(BadImage, match="NaN or infinite"):
-                read_image(data, **options)
+                pixels_of(data, **options)
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 def test_all_16_bits_of_a_colour_count(bands):
     values = RNG.integers(0, 4096, (9, 8, bands)).astype(np.uint16)
     if bands in (1, 3):
-        assert np.array_equal(read_image(png(values), bands, value_range=(0, 4095)), levels(values, 0, 4095))
+        assert np.array_equal(pixels_of(png(values), bands, value_range=(0, 4095)), levels(values, 0, 4095))
         whole = Image.open(io.BytesIO(png(values)))
-        assert np.array_equal(read_image(whole, bands, value_range=(0, 4095)), levels(values, 0, 4095))
+        assert np.array_equal(pixels_of(whole, bands, value_range=(0, 4095)), levels(values, 0, 4095))
     values *= 16
-    assert np.array_equal(read_image(png(values), bands), levels(values, 0, 65535))
+    assert np.array_equal(pixels_of(png(values), bands), levels(values, 0, 65535))
     for order in "<>":
         for compression in (None, "zlib"):
-            found = read_image(tiff(values.squeeze(), byteorder=order, compression=compression), bands)
+            found = pixels_of(tiff(values.squeeze(), byteorder=order, compression=compression), bands)
             assert np.array_equal(found, levels(values, 0, 65535))
 
 
@@ -136,28 +138,28 @@ def test_the_maximum_of_a_pgm_is_white_unless_a_range_is_stated():
         values = np.rint(RAMP * maximum).astype(kind)
         data = b"P5 64 64 %d\n" % maximum + values.tobytes()
         for options, top in (({}, maximum), ({"value_range": (0, maximum)}, maximum)):
-            found = read_image(data, 1, **options)[:, :, 0].astype(int)
+            found = pixels_of(data, 1, **options)[:, :, 0].astype(int)
             assert np.abs(found - levels(values, 0, top)).max() <= 1
-        assert read_image(data, 1, value_range=(0, 2 * maximum)).max() in (127, 128)
+        assert pixels_of(data, 1, value_range=(0, 2 * maximum)).max() in (127, 128)
 
 
 def test_transparent_16_bits_are_laid_on_white():
     values = np.full((2, 2, 4), 65535, np.uint16)
     values[..., :3], values[0, :, 3] = 30000, 0
-    assert read_image(png(values))[:, :, 0].tolist() == [[255, 255], [117, 117]]
-    assert read_image(png(values[..., [0, 3]]))[:, :, 0].tolist() == [[255, 255], [117, 117]]
+    assert pixels_of(png(values))[:, :, 0].tolist() == [[255, 255], [117, 117]]
+    assert pixels_of(png(values[..., [0, 3]]))[:, :, 0].tolist() == [[255, 255], [117, 117]]
 
 
 def test_few_levels_and_clipped_values_are_said_with_the_remedy(tmp_path):
     twelve = png((RAMP[:, :, None] * 4095).astype(np.uint16))
     with pytest.warns(UserWarning, match="keeps 17 levels of its 127 values.*--value_range=0:4095"):
-        read_image(twelve)
+        pixels_of(twelve)
     with pytest.warns(UserWarning, match=r"outside 0:2000 and were clipped"):
-        read_image(twelve, value_range=(0, 2000))
+        pixels_of(twelve, value_range=(0, 2000))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_image(twelve, value_range=(0, 4095))
-        read_image(encoded((RAMP * 20).astype(np.uint8), "PNG"))  # has few, and keeps them
+        pixels_of(twelve, value_range=(0, 4095))
+        pixels_of(encoded((RAMP * 20).astype(np.uint8), "PNG"))  # has few, and keeps them
     for index in range(5):
         (tmp_path / f"{index}.png").write_bytes(twelve)
     for memory in (1 << 20, 0):
@@ -207,12 +209,12 @@ MODES = [
 def test_every_mode_of_pillow_is_read(mode):
     image = Image.new(mode, (5, 4))
     for channels in (1, 3):
-        assert read_image(image, channels).shape == (4, 5, channels)
+        assert pixels_of(image, channels).shape == (4, 5, channels)
     bands = {"PA": 4, "P": 3, "YCbCr": 3, "LAB": 3, "HSV": 3}.get(mode, len(image.getbands()))
-    assert read_image(image, bands).shape == (4, 5, bands)
+    assert pixels_of(image, bands).shape == (4, 5, bands)
     for channels in {2, 4, 5} - {bands}:
         with pytest.raises(BadImage, match=rf"where {channels} are asked for"):
-            read_image(image, channels)
+            pixels_of(image, channels)
 
 
 @pytest.mark.parametrize("tag", METHODS)
@@ -228,7 +230,7 @@ def test_of_exif_only_the_orientation_is_read(kind):
     data = encoded(RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8), "JPEG")
     data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
     for at_least in (None, 8, (4, 8)):
-        height, width, _ = read_image(data, at_least=at_least).shape
+        height, width, _ = pixels_of(data, at_least=at_least).shape
         assert height > width
 
 
@@ -251,17 +253,17 @@ TEXT = b"key\0" + b"text " * 10
 )  # fmt: skip
 def test_a_whole_picture_is_read_whatever_is_wrong_beside_it(damaged):
     if damaged.startswith(PNG[:4]):
-        assert np.array_equal(read_image(damaged), np.asarray(PICTURE))
+        assert np.array_equal(pixels_of(damaged), np.asarray(PICTURE))
     else:
-        assert np.array_equal(read_image(damaged), read_image(damaged.removesuffix(b"\xff") + b"\xff\xd9"))
-    assert read_image(damaged, at_least=20).shape[2] == 3
+        assert np.array_equal(pixels_of(damaged), pixels_of(damaged.removesuffix(b"\xff") + b"\xff\xd9"))
+    assert pixels_of(damaged, at_least=20).shape[2] == 3
 
 
 @pytest.mark.parametrize("cut", [3, 4, 7, 40, 400])
 def test_a_picture_without_its_end_is_refused(cut):
     for data in (JPEG, encoded(PICTURE, "JPEG", progressive=True), PNG[:-60]):
         with pytest.raises(BadImage, match="cut off or damaged"):
-            read_image(data[:-cut], at_least=20)
+            pixels_of(data[:-cut], at_least=20)
 
 
 def test_a_long_strip_in_a_short_file_is_refused_before_it_is_decoded():
@@ -279,7 +281,7 @@ def test_a_long_strip_in_a_short_file_is_refused_before_it_is_decoded():
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(1500)
     with pytest.raises(BadImage, match="too many pixels for so short a file"):
-        read_image(data)
+        pixels_of(data)
 
 
 @pytest.mark.parametrize(
@@ -297,14 +299,14 @@ def test_a_long_strip_in_a_short_file_is_refused_before_it_is_decoded():
 )
 def test_an_array_file_is_checked_by_its_header(change, message):
     with pytest.raises(BadImage, match=message):
-        read_image(npy(RAMP).replace(*change), 1)
+        pixels_of(npy(RAMP).replace(*change), 1)
 
 
 @pytest.mark.parametrize("cut", [1, 100, 300])
 def test_bands_that_are_missing_are_not_taken_for_black(cut):
     data = tiff(RNG.integers(0, 256, (20, 20, 5), dtype=np.uint8), rowsperstrip=2)
     with pytest.raises(BadImage, match="cut off or damaged"):
-        read_image(data[:-cut], 5)
+        pixels_of(data[:-cut], 5)
 
 
 # ------------------------------------------------------------------ what a model is given
@@ -389,3 +391,34 @@ def test_the_largest_centre_of_the_form_is_kept(shape, size, kept):
     found = fit(pixels, size)
     assert found.shape == (*((size, size) if isinstance(size, int) else size), 5)
     assert np.array_equal(found, fit(np.ascontiguousarray(pixels[kept]), size))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (RAMP * 4095).astype(np.uint16),
+        (RAMP * 255).astype(np.float32),
+        (RAMP * 1.1).astype(np.float32),
+        (RAMP * 2000 - 1000).astype(np.int16),
+        (RAMP * 1e6).astype(np.int32),
+        (RAMP * 255).astype(np.uint8),
+    ],
+)
+def test_an_image_is_read_with_the_values_that_it_has(values):
+    """No scale is guessed, so that none is lost."""
+    for data in (npy(values), tiff(values)):
+        for channels in (1, 3):
+            found = read_image(data, channels)
+            assert found.dtype.kind == values.dtype.kind and np.array_equal(found, np.repeat(values[:, :, None], channels, 2))
+
+
+def test_deep_colours_become_grey_by_their_luma():
+    values = RNG.integers(0, 65536, (5, 6, 3)).astype(np.uint16)
+    assert np.array_equal(read_image(npy(values), 1)[..., 0], np.rint(values @ np.array(LUMA)).astype(np.uint16))
+
+
+def test_values_that_are_no_numbers_are_refused():
+    values = (RAMP * 100).astype(np.float32)
+    values[3, 3] = np.nan
+    with pytest.raises(BadImage, match="NaN or infinite"):
+        read_image(tiff(values))
