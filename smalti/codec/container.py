@@ -137,7 +137,9 @@ class Header:
         reader = Reader(io.BytesIO(body))
         flags, coder = reader.take(2)
         if flags & ~cls.FLAGS[version]:
-            raise DamagedFile(f"version {version} has no flags {flags & ~cls.FLAGS[version]}")
+            raise DamagedFile(
+                f"version {version} has no flags {flags & ~cls.FLAGS[version]}; by a newer smalti? update it"
+            )
         if coder >= len(CODERS):
             raise DamagedFile(f"no coder has the number {coder}")
         model_hash = reader.take(HASH_BYTES).hex()

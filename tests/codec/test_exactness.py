@@ -9,7 +9,7 @@ from PIL import Image
 
 from smalti.codec import Archive, Codec, DamagedFile
 from smalti.codec.container import Header
-from smalti.codec.tables import ImageEntry, pack_profiles
+from smalti.codec.tables import ImageEntry, ImageTable, pack_profiles
 from smalti.errors import SmaltiError
 
 from ..conftest import draw_image
@@ -128,13 +128,13 @@ def test_a_file_without_profiles_has_no_place_for_them(exact):
 
 
 def test_a_file_of_a_later_kind_says_so():
-    body = bytes([32, 0]) + bytes(20)
+    body = bytes([64, 0]) + bytes(20)
     with pytest.raises(DamagedFile, match="newer smalti"):
-        Header.read(io.BytesIO(Header._framed(body)))
+        Header.read(io.BytesIO(Header._framed(2, body)))
     entry = ImageEntry(3, 4, "RGB", "", RGB_PROFILE)
     packed = Header(
         coder="fixed", lossless=False, codebook_size=4, stride=4, depth=1, model_hash="0" * 12, prior_hash="",
-        images_per_chunk=4, images=(entry, entry._replace(profile=b"")), chunk_bytes=(9,),
+        images_per_chunk=4, images=ImageTable.of([entry, entry._replace(profile=b"")]), chunk_bytes=(9,),
     )  # fmt: skip
     assert Header.read(io.BytesIO(packed.pack())) == packed
 

@@ -226,12 +226,6 @@ def test_codebooks_of_millions_are_written_and_read_or_refused(bits, coder, fold
     assert len(codec.decompress(data)) == 1 and set(codec.sizes([codec.picture(image)])) == {"fixed", "adaptive"}
 
 
-def test_a_codebook_that_no_file_can_name_is_refused_at_once(folder):
-    model = save_model(folder / "huge", {"kind": "fsq", "levels": [1 << 11, 1 << 11, 1 << 11]})
-    with pytest.raises(SmaltiError, match="8,589,934,592 codes in the codebook do not fit into a .smalti file"):
-        Codec(model)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -409,7 +409,9 @@ def test_an_image_is_read_with_the_values_that_it_has(values):
     for data in (npy(values), tiff(values)):
         for channels in (1, 3):
             found = read_image(data, channels)
-            assert found.dtype.kind == values.dtype.kind and np.array_equal(found, np.repeat(values[:, :, None], channels, 2))
+            assert found.dtype.kind == values.dtype.kind and np.array_equal(
+                found, np.repeat(values[:, :, None], channels, 2)
+            )
 
 
 def test_deep_colours_become_grey_by_their_luma():
