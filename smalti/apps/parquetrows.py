@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from smalti.apps.parquetfooter import column_counts
 from smalti.configs import fit
 from smalti.errors import SmaltiError, one_line, shown
 
@@ -46,6 +47,7 @@ class ParquetRows:
                 raise SmaltiError("two columns have one name")
             for field in self._file.schema_arrow:
                 self._check_type(field.name, str(field.type))
+            self._values, self._sizes = column_counts(path)
             if self._file.metadata.num_rows > path.stat().st_size:
                 raise SmaltiError(f"{self._file.metadata.num_rows:,} rows are more than its bytes")
 
@@ -57,16 +59,6 @@ class ParquetRows:
         if not fits:
             raise SmaltiError(f"the column {shown(name)} is of {shown(found)}")
 
-    def _counts(self, name: str) -> tuple[int, int]:
-        """How many values a column has, and how many bytes they say to be."""
-        found = [
-            (column.num_values, column.total_uncompressed_size)
-            for group in range(self._file.metadata.num_row_groups)
-            for index in range(self._file.metadata.num_columns)
-            if (column := self._file.metadata.row_group(group).column(index)).path_in_schema.split(".")[0] == name
-        ]
-        return sum(count for count, _ in found), sum(size for _, size in found)
-
     def column(self, name: str) -> list[Any]:
         """A column whole: texts, numbers, or lists of a few numbers.
 
@@ -75,7 +67,7 @@ class ParquetRows:
         """
         if name not in self.names:
             raise SmaltiError(f"the column {name!r} is missing")
-        count, size = self._counts(name)
+        count, size = self._values[name], self._sizes[name]
         if size > MOST_BYTES or count > 8 * self._file.metadata.num_rows:
             raise SmaltiError(f"the column {shown(name)} has {count:,} values in {size:,} bytes")
         found: list[Any] = []
@@ -95,8 +87,8 @@ class ParquetRows:
         """
         if name not in self.names:
             raise SmaltiError(f"the column {name!r} is missing")
-        if self._counts(name)[0] != sum(map(prod, shapes)) or len(shapes) != self._file.metadata.num_rows:
-            raise SmaltiError(f"the column {name!r} has {self._counts(name)[0]:,} values, which do not fit the shapes")
+        if self._values[name] != sum(map(prod, shapes)) or len(shapes) != self._file.metadata.num_rows:
+            raise SmaltiError(f"the column {name!r} has {self._values[name]:,} values, which do not fit the shapes")
         size = max(1, MOST_AT_ONCE // max(map(prod, shapes), default=1))
         batches, batch, first = iter(()), (), 0
 

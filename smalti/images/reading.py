@@ -19,7 +19,7 @@ from smalti.images.preprocessing import Reading, Size, sides
 
 
 def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None) -> np.ndarray:
-    """Read an image as (H, W, C): uint8 of a file of 8 bits, otherwise the values that it has, in a type that holds them.
+    """Read an image as (H, W, C): uint8 of a file of 8 bits, otherwise the values that it has, of a type that fits.
 
     No scale is guessed; what models see of a file is said by `read_pixels`, as is all else.
 

@@ -101,6 +101,8 @@ def run(name: str, count: int, first: int = 0) -> Mapping[str, int]:
                     report = receiver.recv()
                 except EOFError:
                     child.join()
+                    if patience > HUNG_SECONDS:
+                        raise RuntimeError(f"the driver {name} could not make its files") from None
                     became[f"FAULT: attempt {number} ended the process, exit status {child.exitcode}"] += 1
                     number += 1
                     bar.update()
