@@ -1,5 +1,6 @@
 """Mutated text.json of a prior: one clear error, or a tokenizer that gives the same tokens twice."""
 
+import copy
 import json
 
 from smalti.priors.text import FILE, TextTokenizer
@@ -59,9 +60,9 @@ def change(values, rng) -> None:
         return
     match int(rng.integers(0, 9)):
         case 0:
-            values[keys[rng.integers(len(keys))]] = PARTS[rng.integers(len(PARTS))]
+            values[keys[rng.integers(len(keys))]] = copy.deepcopy(PARTS[rng.integers(len(PARTS))])
         case 1:
-            values["model"] = PARTS[rng.integers(len(PARTS))]
+            values["model"] = copy.deepcopy(PARTS[rng.integers(len(PARTS))])
         case 2:
             model["dropout"] = [0.9, 0.0, 1e308, -1, "x"][rng.integers(5)]
         case 3:
