@@ -12,8 +12,8 @@ import pytest
 from smalti.configs import Family
 
 ROOT = Path(__file__).parent.parent / "smalti"
-LAYERS = [
-    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "pretrained", "ops"},  # the ground
+LAYERS = [  # the ground first
+    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "pretrained", "ops"},
     {"images"},
     {"data", "models", "priors"},
     {"generate", "codec"},

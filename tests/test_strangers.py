@@ -182,9 +182,9 @@ def test_an_outline_leaves_the_compiler_alone():
     """PyTorch imports its compiler, seconds of it, for a random number on the meta device."""
     script = """
 import sys, torch
-from smalti.pretrained import _Valueless
+from smalti.outlines import Valueless
 from tests.laws.test_schema import FAMILIES, MEMBERS, good_options
-with torch.device("meta"), _Valueless():
+with torch.device("meta"), Valueless():
     for what, kind in MEMBERS:
         made = FAMILIES[what].build({"kind": kind, **good_options(FAMILIES[what][kind])})
         if what == "networks":

@@ -7,7 +7,7 @@ from smalti.errors import one_line
 
 
 def decode(
-    run: str, file: str, *, out: str, force: bool = False, device: str = "cpu", most_pixels: int = 178_956_970
+    run: str, file: str, *, out: str, force: bool = False, device: str = "cpu", most_pixels: int | None = None
 ) -> dict[str, Any]:
     """Decode the codes or latents of `smalti encode` to pictures of the original sizes.
 
@@ -19,7 +19,7 @@ def decode(
         out: the folder for the pictures.
         force: overwrite pictures.
         device: cpu, cuda, ...
-        most_pixels: of an image; what is larger is refused before memory is taken for it.
+        most_pixels: of an image: it decides the memory that a file takes; by default 200 million.
     """
     from smalti.apps.encodedfile import check_fits, read_encoded
     from smalti.apps.imagefiles import IMAGES_IN_CHUNK, progress_bar, suffix_for, write_image

@@ -27,6 +27,7 @@ from smalti.apps.parquetrows import ParquetRows, library
 from smalti.configs import fit
 from smalti.errors import SmaltiError, one_line, shown
 from smalti.files import atomic_path
+from smalti.images.opening import LARGEST_PX
 from smalti.ranges import CodebookSize, Range
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ VERSION = 1
 SUFFIXES = (".npz", ".parquet")
 SHOWN = 12  # images whose shapes a description names
 COLUMNS = ("name", "height", "width", "shape")  # of a parquet file, beside the labels and the values
-LARGEST_PX = 178_956_970  # of an image: Pillow's own limit
 MOST_LABELS = 1 << 26  # bytes of the texts of one kind of label
 Side = Annotated[int, Range(1, LARGEST_PX)]
 
@@ -160,7 +160,7 @@ def read_encoded(path: Path, model_hash: str | None = None) -> EncodedFile:
     return file
 
 
-def check_fits(file: EncodedFile, model: "Autoencoder", most_pixels: int = LARGEST_PX) -> None:
+def check_fits(file: EncodedFile, model: "Autoencoder", most_pixels: int | None = None) -> None:
     """Raise unless a model can decode what a file holds; by what the file says of itself, before memory is taken.
 
     Raises:
@@ -169,12 +169,13 @@ def check_fits(file: EncodedFile, model: "Autoencoder", most_pixels: int = LARGE
     """
     if file.pool != "none":
         raise SmaltiError("the file holds pooled latents, which cannot be decoded; encode again without --pool")
+    most = LARGEST_PX if most_pixels is None else most_pixels
     codes = model.codes_bottleneck if file.kind == "codes" else None
     if codes is not None and file.codebook_size != codes.codebook_size:
         raise SmaltiError(f"the file's codes are of {file.codebook_size}, the model's of {codes.codebook_size}")
     for name, shape, (height, width) in zip(file.names, file.shapes, file.sizes, strict=True):
-        if height * width > most_pixels:
-            raise SmaltiError(f"{shown(name)} has {width}x{height} pixels; at most {most_pixels:,} are decoded")
+        if height * width > most:
+            raise SmaltiError(f"{shown(name)} has {width}x{height} pixels; at most {most:,} are decoded")
         grid = model.networks.grid_of(height, width)
         wanted = codes.grid_shape(*grid) if codes is not None else (model.bottleneck.out_channels, *grid)
         if shape != wanted:

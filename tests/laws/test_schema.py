@@ -12,7 +12,7 @@ from smalti.images.preprocessing import Corruption, Preprocessing
 from smalti.models.bottlenecks import BOTTLENECKS
 from smalti.models.likelihoods import LIKELIHOODS
 from smalti.models.networks import NETWORKS
-from smalti.pretrained import _Valueless
+from smalti.outlines import Valueless
 from smalti.priors.config import PixelLevels, TextConfig
 from smalti.priors.family import PRIORS
 from smalti.ranges import Positive, Range, Share
@@ -59,7 +59,7 @@ def good_options(member):
 def test_a_wrong_value_is_one_line_that_names_the_key(what, member):
     hints = {key: hint for key, hint in _hints_of(member).items() if key != "return"}
     good = good_options(member)
-    with torch.device("meta"), _Valueless():
+    with torch.device("meta"), Valueless():
         construct(member, good, what)
         for key, hint in hints.items():
             for value in EVIL[kind_of(hint)]:
