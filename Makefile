@@ -25,14 +25,14 @@ test-kernels: $(STAMP) $(NATIVE)  ## what meets the kernels, with every variant 
 
 # tests/ops goes through the variants itself, odd calls among it; a finding ends the process
 SANITIZED := build/sanitized/$(NATIVE)
-sanitize: $(STAMP)  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; needs gcc, takes minutes
+sanitize: $(STAMP) $(NATIVE)  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; needs gcc, takes minutes
 	SMALTI_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized
-	@export SMALTI_KERNELS_FILE="$$PWD/$(SANITIZED)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2; \
+	@variants="$$($(BIN)/python -c $(AVAILABLE))"; export SMALTI_KERNELS_FILE="$$PWD/$(SANITIZED)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2; \
 	preload="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"; \
 	check() { echo "SMALTI_KERNELS=$$1 $$2"; SMALTI_KERNELS=$$1 LD_PRELOAD="$$preload" \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider --capture=sys $$2 || exit 1; }; \
 	check auto tests/ops; \
-	for variant in $$($(BIN)/python -c $(AVAILABLE)); do [ $$variant = off ] || \
+	for variant in $$variants; do [ $$variant = off ] || \
 	  check $$variant "$(filter-out tests/ops,$(KERNEL_TESTS))"; done
 
 FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000 folders=20000 tables=50000

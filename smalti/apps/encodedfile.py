@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from smalti.apps.npzarrays import NpzArrays
 from smalti.apps.parquetrows import ParquetRows, library
@@ -31,6 +29,8 @@ from smalti.images.opening import LARGEST_PX
 from smalti.ranges import CodebookSize, Range
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from smalti.models.autoencoder import Autoencoder
 
 Kind = Literal["codes", "latents"]
@@ -60,7 +60,7 @@ class EncodedFile:
 
     kind: Kind
     names: Sequence[str]
-    values: Sequence[Tensor]
+    values: "Sequence[Tensor]"
     sizes: Sequence[tuple[int, int]]
     model_hash: str
     codebook_size: int = 0
@@ -93,7 +93,7 @@ class EncodedFile:
         )
 
 
-class Stored(Sequence[Tensor]):
+class Stored(Sequence["Tensor"]):
     """Values in a file, read and checked when they are asked for.
 
     Args:
@@ -121,7 +121,9 @@ class Stored(Sequence[Tensor]):
             raise SmaltiError(f"codes must lie in [0, {self._codebook_size}); one is {int(values.max())}")
         if not self._codebook_size and not np.isfinite(values).all():
             raise SmaltiError("the file holds latents that are not finite; encode the images again")
-        return torch.from_numpy(values.astype(np.int64 if self._codebook_size else np.float32))
+        from torch import from_numpy
+
+        return from_numpy(values.astype(np.int64 if self._codebook_size else np.float32))
 
 
 def check_suffix(path: str | Path) -> None:

@@ -1,6 +1,9 @@
 """Codes and latents in files: what is written comes back, and decodes to what `reconstruct` gives."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +168,15 @@ def test_what_does_not_go_together_is_refused_in_one_line(runs, tmp_path, capsys
         assert main(argv) == 1
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1 and message in lines[0], lines
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".smalti"])
+def test_info_of_a_file_does_without_torch(runs, tmp_path, suffix):
+    """What a file says of itself is read without torch, which takes a second to import."""
+    path = tmp_path / f"a{suffix}"
+    picture = tmp_path / "a.png"
+    Image.fromarray(draw_image(0, (16, 16))).save(picture)
+    verb = smalti.encode if suffix == ".npz" else smalti.compress
+    verb(str(runs / "vector_quantizer"), [str(picture)], out=str(path))
+    script = f"import sys, smalti; smalti.info({str(path)!r}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
