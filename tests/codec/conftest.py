@@ -25,8 +25,8 @@ def save_model(folder, bottleneck=None, channels=3, value_range=None):
     return Autoencoder.from_pretrained(folder)
 
 
-def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0.0, **options):
-    """A random prior of its codes, far from uniform."""
+def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0.0, spread=None, **options):
+    """A random prior of its codes, far from uniform; the less so, the smaller the spread of its weights."""
     torch.manual_seed(2)
     prior = {"pixelcnn": {"channels": 8, "layers": 1}, "transformer": {"width": 8, "layers": 1, "heads": 2}}.get(
         kind, {}
@@ -44,7 +44,7 @@ def save_prior(folder, model, model_folder, kind="pixelcnn", condition_dropout=0
     with torch.no_grad():
         for parameter in fresh.parameters():
             # with larger weights a deep PixelSNAIL is chaotic: rounding moves its logits by 1e-3 of themselves
-            parameter.add_(torch.randn_like(parameter) * (0.05 if kind == "pixelsnail" else 0.4))
+            parameter.add_(torch.randn_like(parameter) * (spread or (0.05 if kind == "pixelsnail" else 0.4)))
     fresh.save_pretrained(folder)
     return CodeModel.from_pretrained(folder)
 

@@ -229,7 +229,8 @@ def test_a_prior_codes_its_own_bits_and_noise_does_not_matter(kind, folder, mode
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "pixelsnail", "transformer", "histogram"])
 def test_what_a_prior_wrote_is_read_back(kind, folder, model):
-    prior = save_prior(folder / kind, model, folder / "model", kind=kind)
+    """With weights as training leaves them: of larger ones the rounding of a machine may exceed what is safe."""
+    prior = save_prior(folder / f"mild {kind}", model, folder / "model", kind=kind, spread=0.05)
     grids, coder = [*random_grids(30), *random_grids(3, shape=(1, 5, 9))], PriorCoder(prior)
     assert coder.encode(grids, verify=True) == coder.encode(grids)
 
