@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smalti.apps.memory import memory_bytes, reset_peak
 from smalti.models.bottlenecks import VectorQuantizer
+from smalti.ops.native import kernels_for
 from smalti.ops.nearest import nearest_code, nearest_code_reference
 
 Lookup = Callable[[Tensor], Tensor]
@@ -54,6 +55,14 @@ def lookups(codebook: Tensor) -> dict[str, Lookup]:
         "smalti": lambda features: nearest_code(features, codebook),
         "plain PyTorch, in chunks": lambda features: nearest_code_reference(features, codebook, bias),
     }
+    if native := kernels_for(codebook):
+
+        def floats(features: Tensor) -> Tensor:
+            codes = torch.empty(len(features), dtype=torch.int64)
+            native.nearest(features, codebook, codebook.square().sum(1) / -2, codes, 0)
+            return codes
+
+        sides["smalti, products of floats alone"] = floats
     try:
         model = vector_quantize_pytorch(codebook).eval()
         sides["vector-quantize-pytorch"] = lambda features: model(features[None])[1][0]

@@ -34,7 +34,7 @@ VARIANTS = ("avx512", "avx2", "portable")  # best first
 #   where          must hold of all these. Names of LAYOUT are C's numbers, panels(C) holds C columns
 SIGNATURES = {
     "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where D > 0, P == panels(C)",
-    "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K where D > 0, 0 < K < 1 << 31",
+    "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K bytes:int where D > 0, 0 < K < 1 << 31",
     "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
     " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int"
     " where 0 < K < 1 << 31, D > 0, temperature > 0, hard < 2, hard or packed is not None and P == panels(D)",

@@ -23,8 +23,9 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
         result    (N,)    int64 in [0, K)
 
     Memory is O(N + K): the native kernel writes no score, plain PyTorch a chunk at a time; the N x K matrix never
-    exists. A feature's code does not depend on the other features of the native kernel's call. An operator of its own,
-    so that `torch.compile` and `torch.export` keep it whole.
+    exists. Where the processor has VNNI, products of bytes find the few candidates of each feature, and float32 decides
+    between them: the codes stay the same. A feature's code does not depend on the other features of the native kernel's
+    call. An operator of its own, so that `torch.compile` and `torch.export` keep it whole.
 
     A score that is not a number counts as -infinity, and where no score is above that the code is 0. (Where products or
     sums go beyond float32, their order decides what is not a number.)
@@ -47,7 +48,7 @@ def _nearest_code(features: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     if native is None:
         return nearest_code_reference(features, codebook, bias)
     codes = torch.empty(len(features), dtype=torch.int64)
-    native.nearest(features.contiguous(), codebook.contiguous(), bias.contiguous(), codes)
+    native.nearest(features.contiguous(), codebook.contiguous(), bias.contiguous(), codes, 1)
     return codes
 
 

@@ -15,7 +15,7 @@ from smalti.ops import native
 PANEL = 8  # of the portable kernels
 CALLS = {  # sizes and numbers of a call that each kernel takes
     "pack": {"C": 9, "D": 3, "P": 2},
-    "nearest": {"N": 2, "K": 5, "D": 3},
+    "nearest": {"N": 2, "K": 5, "D": 3, "bytes": 1},
     "gumbel": {"N": 2, "K": 5, "D": 9, "P": 2, "temperature": 0.5, "seed": 1, "hard": 0},
     "gumbel_backward": {"N": 2, "K": 9, "D": 9, "P": 2, "W": 16, "temperature": 0.5, "seed": 1, "hard": 0},
     "gumbel_noise": {"N": 2, "K": 3, "seed": 1},
@@ -112,7 +112,7 @@ def test_conditions_hold_or_nothing_is_called():
     with pytest.raises(SmaltiError, match="gumbel: .*packed"):
         kernels.gumbel(*gumbel)
     kernels.gumbel(*gumbel[:-2], True, 1)
-    nearest = [value[:, :0].contiguous() if value.ndim == 2 else value for value in values_of("nearest")]
+    nearest = [value[:, :0].contiguous() if getattr(value, "ndim", 0) == 2 else value for value in values_of("nearest")]
     with pytest.raises(SmaltiError, match="nearest: D > 0, 0 < K < 1 << 31 cannot be false, where N = 2, D = 0, K = 5"):
         kernels.nearest(*nearest)
 
@@ -121,12 +121,12 @@ def test_a_message_names_the_kernel_the_argument_and_the_value():
     kernels = native.load("portable")
     if kernels is None:
         pytest.skip("smalti was installed without a C compiler")
-    features, codebook, bias, codes = values_of("nearest")
+    features, codebook, bias, codes, bytes_too = values_of("nearest")
     with pytest.raises(SmaltiError) as error:
-        kernels.nearest(features, codebook.double(), bias, codes)
+        kernels.nearest(features, codebook.double(), bias, codes, bytes_too)
     assert str(error.value) == "nearest: codebook:f4[K,D] cannot be torch.float64 (5, 3) on cpu, where N = 2, D = 3"
     with pytest.raises(SmaltiError, match=r"nearest: bias:f4\[K\] cannot be torch.float32 \(4,\) on cpu, where N"):
-        kernels.nearest(features, codebook, bias[:4], codes)
+        kernels.nearest(features, codebook, bias[:4], codes, bytes_too)
 
 
 @pytest.mark.parametrize("other", [{"OPERATION": 21}, {"SOURCES": 1}])
@@ -186,7 +186,7 @@ def test_a_temporary_lives_until_the_kernel_returns(kind):
         pytest.skip("smalti was installed without a C compiler")
     features, codes = torch.randn(500, 3), torch.empty(500, dtype=torch.int64)
     plain = (lambda value: value.numpy()) if kind == "numpy" else (lambda value: value)
-    kernels.nearest(plain(features.clone()), plain(features.clone()), plain(features.square().sum(1) / -2), codes)
+    kernels.nearest(plain(features.clone()), plain(features.clone()), plain(features.square().sum(1) / -2), codes, 1)
     assert torch.equal(codes, torch.arange(500))
 
 

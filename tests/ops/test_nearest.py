@@ -56,6 +56,51 @@ def test_a_feature_does_not_depend_on_its_company(name, monkeypatch):
     )
 
 
+def clouds():
+    """What is hard for products of bytes: features (N, D), a codebook (K, D), and a bias or None."""
+    torch.manual_seed(0)
+    features, codebook = torch.randn(300, 64), torch.randn(1100, 64)
+    near = codebook[torch.randint(1100, (300,))] + 0.3 * torch.randn(300, 64)
+    holes = near.clone()
+    holes[7], holes[150, 3], holes[299, 0] = torch.nan, torch.inf, -torch.inf
+    broken = codebook.clone()
+    broken[5, 5] = torch.nan
+    return {
+        "independent": (features, codebook, None),
+        "near": (near, codebook, None),
+        "far from zero": (near + 100, codebook + 100, None),
+        "heavy tails": (features**5, codebook**5, None),
+        "one large number": (torch.cat([near, torch.full((1, 64), 1e6)]), codebook, None),
+        "one far code": (near, torch.cat([codebook, torch.full((1, 64), 1e6)]), None),
+        "tiny": (near * 1e-12, codebook * 1e-12, None),
+        "huge": (near * 1e12, codebook * 1e12, None),
+        "equal codes": (features, codebook[:1].repeat(1100, 1), None),
+        "every code thrice": (near, codebook.repeat(3, 1), None),
+        "equal features": (near[:1].repeat(300, 1), codebook, None),
+        "whole numbers": (features.round(), codebook.round(), None),
+        "zeros": (torch.zeros(300, 64), torch.zeros(1100, 64), None),
+        "another depth": (near[:, :37], codebook[:, :37], None),
+        "deep": (torch.randn(300, 500), torch.randn(1100, 500), None),
+        "not finite": (holes, codebook, None),
+        "a broken code": (near, broken, None),
+        "products alone": (near, codebook, torch.zeros(1100)),
+        "a bias that decides": (near, codebook, 1e5 * torch.randn(1100)),
+        "codes shut out": (near, codebook, torch.where(torch.arange(1100) % 3 == 0, -torch.inf, 0.0)),
+    }
+
+
+@pytest.mark.parametrize("cloud", clouds())
+def test_products_of_bytes_find_the_same_codes(cloud):
+    """Where the processor has none of them this compares the kernel with itself."""
+    native = load(AVAILABLE[0])
+    features, codebook, bias = clouds()[cloud]
+    bias = codebook.square().sum(1) / -2 if bias is None else bias
+    found = [torch.full((len(features),), -1) for _ in range(2)]
+    for bytes_too, codes in enumerate(found):
+        native.nearest(features.contiguous(), codebook.contiguous(), bias, codes, bytes_too)
+    assert torch.equal(*found)
+
+
 def test_strided_features_and_other_types():
     features, codebook = torch.randn(6, 9).T, torch.randn(5, 6)
     expected = torch.cdist(features, codebook).argmin(1)

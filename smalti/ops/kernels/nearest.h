@@ -44,33 +44,41 @@ INLINE void nearest_tile(const float *codes, const float *bias, const float *pan
     }
 }
 
-/* codes[n] = the lowest k with the highest row_n . code_k + bias_k; 0 where no score is above -infinity. */
-void NAME(nearest)(const float *rows, const float *codebook, const float *bias, int64_t *codes, int64_t count,
-                   int64_t depth, int64_t size, int threads) {
-    long together = NEAREST_PANELS * NEAREST_ROWS, block = NEAREST_BLOCK / depth / NEAREST_CODES * NEAREST_CODES;
+/* The codes of up to 6 panels of rows. */
+static void nearest_rows(const float *rows, const float *codebook, const float *bias, int64_t *codes, long count, long depth, long size) {
+    long block = NEAREST_BLOCK / depth / NEAREST_CODES * NEAREST_CODES, panels = (count + NEAREST_ROWS - 1) / NEAREST_ROWS;
+    best_t best[NEAREST_PANELS];
+    float *packed = aligned_alloc(64, (sizeof(float) * panels * NEAREST_ROWS * depth + 63) / 64 * 64);
     block = block ? block : NEAREST_CODES;
-    PARALLEL(num_threads(threads)) {
-        float *packed = aligned_alloc(64, (sizeof(float) * together * depth + 63) / 64 * 64);
-#pragma omp for schedule(dynamic)
-        for (long start = 0; start < count; start += together) {
-            long here = count - start < together ? count - start : together;
-            best_t best[NEAREST_PANELS];
-            for (long p = 0; p * NEAREST_ROWS < here; p++)
-                for (int v = 0; v < NEAREST_VECTORS; v++) best[p].score[v] = splat(-INFINITY), best[p].code[v] = (ivec){0};
-            pack_panels(rows + start * depth, here, depth, NEAREST_ROWS, packed);
-            for (long from = 0; from < size; from += block) {
-                long to = size - from < block ? size : from + block;
-                for (long p = 0; p * NEAREST_ROWS < here; p++) {
-                    const float *panel = packed + p * NEAREST_ROWS * depth;
-                    long k = from;
-                    for (; k + NEAREST_CODES <= to; k += NEAREST_CODES)
-                        nearest_tile(codebook + k * depth, bias + k, panel, depth, (int)k, best + p, NEAREST_CODES);
-                    for (; k < to; k++) nearest_tile(codebook + k * depth, bias + k, panel, depth, (int)k, best + p, 1);
-                }
-            }
-            for (long r = 0; r < here; r++)
-                codes[start + r] = best[r / NEAREST_ROWS].code[r % NEAREST_ROWS / LANES][r % LANES];
+    for (long p = 0; p < panels; p++)
+        for (int v = 0; v < NEAREST_VECTORS; v++) best[p].score[v] = splat(-INFINITY), best[p].code[v] = (ivec){0};
+    pack_panels(rows, count, depth, NEAREST_ROWS, packed);
+    for (long from = 0; from < size; from += block) {
+        long to = size - from < block ? size : from + block;
+        for (long p = 0; p < panels; p++) {
+            const float *panel = packed + p * NEAREST_ROWS * depth;
+            long k = from;
+            for (; k + NEAREST_CODES <= to; k += NEAREST_CODES)
+                nearest_tile(codebook + k * depth, bias + k, panel, depth, (int)k, best + p, NEAREST_CODES);
+            for (; k < to; k++) nearest_tile(codebook + k * depth, bias + k, panel, depth, (int)k, best + p, 1);
         }
-        free(packed);
     }
+    for (long r = 0; r < count; r++) codes[r] = best[r / NEAREST_ROWS].code[r % NEAREST_ROWS / LANES][r % LANES];
+    free(packed);
+}
+
+#include "nearest_bytes.h"
+
+/* codes[n] = the lowest k with the highest row_n . code_k + bias_k; 0 where no score is above -infinity. Where `bytes` is not 0,
+   products of bytes may find the candidates. */
+void NAME(nearest)(const float *rows, const float *codebook, const float *bias, int64_t *codes, int64_t count,
+                   int64_t depth, int64_t size, int64_t bytes, int threads) {
+    long together = NEAREST_PANELS * NEAREST_ROWS;
+#if LANES == 16
+    if (bytes && __builtin_cpu_supports("avx512vnni") && nearest_by_bytes(rows, codebook, bias, codes, count, depth, size, threads)) return;
+#endif
+    (void)bytes;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long start = 0; start < count; start += together)
+        nearest_rows(rows + start * depth, codebook, bias, codes + start, count - start < together ? count - start : together, depth, size);
 }
