@@ -132,3 +132,20 @@ def test_guidance_without_a_prompt_is_refused(runs):
     with pytest.raises(smalti.SmaltiError, match=r"guidance 2.0 has no effect without a prompt"):
         generator.sample(guidance=2.0)
     assert not torch.equal(generator.sample("disc", 8), generator.sample("disc", 8, seed=1))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", "vqvae", "--data", "", "--out", "x"],
+        ["train", "vqvae", "--data", "ph", "--out="],
+        ["train", "vqvae", "--data", "ph", "--out", "x", "--from", ""],
+        ["info", ""],
+        ["encode", "run", ""],
+    ],
+)
+def test_an_empty_word_is_not_the_folder_one_is_in(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 1
+    assert "is empty; give a name, or . for the folder you are in" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
