@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from smalti.configs import decisive, differences, from_dict, to_dict
 from smalti.errors import SmaltiError, cut
-from smalti.files import WEIGHTS, absolute_place, file_hash, read_json
+from smalti.files import CARD, CONFIG, WEIGHTS, absolute_place, file_hash, read_json
 from smalti.pretrained import Pretrained, find_folder
 from smalti.priors.code_model import CodeModel
 from smalti.training.experiment import Start, Training
@@ -34,11 +34,14 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
         start_from: the model that a new run begins with; a run that has a checkpoint does not need it any more.
 
     Raises:
-        SmaltiError: the folder holds a run with other settings.
+        SmaltiError: the folder holds a run with other settings, or without a run what a training would write over.
     """
     values = _recorded(run, checkpoint)
     if values is None:
-        return replace(experiment, start=_start(start_from, run))
+        start = _start(start_from, run)
+        if foreign := [name for name in (CARD, CONFIG, WEIGHTS) if (run / name).exists()]:
+            raise SmaltiError(f"{run} holds a {foreign[0]} that is of no run; choose another --out, or move it away")
+        return replace(experiment, start=start)
     try:
         old = from_dict(type(experiment), values, str(run / EXPERIMENT))
     except SmaltiError:  # of another kind

@@ -87,6 +87,10 @@ def test_settings_of_a_run_override_the_recipes_own_only_where_they_are_given(im
     ("verb", "options", "message"),
     [
         ("evaluate", {"run": "pixelcnn", "importance_samples": 7}, "importance_samples 7 has no effect on a prior"),
+        ("evaluate", {"run": "vqvae", "batch_size": 0}, "--batch_size must be at least 1, not 0"),
+        ("evaluate", {"run": "vqvae", "samples": -1}, "--samples must be at least 0, not -1"),
+        ("evaluate", {"run": "vqvae", "importance_samples": -1}, "--importance_samples must be at least 0, not -1"),
+        ("evaluate", {"run": "vqvae", "probe": "class", "probe_images": 0}, "--probe_images must be at least 1, not 0"),
         ("evaluate", {"run": "pixelcnn", "noise": "gaussian"}, "noise gaussian has no effect on a prior"),
         ("evaluate", {"run": "pixelcnn", "noise_patch": 4}, "noise_patch 4 has no effect on a prior"),
         ("evaluate", {"run": "vqvae", "noise_patch": 4}, "noise_patch 4 has no effect without noise masking"),

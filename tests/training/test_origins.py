@@ -52,6 +52,15 @@ def test_a_run_does_not_start_from_its_own_folder(image_folder, tmp_path):
     assert same(before, weights(run))
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_a_new_run_overwrites_nothing(name, image_folder, tmp_path):
+    """As with --out . in somebody's own folder."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SmaltiError, match=f"holds a {name} that is of no run; choose another --out"):
+        go(tmp_path, image_folder, steps=1)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_an_experiment_that_is_no_object_is_damaged(image_folder, tmp_path):
     run = go(tmp_path, image_folder, steps=2)
     good = (run / "experiment.json").read_bytes()
