@@ -143,16 +143,20 @@ def _bounded(headers: Mapping[str, TensorHeader]) -> Iterator[None]:
 
 def check_values(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Warn of weights that are converted, and refuse numbers that are none; a buffer that begins with some may."""
+    converted: list[str] = []
     for name, own in model.state_dict().items():
         value = tensors[name]
         if not own.is_floating_point():
             continue
         if value.dtype != own.dtype:
             types = f"{value.dtype} instead of {own.dtype}".replace("torch.", "")
-            warnings.warn(f"{path}: {shown(name)} is of type {types} and was converted", stacklevel=3)
+            converted.append(f"{shown(name)} is of type {types}")
         if not _all_finite(value.to(own.dtype)) and _all_finite(own):
             what = f"{path}: {shown(name)} holds NaN or infinity; copy or train it again"
             raise SmaltiError(cut(what, LONGEST))
+    if converted:
+        rest = f", and {len(converted) - 1} more like it: they were" if len(converted) > 1 else " and was"
+        warnings.warn(f"{path}: {converted[0]}{rest} converted", stacklevel=3)
 
 
 def _all_finite(values: torch.Tensor) -> bool:

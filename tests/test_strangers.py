@@ -135,8 +135,9 @@ def test_weights_of_another_precision_are_converted_with_a_warning(model, run, d
     without_hash(run)
     weights = load_file(run / WEIGHTS)
     save_file({name: own.to(dtype) if own.is_floating_point() else own for name, own in weights.items()}, run / WEIGHTS)
-    with pytest.warns(UserWarning, match="was converted"):
+    with pytest.warns(UserWarning, match="is of type .* more like it: they were converted") as told:
         again = Autoencoder.from_pretrained(run)
+    assert len(told) == 1
     assert {own.dtype for own in again.parameters()} == {torch.float32}
     tolerance = {"atol": 1e-2, "rtol": 1e-2}
     torch.testing.assert_close(dict(again.named_parameters()), dict(model.named_parameters()), **tolerance)

@@ -27,6 +27,7 @@ from smalti.training.settings import RunSettings
 
 VERBS: dict[str, Callable[..., Any]] = {name: getattr(smalti, name) for name in smalti.VERBS}
 INTERRUPTED = 130
+PLACES = ("--data", "--out", "--from", "--tokenizer", "--like", "--model", "--prior", "--run")
 
 set_parsing_settings(parse_optionals_as_positionals=False)
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: list[str]) -> int:
     try:
         _refuse_unquoted(argv)
+        _refuse_empty(argv)
         name, function, arguments, as_json = _parse(argv)
         result = function(**arguments)
         if as_json:
@@ -90,6 +92,15 @@ def _refuse_unquoted(argv: list[str]) -> None:
             pattern = os.path.join(os.path.dirname(files[0]), f"*{os.path.splitext(files[0])[1]}")
             remedy = f"put the pattern in quotes, as {word} {shlex.quote(pattern)}"
             raise SmaltiError(f"{word} takes one name and was given {len(files)} files, {files[0]}, ...; {remedy}")
+
+
+def _refuse_empty(argv: list[str]) -> None:
+    """An empty word is a shell's variable that is not set; as a path it would be the folder one is in."""
+    for before, word in itertools.pairwise(argv):
+        given = not word and (before in PLACES or not before.startswith("-"))
+        if given or word in {f"{flag}=" for flag in PLACES}:
+            of = word.rstrip("=") or (before if before in PLACES else f"the word after {before}")
+            raise SmaltiError(f"{of} is empty; give a name, or . for the folder you are in")
 
 
 def _complain(text: str) -> None:

@@ -54,6 +54,8 @@ def evaluate(
     from smalti.evaluation.perception import chosen_networks
     from smalti.images.folders import sentence
 
+    _check_counts(batch_size=(batch_size, 1), importance_samples=(importance_samples, 0), samples=(samples, 0),
+                  probe_images=(probe_images, 1))  # fmt: skip
     folder, is_prior, measured = Path(run), what_is(run) == "prior", data_of(run, data)
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
     more = {"noise": None if noise == "none" else noise, "noise_patch": noise_patch, "probe": probe or None}
@@ -96,6 +98,12 @@ def evaluate(
         if experiment := experiment_of(folder):
             write_text(folder / CARD, model_card(model, experiment, result, best=best_of(folder)))
     return result
+
+
+def _check_counts(**counts: tuple[int | None, int]) -> None:
+    for name, (value, least) in counts.items():
+        if value is not None and value < least:
+            raise SmaltiError(f"--{name} must be at least {least}, not {value}")
 
 
 def _write_chart(path: Path, denoising: dict[str, Any] | None) -> None:

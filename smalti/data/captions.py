@@ -1,7 +1,6 @@
 """The captions of the images of a folder."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import overload
 
@@ -28,6 +27,7 @@ class Captions(Sequence[Mapping[str, str]]):
     ):
         self.folder, self.length, self.beside = folder, length, beside
         self.tables = {index: numbered(captions) for index, captions in tables.items() if captions}
+        self._read: dict[int, Mapping[str, str]] = {}  # not beyond these: a person may write others
 
     @property
     def any(self) -> bool:
@@ -49,10 +49,11 @@ class Captions(Sequence[Mapping[str, str]]):
         place = index % self.length
         if place in self.tables or place not in self.beside:
             return self.tables.get(place, {})
-        return _read_sidecar(self.folder / self.beside[place], self.beside[place])
+        if place not in self._read:
+            self._read[place] = _read_sidecar(self.folder / self.beside[place], self.beside[place])
+        return self._read[place]
 
 
-@lru_cache(1 << 16)
 def _read_sidecar(path: Path, name: str) -> Mapping[str, str]:
     """Each line of a text file is a caption; lines of numbers alone are what detectors are trained on, and are none."""
     try:

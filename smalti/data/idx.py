@@ -3,6 +3,7 @@
 import gzip
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def read_idx(path: Path) -> np.ndarray:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise SmaltiError(f"{path}: cut off or not gzip ({error}); copy it again") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SmaltiError(f"{path}: not an idx file of unsigned bytes")

@@ -43,7 +43,7 @@ def corrupt(images: Tensor, corruption: Corruption, generator: torch.Generator |
     if corruption.noise == "salt_and_pepper":
         salt = (uniform(batch, 1, height, width) < 0.5).to(images.dtype)
         return torch.where(uniform(batch, 1, height, width) < level, salt, images)
-    side = corruption.noise_patch or 1
+    side = min(corruption.noise_patch or 1, max(height, width))
     masked = uniform(batch, 1, math.ceil(height / side), math.ceil(width / side)) < level
     masked = masked.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)[..., :height, :width]
     return torch.where(masked, images.new_tensor(GREY), images)

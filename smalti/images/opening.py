@@ -63,6 +63,8 @@ def read_bytes(file: Path | str | bytes) -> bytes:
         path = Path(file)
         if path.is_dir():
             raise BadImage(f"{path}: a folder where an image was expected")
+        if path.exists() and not path.is_file():  # a pipe, or a device, may never end
+            raise BadImage(f"{path}: no regular file; save what it gives as one")
         file = path.read_bytes()
     if not file:
         raise OSError("0 bytes")

@@ -47,7 +47,8 @@ def _acquired(path: Path, run: Path) -> IO[str] | None:
         try:
             file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
         except OSError as error:
-            raise SmaltiError(f"cannot write to {run}: {error.strerror}; choose another --out") from error
+            what = f"cannot write {path}: {error.strerror or 'it is no file'}"
+            raise SmaltiError(f"{what}; remove it, or choose another --out") from error
         try:
             if fcntl is None:
                 raise OSError(0, "this system has no flock")

@@ -1,5 +1,6 @@
 """metrics.jsonl and the progress bar: means of every term since the last line, checked for NaN and infinity."""
 
+import errno
 import itertools
 import json
 import math
@@ -95,6 +96,8 @@ class Log:
 def _put_aside_unreadable(path: Path) -> None:
     """Rename what is in the way of a log, for example a folder."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "no regular file")
         if path.exists():
             with path.open("r+b") as file:
                 file.read()

@@ -15,7 +15,7 @@ import torch
 
 import smalti
 from smalti.configs import to_dict
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, cut
 from smalti.files import atomic_path, remove_partial, write_json
 from smalti.modes import using
 from smalti.training.event_files import Hooks
@@ -212,11 +212,12 @@ def _mix(seed: int, step: int) -> int:
 
 
 def _make(*folders: Path) -> None:
-    try:
-        for folder in folders:
+    for folder in folders:
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SmaltiError(f"cannot write to {folders[0]}: {error.strerror}; choose another --out") from error
+        except OSError as error:
+            what = f"cannot write to {cut(str(folder), 160)}: {error.strerror}"
+            raise SmaltiError(f"{what}; choose another --out") from error
 
 
 def _describe(run: Path, experiment: Training, device: str, task: Task[Any]) -> None:

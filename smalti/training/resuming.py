@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from smalti.configs import decisive, differences, from_dict, to_dict
-from smalti.errors import SmaltiError
-from smalti.files import WEIGHTS, absolute_place, file_hash, read_json
+from smalti.errors import SmaltiError, cut
+from smalti.files import CARD, CONFIG, WEIGHTS, absolute_place, file_hash, read_json
 from smalti.pretrained import Pretrained, find_folder
 from smalti.priors.code_model import CodeModel
 from smalti.training.experiment import Start, Training
@@ -34,11 +34,14 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
         start_from: the model that a new run begins with; a run that has a checkpoint does not need it any more.
 
     Raises:
-        SmaltiError: the folder holds a run with other settings.
+        SmaltiError: the folder holds a run with other settings, or without a run what a training would write over.
     """
     values = _recorded(run, checkpoint)
     if values is None:
-        return replace(experiment, start=_start(start_from))
+        start = _start(start_from, run)
+        if foreign := [name for name in (CARD, CONFIG, WEIGHTS) if (run / name).exists()]:
+            raise SmaltiError(f"{run} holds a {foreign[0]} that is of no run; choose another --out, or move it away")
+        return replace(experiment, start=start)
     try:
         old = from_dict(type(experiment), values, str(run / EXPERIMENT))
     except SmaltiError:  # of another kind
@@ -46,12 +49,12 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
     if old.start:
         old = replace(old, start=replace(old.start, model=absolute_place(old.start.model, run)))
     known = old.start and (start_from is None or not Path(start_from).is_dir())
-    new = replace(experiment, start=old.start if known else _start(start_from), history=old.history)
-    before, now = ({**decisive(each), "run": {**decisive(each.run), **each.run.by_validation}} for each in (old, new))
-    if changed := differences(before, now):
+    new = replace(experiment, start=old.start if known else _start(start_from, run), history=old.history)
+    if changed := differences(_deciding(old), _deciding(new)):
         raise _refusal(run, changed)
     if checkpoint is None:
         return new
+    _check_origin(checkpoint, old)
     if new.run.steps < checkpoint.step:
         _say(f"{run}: {checkpoint.step} steps are done, more than --steps {new.run.steps}: nothing is left to do")
         new = new.with_settings(steps=checkpoint.step)
@@ -63,13 +66,38 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
     return replace(new, history=(*old.history, {"done": checkpoint.step, "steps": old.run.steps}))
 
 
+def _deciding(experiment: Training) -> Mapping[str, Any]:
+    run = experiment.run
+    return {**decisive(experiment), "run": {**decisive(run), **run.by_validation}}
+
+
+def _check_origin(checkpoint: Checkpoint, experiment: Training) -> None:
+    """Refuse a checkpoint that was copied from a run with other settings than those of this folder."""
+    values = checkpoint.record.get("experiment")
+    if values is None:
+        return
+    try:
+        changed = differences(
+            _deciding(from_dict(type(experiment), values, str(checkpoint.path))), _deciding(experiment)
+        )
+    except SmaltiError:  # of another kind
+        changed = differences(values, to_dict(experiment))
+    if changed:
+        raise SmaltiError(
+            f"{checkpoint.path} is of another run: {cut(changed[0], LONGEST)}; remove it from this folder"
+        )
+
+
 def _recorded(run: Path, checkpoint: Checkpoint | None) -> Any:
     """The settings that a folder says, by experiment.json or where that is damaged by the checkpoint; None: no run."""
     path, of_checkpoint = run / EXPERIMENT, checkpoint and checkpoint.record.get("experiment")
     if not path.exists():
         return of_checkpoint
     try:
-        return read_json(path)
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise SmaltiError(f"{path} is damaged: it holds no object")
+        return values
     except SmaltiError as error:
         if not of_checkpoint:
             raise SmaltiError(f"{error}; remove it to begin anew, or choose another --out") from error
@@ -78,8 +106,7 @@ def _recorded(run: Path, checkpoint: Checkpoint | None) -> Any:
 
 
 def _refusal(run: Path, changed: list[str]) -> SmaltiError:
-    first = changed[0] if len(changed[0]) <= LONGEST else changed[0][:LONGEST] + "..."
-    what = first + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
+    what = cut(changed[0], LONGEST) + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
     remedy = f"choose another --out, perhaps with --from {run}, or repeat its command"
     return SmaltiError(f"{run} holds a run with other settings: {what}; {remedy}")
 
@@ -104,10 +131,12 @@ def check_data(run: Path, checkpoint: Checkpoint, now: Mapping[str, Mapping[str,
         raise SmaltiError(f"{run}: the {split} data have changed: {what}; {remedy}")
 
 
-def _start(model: str | None) -> Start | None:
+def _start(model: str | None, run: Path) -> Start | None:
     if model is None:
         return None
     folder = find_folder(model)
+    if folder.resolve() == run.resolve():
+        raise SmaltiError(f"--from {model} is --out itself, which the training writes over; choose another --out")
     if not (folder / WEIGHTS).is_file():
         raise SmaltiError(f"--from {model}: there is no model in this folder; give one that `smalti train` made")
     place = str(folder.resolve()) if Path(model).is_dir() else model

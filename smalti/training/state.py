@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, cut
 from smalti.files import read_checked, write_checked
 from smalti.pretrained import Pretrained
 from smalti.training.experiment import OptimizerConfig
@@ -105,7 +105,9 @@ class TrainState:
             if self.average is not None:
                 self.average.load_state_dict(part["average"])
         except RuntimeError as error:
-            raise SmaltiError(f"{checkpoint.path} is of another model: {str(error).splitlines()[1].strip()}") from error
+            raise SmaltiError(
+                f"{checkpoint.path} is of another model: {cut(str(error).splitlines()[1], 120)}"
+            ) from error
         for optimizer in self.optimizers:
             load_moments(self.model, optimizer, part["optimizer"])
         self.step = checkpoint.step
@@ -128,7 +130,7 @@ class Checkpoint(NamedTuple):
 def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoints in a folder by the steps that their names say, the newest last."""
     named = {path: re.fullmatch(r"step-(\d+)\.safetensors", path.name) for path in sorted(folder.glob("step-*"))}
-    return dict(sorted((int(match[1]), path) for path, match in named.items() if match))
+    return dict(sorted((int(match[1]), path) for path, match in named.items() if match and path.is_file()))
 
 
 def keep_newest(folder: Path, step: int) -> None:

@@ -87,6 +87,10 @@ def test_settings_of_a_run_override_the_recipes_own_only_where_they_are_given(im
     ("verb", "options", "message"),
     [
         ("evaluate", {"run": "pixelcnn", "importance_samples": 7}, "importance_samples 7 has no effect on a prior"),
+        ("evaluate", {"run": "vqvae", "batch_size": 0}, "--batch_size must be at least 1, not 0"),
+        ("evaluate", {"run": "vqvae", "samples": -1}, "--samples must be at least 0, not -1"),
+        ("evaluate", {"run": "vqvae", "importance_samples": -1}, "--importance_samples must be at least 0, not -1"),
+        ("evaluate", {"run": "vqvae", "probe": "class", "probe_images": 0}, "--probe_images must be at least 1, not 0"),
         ("evaluate", {"run": "pixelcnn", "noise": "gaussian"}, "noise gaussian has no effect on a prior"),
         ("evaluate", {"run": "pixelcnn", "noise_patch": 4}, "noise_patch 4 has no effect on a prior"),
         ("evaluate", {"run": "vqvae", "noise_patch": 4}, "noise_patch 4 has no effect without noise masking"),
@@ -132,3 +136,20 @@ def test_guidance_without_a_prompt_is_refused(runs):
     with pytest.raises(smalti.SmaltiError, match=r"guidance 2.0 has no effect without a prompt"):
         generator.sample(guidance=2.0)
     assert not torch.equal(generator.sample("disc", 8), generator.sample("disc", 8, seed=1))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", "vqvae", "--data", "", "--out", "x"],
+        ["train", "vqvae", "--data", "ph", "--out="],
+        ["train", "vqvae", "--data", "ph", "--out", "x", "--from", ""],
+        ["info", ""],
+        ["encode", "run", ""],
+    ],
+)
+def test_an_empty_word_is_not_the_folder_one_is_in(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 1
+    assert "is empty; give a name, or . for the folder you are in" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []

@@ -1,8 +1,10 @@
 """Files of every kind and every way to be broken."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +101,10 @@ def test_bad_bytes_say_what_is_wrong(data, message, tmp_path):
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(BadImage, match="none.png: no such file"):
         pixels_of(tmp_path / "none.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for endless in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(BadImage, match="no regular file; save what it gives as one"):
+            pixels_of(endless)
     with pytest.raises(BadImage, match="a folder where an image was expected"):
         pixels_of(tmp_path)
 

@@ -131,3 +131,8 @@ def test_what_a_user_leaves_out_is_as_the_model_was_trained_if_on_that_noise():
     assert asked_noise(trained, "gaussian") == Corruption(noise="gaussian", noise_level=0.1)
     assert str(trained) == "masking noise, level 0.5, squares of 4 pixels"
     assert str(Corruption(noise="gaussian", noise_lowest=0.0)) == "gaussian noise, levels 0.0 to 0.1"
+
+
+def test_a_patch_larger_than_the_image_costs_no_memory():
+    corruption = Corruption(noise="masking", noise_level=1.0, noise_patch=10**12)
+    assert (corrupt(torch.zeros(2, 3, 8, 5), corruption, torch.Generator()) == 0.5).all()
