@@ -38,7 +38,7 @@ def scale_of(values: np.ndarray, reading: Reading, name: str) -> tuple[float, fl
         return 0, 1
     found = f"{kind.name} values from {low:.8g} to {high:.8g}"
     shown = f"--value_range={suggested(float(low), float(high))}"
-    raise BadImage(f"{name}: {found}: say what is black and what is white by --value_range LOW:HIGH, as {shown}")
+    raise BadImage(f"{name}: {found}: train with --value_range LOW:HIGH, what is black and what is white, as {shown}")
 
 
 def check_values(values: np.ndarray, name: str) -> tuple[Any, Any]:
