@@ -249,11 +249,19 @@ def _short(model_hash: str) -> str:
     return model_hash[: 2 * HASH_BYTES]
 
 
+def _single(images: Images) -> Iterator[Images]:
+    """The images one by one, of lists and batches in any depth, as `to_images` takes them."""
+    batch = isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 4
+    if batch or (isinstance(images, Sequence) and not isinstance(images, str | bytes)):
+        for part in images:
+            yield from _single(part)
+    else:
+        yield images
+
+
 def _named(images: Images, names: Sequence[str]) -> list[tuple[Images, str]]:
     """(image, name) of one or several images."""
-    if isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 4:
-        images = list(images)
-    listed = list(images) if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+    listed = list(_single(images))
     if names and len(names) != len(listed):
         raise SmaltiError(f"{len(names)} names for {len(listed)} images")
     return list(zip(listed, names or [""] * len(listed), strict=True))

@@ -97,7 +97,8 @@ def to_picture(value: Images, name: str, alpha: Alpha, reading: Reading, *, exac
             f"{what} has {channels} bands; a .smalti file holds grey and colour images: use `smalti encode`"
         )
     check_size(pixels.shape[0], pixels.shape[1], what)
-    mode, profile, opacity = "L" if channels == 1 else "RGB", fitting_profile(layers.profile, channels), layers.opacity
+    mode, opacity = "L" if channels == 1 else "RGB", layers.opacity
+    profile = layers.profile if exact else fitting_profile(layers.profile, channels)
     if opacity is None:
         return Picture(mode, pixels, None, name, profile)
     if alpha == "refuse":

@@ -11,6 +11,8 @@ from smalti.data.splits import SPLITS
 from smalti.errors import SmaltiError
 from smalti.images.folders import LeftOut, counted, sentence, shown
 from smalti.images.kinds import suffix_of
+from smalti.images.preprocessing import Reading
+from smalti.images.remarks import Remarks
 
 MOST_ROWS = 20  # of a table
 NUM_READ = 24  # images that are read to see whether they can be
@@ -67,22 +69,19 @@ def _num_by_split(source: Source) -> dict[str, int]:
 
 
 def _read_some(source: Source) -> dict[str, Any]:
-    """Sizes of a few images, and which of them are bad."""
-    sizes, bad = Counter[str](), list[str]()
+    """Sizes of a few images, and which of them are bad: all, where training has to be told their bands or scale."""
+    sizes, bad, remarks = Counter[str](), list[str](), Remarks()
     chosen = evenly_spread(len(source), NUM_READ)
     first = ""
     for index in chosen:
         try:
-            height, width, _ = source.read(index).shape
+            height, width, _ = source.read(index, Reading(source.channels, remarks=remarks)).shape
         except SmaltiError as error:
             bad.append(str(error))
             continue
         sizes[f"{width}x{height}"] += 1
         first = first or f"{shown(source.name_of(index))} ({width}x{height})"
-    if not sizes:
-        raise SmaltiError(
-            f"{shown(source.name, 100)}: none of {counted(len(chosen), 'image')} can be read; the first: {bad[0]}"
-        )
+    remarks.say()
     return {"first": first, "sizes": dict(sizes.most_common(4)), "num": len(chosen), "bad": bad}
 
 

@@ -135,7 +135,8 @@ class Pixels:
             found = self._read_or_error((index + offset) % len(self))
             if not isinstance(found, BadImage):
                 return found
-        raise SmaltiError(f"{self.source.name}: 32 bad images in a row; the last: {found}")
+        tried = min(32, len(self))
+        raise SmaltiError(f"{self.source.name}: {tried} bad image{'s in a row' * (tried > 1)}; the last: {found}")
 
     def evenly(self, count: int) -> Tensor:
         """At most `count` evenly spaced images of the source: uint8 (B, H, W, C)."""

@@ -30,5 +30,5 @@ def read_npy(data: bytes, name: str, most_pixels: int) -> np.ndarray:
     if len(data) - start != count * kind.itemsize:
         raise BadImage(f"{name}: holds {len(data) - start:,} bytes where {shape} {kind} are announced; copy it again")
     values = np.frombuffer(data, kind, count, start).reshape(shape, order="F" if by_column else "C")
-    values = np.ascontiguousarray(values, dtype=kind.newbyteorder("="))
+    values = np.require(values, kind.newbyteorder("="), ["C", "W"])
     return values[:, :, None] if values.ndim == 2 else values

@@ -19,6 +19,7 @@ from smalti.images.tiff import is_tiff, read_tiff
 from smalti.images.turning import LYING, orientation, upright
 
 GREY_MODES = {"1", "L", "LA", "La"}
+ONE_CLEAR = {"1", "L", "RGB"}  # transparent in pixels of one colour, where at all
 OPAQUE = 255
 PNM = (b"P2", b"P3", b"P5", b"P6")
 SAMPLES, SAMPLE_FORMAT, SIGNED = 277, 339, 2  # TIFF tags: bands, and the type of their values
@@ -97,20 +98,28 @@ def _decoded(
 
 def _maximum(data: bytes, name: str) -> int:
     """What a PGM or PPM says is white; 0 where that is the largest value of its type."""
-    args = [tile.args for tile in _tiles(open_image(data, name))]
+    return _maximum_of(open_image(data, name))
+
+
+def _maximum_of(image: Image.Image) -> int:
+    args = [tile.args for tile in _tiles(image)]
     return args[0][1] if args and args[0] and isinstance(args[0], tuple) and isinstance(args[0][1], int) else 0
 
 
 def _unscaled(colour: np.ndarray, maximum: int) -> np.ndarray:
-    """The values of a file before its maximum became 255 or 65535; of colours of more than 8 bits the nearest known."""
+    """The values of a file before its maximum became 255 or 65535."""
     largest = np.iinfo(colour.dtype).max
     return np.rint(colour * (maximum / largest)).astype(np.uint16)
 
 
 def _deep_layers(image: Image.Image, data: bytes, name: str, channels: int | None) -> Layers:
-    """Colours of 16 bits a band, of which Pillow gives the upper halves: the lower ones come from a second pass."""
+    """Colours of 16 bits a band, of which Pillow gives the upper halves; the lower ones are from a second pass."""
     colours, _, form = _raw_mode(image).partition(";")
-    if image.mode == "RGBA" and colours == "LA" and form == "16B":  # two bands of two bytes, read as four
+    if image.format == "PPM" and data.startswith(b"P6"):
+        maximum, count = _maximum_of(image), 3 * image.width * image.height
+        values = np.frombuffer(data, ">u2", count, _tiles(image)[0].offset).reshape(image.height, image.width, 3)
+        values = np.rint(np.minimum(values, maximum) * (65535 / maximum)).astype(np.uint16)
+    elif image.mode == "RGBA" and colours == "LA" and form == "16B":  # two bands of two bytes, read as four
         values = np.array(upright(_with_raw_mode(image, "RGBA"))).view(">u2").astype(np.uint16)
     elif image.mode in ("RGB", "RGBA") and colours in ("RGB", "RGBA", "RGBX") and form in OTHER_BYTES:
         second = _with_raw_mode(open_image(data, name), f"{colours};{OTHER_BYTES[form]}")
@@ -132,6 +141,8 @@ def _with_raw_mode(image: Image.Image, mode: str) -> Image.Image:
 
 def deep_colour(image: Image.Image) -> bool:
     """Whether a file that is not yet read has colours of 16 bits a band, of which Pillow keeps 8."""
+    if image.format == "PPM":
+        return image.mode == "RGB" and _maximum_of(image) > OPAQUE
     return image.mode not in ("I", "F") and not image.mode.startswith("I;") and ";16" in _raw_mode(image)
 
 
@@ -177,11 +188,12 @@ def _layers(image: Image.Image, channels: int | None) -> Layers:
         if source.format == "PPM":  # scaled to 16 bits by the maximum that the file states
             values = values.clip(0, 65535).astype(np.uint16)
         return _of_values(source, values.astype(values.dtype.newbyteorder("="))[:, :, None], channels)
-    bands = 4 if whole in ("P", "PA") and image.has_transparency_data else len(image.getbands())
-    if image.has_transparency_data and channels != bands:
+    clear = image.has_transparency_data
+    bands = 4 if whole in ("P", "PA") and clear else len(image.getbands()) + (clear and whole in ONE_CLEAR)
+    if clear and channels != bands:
         layer = np.array((image.convert("LA") if whole == "La" else image).convert("RGBA"))
         return Layers(layer[:, :, : 1 if whole in GREY_MODES else 3], layer[:, :, 3], profile)
-    if image.has_transparency_data:
+    if clear:
         image = image.convert("LA" if bands == 2 else "RGBA")
     elif whole == "1":
         image = image.convert("L")

@@ -17,6 +17,7 @@ from smalti.images.remarks import Remarks
 WHITE = 255
 FEWEST_LEVELS = 32  # an image that keeps fewer, of many more, is remarked on
 MANY = 2  # times as many
+NEAR_ONE = 2  # up to which a range is suggested in hundredths
 LOOKED_AT = 1 << 20  # values at most that are counted for a remark
 SCALES: dict[str, tuple[float, float]] = {"bool": (0, 1), "uint8": (0, 255), "uint16": (0, 65535)}
 AT_ONCE = 1 << 22  # values that are scaled together, so that memory stays bounded
@@ -35,9 +36,9 @@ def scale_of(values: np.ndarray, reading: Reading, name: str) -> tuple[float, fl
         return SCALES[kind.name]
     if kind.kind == "f" and low >= 0 and high <= 1:
         return 0, 1
-    found = f"{kind.name} values from {low:.6g} to {high:.6g}"
+    found = f"{kind.name} values from {low:.8g} to {high:.8g}"
     shown = f"--value_range={suggested(float(low), float(high))}"
-    raise BadImage(f"{name}: {found}: say what is black and what is white by --value_range LOW:HIGH, as {shown}")
+    raise BadImage(f"{name}: {found}: train with --value_range LOW:HIGH, what is black and what is white, as {shown}")
 
 
 def check_values(values: np.ndarray, name: str) -> tuple[Any, Any]:
@@ -57,9 +58,11 @@ def check_values(values: np.ndarray, name: str) -> tuple[Any, Any]:
 
 
 def suggested(low: float, high: float) -> str:
-    """A range around values, as text: of counts from 0 to the next 2^n - 1, of others whole numbers."""
+    """A range around values, as text: of counts from 0 to the next 2^n - 1, of others whole numbers, or hundredths."""
     if low >= 0 and high > 1 and high == int(high):
         return f"0:{2 ** math.ceil(math.log2(high + 1)) - 1}"
+    if -NEAR_ONE <= low < high <= NEAR_ONE:
+        return f"{math.floor(100 * low) / 100:g}:{math.ceil(100 * high) / 100:g}"
     return f"{math.floor(low)}:{max(math.ceil(high), math.floor(low) + 1)}"
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 PNG = b"\x89PNG\r\n\x1a\n"
 PICTURE = {b"tRNS", b"iCCP", b"eXIf", b"acTL"}  # chunks that say how the picture looks, or that there are more
 NEEDED = {b"IHDR", b"PLTE", b"IDAT"}
+SMALLEST_PROFILE, LARGEST_PROFILE = 128, 1 << 20  # bytes of ICC profiles: their header; what Pillow inflates
 JPEG, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 FILLERS = (b"\x55" * 64, b"\xc3\x1e" * 32)
 
@@ -33,12 +34,23 @@ def _mended_png(data: bytes) -> bytes | None:
         if kind == b"IEND" or (end > len(data) and kind != b"IDAT"):
             break
         check = zlib.crc32(data[place + 4 : end - 4]).to_bytes(4)
-        if kind in NEEDED or (kind in PICTURE and data[end - 4 : end] == check):
+        whole = data[end - 4 : end] == check and (kind != b"iCCP" or _is_profile(data[place + 8 : end - 4]))
+        if kind in NEEDED or (kind in PICTURE and whole):
             kept.append(data[place:end])
         place = end
     kept.append(struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
     whole = b"".join(kept)
     return whole if whole != data else None
+
+
+def _is_profile(body: bytes) -> bool:
+    """Whether the body of a chunk iCCP, name, NUL, method and deflated profile, holds one that can be inflated."""
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(body.partition(b"\0")[2][1:], LARGEST_PROFILE)
+    except zlib.error:
+        return False
+    return unpacker.eof and len(profile) >= SMALLEST_PROFILE
 
 
 def _mended_jpeg(data: bytes) -> bytes | None:

@@ -60,6 +60,8 @@ def open_image(file: Path | str | bytes | Image.Image, name: str) -> Image.Image
 def read_bytes(file: Path | str | bytes) -> bytes:
     """What is in a file; bytes are it already."""
     if not isinstance(file, bytes):
+        if not isinstance(file, str | Path):
+            raise BadImage(f"cannot read an image from {type(file).__name__}: give a path, bytes or a Pillow image")
         path = Path(file)
         if path.is_dir():
             raise BadImage(f"{path}: a folder where an image was expected")

@@ -56,7 +56,7 @@ def range_of(text: str) -> Range:
         found = float(low), float(high)
     except ValueError:
         found = math.nan, math.nan
-    if not (math.isfinite(found[0]) and math.isfinite(found[1]) and found[0] < found[1]):
+    if not (math.isfinite(found[1] - found[0]) and found[0] < found[1]):
         raise SmaltiError(f"value_range must be LOW:HIGH, as 0:4095 or -1000:1000, not {str(text)[:60]!r}")
     return found
 

@@ -21,6 +21,8 @@ from smalti.images.preprocessing import Reading, Size, sides
 def read_image(file: Path | str | bytes | Image.Image, channels: int = 3, name: str | None = None) -> np.ndarray:
     """Read an image as (H, W, C): uint8 of a file of 8 bits, otherwise the values that it has, of a type that fits.
 
+    Those of PGM and PPM are scaled by the maximum that the file states, to 255 or 65535.
+
     No scale is guessed; what models see of a file is said by `read_pixels`, as is all else.
 
     Raises:
@@ -93,7 +95,9 @@ def check_bands(found: int, channels: int, name: str) -> None:
     """Raise a BadImage unless `found` bands are as many as asked for, or both are grey or colour."""
     if found != channels and not {found, channels} <= {1, 3}:
         bands = "1 band" if found == 1 else f"{found} bands"
-        raise BadImage(f"{name}: has {bands} where {channels} are asked for; give other images, or --channels {found}")
+        raise BadImage(
+            f"{name}: has {bands} where {channels} are asked for; give other images, or train with --channels {found}"
+        )
 
 
 def on_white(colour: np.ndarray, opacity: np.ndarray) -> np.ndarray:
@@ -155,11 +159,14 @@ def own_values(values: Any, reading: Reading) -> torch.Tensor:
     """
     if isinstance(values, np.ndarray):
         _check_shape(values.shape, axes=(2, 3, 4))
+        values = np.asarray(values)  # a matrix has two axes whatever is asked of it
         values = values[:, :, None] if values.ndim == 2 else values
         if values.dtype != np.uint8:
             as_float = values.dtype.kind == "f"
             values = values.astype(np.float32) if as_float else to_levels(values, reading, "an array")
         values = torch.from_numpy(np.require(values, requirements=["C", "W"])).movedim(-1, -3)
+    if isinstance(values, torch.Tensor) and (values.is_meta or values.layout != torch.strided):
+        raise SmaltiError("a tensor without values of its own (sparse, or on the device meta); give a dense one")
     if not isinstance(values, torch.Tensor):
         kinds = "give a path, Pillow image, array or tensor"
         raise SmaltiError(f"cannot read an image from {type(values).__name__}: {kinds}")
@@ -171,7 +178,7 @@ def own_values(values: Any, reading: Reading) -> torch.Tensor:
     tensor = values.float()
     low, high = tensor.min().item(), tensor.max().item()
     if not (low >= 0 and high <= 1):
-        found = f"[{low:.3g}, {high:.3g}]"
+        found = f"[{low:.8g}, {high:.8g}]"
         raise SmaltiError(f"float images must lie in [0, 1]; these lie in {found}: divide by 255 or use uint8")
     return tensor
 

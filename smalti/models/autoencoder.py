@@ -314,7 +314,10 @@ class Autoencoder(Pretrained):
         return self.decode_latents(self._latents(images), (images.shape[2], images.shape[3]))
 
     def _of_padded(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        padded = pad_to_multiple(images.to(self.device), self.networks.fixed_size or self.stride)
+        size, (height, width) = self.networks.fixed_size, images.shape[2:]
+        if size is not None and (height > size[0] or width > size[1]):
+            self.check_size(height, width)  # as it is, not as it is padded
+        padded = pad_to_multiple(images.to(self.device), size or self.stride)
         return _in_fixed_batches(function, padded, padded.shape[2] * padded.shape[3], "images")
 
 

@@ -18,6 +18,8 @@ EFFNET_CENTRE, EFFNET_SCALE = 127 / 255, 128 / 255
 class EffNetLite0(nn.Module):
     """EfficientNet-Lite0, trained on ImageNet; the weights come with a package, nothing is downloaded."""
 
+    smallest = 32  # pixels along a side: its largest stride
+
     def __init__(self):
         super().__init__()
         try:
@@ -33,7 +35,8 @@ class EffNetLite0(nn.Module):
         self.blocks = nn.ModuleList(network._blocks)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The features of images (B, 3, H, W) in [0, 1] after each stage."""
+        """The features of images (B, 3, H, W) in [0, 1] after each stage; a SmaltiError, if they are too small."""
+        check_size("effnet", images.shape[-2:])
         features, stages = self.stem((images - EFFNET_CENTRE) / EFFNET_SCALE), []
         for index, block in enumerate(self.blocks):
             features = block(features)
@@ -43,6 +46,13 @@ class EffNetLite0(nn.Module):
 
 
 FEATURES: dict[str, Callable[[], nn.Module]] = {"effnet": EffNetLite0}
+
+
+def check_size(name: str, size: Sequence[int]) -> None:
+    """Raise a SmaltiError unless a network of FEATURES takes images of this (H, W)."""
+    if min(size) < (least := getattr(FEATURES.get(name), "smallest", 1)):
+        found = f"{least} pixels along a side, not {size[0]}x{size[1]}"
+        raise SmaltiError(f"{name} looks at images of at least {found}: give larger images, or leave it out")
 
 
 def perceptual_distances(stages: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:

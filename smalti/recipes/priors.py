@@ -173,7 +173,9 @@ def _codes_of(tokenizer: str) -> dict[str, Any]:
     model = Autoencoder.outline(folder)
     shape = model.codes_bottleneck.grid_shape(*model.grid)
     if len(shape) != 2:
-        raise SmaltiError(f"{tokenizer}: codes of the shape {shape} are not supported by the priors yet")
+        raise SmaltiError(
+            f"{tokenizer}: priors take one code at a position, not codes of the shape {shape}; give another tokenizer"
+        )
     return {
         "codebook_size": model.codes_bottleneck.codebook_size,
         "grid": (shape[0], shape[1]),

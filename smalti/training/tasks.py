@@ -19,7 +19,7 @@ from smalti.images.noise import corrupt, corrupt_each
 from smalti.images.pixels import model_images, to_float, to_uint8
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
-from smalti.models.features import perceptual_distance
+from smalti.models.features import check_size, perceptual_distance
 from smalti.ops.counts import perplexity, usage
 from smalti.pretrained import Pretrained
 from smalti.training.adversary import Adversary
@@ -87,6 +87,7 @@ class AutoencoderTask(Task[Autoencoder]):
         self.preprocessing = experiment.model.preprocessing
         self.model = Autoencoder(experiment.model).to(device).train()
         self.model.check_size(*self.preprocessing.size)  # before any image is read
+        check_size(experiment.photo.perceptual, self.preprocessing.size)
         source = open_data(experiment.data, "train")
         if progress:
             print(line_of(source), file=sys.stderr)

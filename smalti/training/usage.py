@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from smalti.errors import SmaltiError
 from smalti.ops.counts import perplexity, usage
 
 WINDOW_CODES_PER_ENTRY = 32  # the window is 32 K codes at every batch size
 GRACE_WINDOWS = 48  # no alarm in the first windows: usage dips after k-means initialisation and recovers
 ALARM_BELOW, REARM_ABOVE = 0.5, 0.6
 NONE_YET = -1.0
+MOST_CODES = 1 << 28  # that are counted, in 8 bytes each
 ADVICE = (
     "remedies: a smaller code_dim (8 to 16), a larger restart_below, l2-normalised codes (--normalize) or a smaller "
     "learning rate for a VQ-VAE; a larger beta or a lower first temperature for a dVAE"
@@ -16,9 +18,16 @@ ADVICE = (
 
 
 class CodeUsage:
-    """Counts codes (K of them in each of q codebooks) over windows, and raises an alarm once usage has collapsed."""
+    """Counts codes (K of them in each of q codebooks) over windows, and raises an alarm once usage has collapsed.
+
+    Raises:
+        SmaltiError: more codes than are counted.
+    """
 
     def __init__(self, codebook_size: int, num_codebooks: int = 1):
+        if codebook_size * num_codebooks > MOST_CODES:
+            told = f"at most {MOST_CODES:,} codes, not {codebook_size * num_codebooks:,}"
+            raise SmaltiError(f"training counts how often each code is used, of {told}: give a smaller codebook")
         self.window = WINDOW_CODES_PER_ENTRY * codebook_size * num_codebooks
         self.counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
         self.seen = 0  # codes in `counts`, known without synchronising with the device

@@ -120,6 +120,20 @@ def test_a_profile_of_other_colours_than_the_pictures_is_not_kept(exact):
     assert image.mode == "RGB" and "icc_profile" not in image.info
 
 
+def test_any_profile_of_a_file_is_kept_where_all_is(exact):
+    grey = file(COLOUR.convert("L"), icc_profile=RGB_PROFILE)
+    (image,) = exact.decompress(exact.compress(grey))
+    assert image.mode == "L" and image.info["icc_profile"] == RGB_PROFILE
+
+
+def test_lists_and_batches_are_flattened_as_encode_does(exact):
+    codec, grey = Codec(exact.model), COLOUR.convert("L")
+    found = codec.decompress(codec.compress([[COLOUR, grey], torch.rand(2, 3, 9, 8)], names=list("abcd")))
+    assert [(image.mode, image.size) for image in found] == [
+        ("RGB", COLOUR.size), ("L", COLOUR.size), *[("RGB", (8, 9))] * 2
+    ]  # fmt: skip
+
+
 def test_a_file_without_profiles_has_no_place_for_them(exact):
     assert b"".join([pack_profiles([b"", b"x", b"x"])]) == b"\x01\x01x\x00\x01\x01"
     with Archive(io.BytesIO(exact.compress(file(COLOUR)))) as archive:
@@ -155,7 +169,9 @@ VALUES = {
     "four bands": np.zeros((9, 9, 4), np.uint8), "two bands": torch.rand(2, 9, 9), "a number": 3.0, "None": None,
     "no file": "none.png", "bytes": b"none", "mode P": COLOUR.quantize(8), "mode F": Image.fromarray(WIDE / 65535.0),
     "mode I": wide(np.int32), "16-bit file": LOST["16-bit grey PNG"], "float file": LOST["float TIFF"],
-    "empty list": [],
+    "empty list": [], "nested lists": [[COLOUR, COLOUR], [], [COLOUR]],
+    "batches": [torch.rand(2, 3, 9, 9), torch.rand(3, 9, 9)],
+    "sparse": torch.rand(3, 9, 9).to_sparse(), "a list in a list of nothing": [[]],
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
@@ -334,6 +335,22 @@ def account_of_rows(source, what: str) -> dict[str, int]:
     tables = account_of(source)
     rows = next(rows for rows in tables.values() if isinstance(rows, list) and rows and what in rows[0])
     return {row[what]: next(value for value in row.values() if isinstance(value, int)) for row in rows}
+
+
+def test_data_that_ask_for_bands_or_a_range_are_described(tmp_path):
+    for index in range(3):
+        np.save(tmp_path / f"{index}.npy", np.full((8, 8, 2), index - 1.0))
+    account = account_of(open_data(tmp_path))
+    assert account["num_images"] == len(account["bad_images"]) == 3 and not account["sizes"]
+    assert "--value_range" in account["bad_images"][0]
+
+
+def test_remarks_on_a_data_set_are_one_warning(tmp_path):
+    for index in range(3):
+        Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(tmp_path / f"{index}.png")
+    with pytest.warns(UserWarning, match="3 images keep few of their levels") as said:
+        account_of(open_data(tmp_path))
+    assert len(said) == 1
 
 
 def test_heif_is_read_where_pillow_heif_is_installed(tmp_path, monkeypatch):

@@ -169,13 +169,21 @@ def test_few_levels_and_clipped_values_are_said_with_the_remedy(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "text"), [(0, 4000, "0:4095"), (0, 255, "0:255"), (-3.2, 7, "-4:7"), (0, 1.5, "0:2"), (5, 5, "0:7")]
+    ("low", "high", "text"),
+    [
+        (0, 4000, "0:4095"),
+        (0, 255, "0:255"),
+        (-3.2, 7, "-4:7"),
+        (0, 1.5, "0:1.5"),
+        (5, 5, "0:7"),
+        (-0.001, 1.0000004, "-0.01:1.01"),
+    ],
 )
 def test_the_suggested_range_holds_the_values(low, high, text):
     assert suggested(low, high) == text and range_of(text)[0] <= low and high <= range_of(text)[1]
 
 
-@pytest.mark.parametrize("text", ["", "5", "5:", ":5", "5:5", "7:3", "a:b", "0:inf", "nan:1", "0:1:2"])
+@pytest.mark.parametrize("text", ["", "5", "5:", ":5", "5:5", "7:3", "a:b", "0:inf", "nan:1", "0:1:2", "-1e308:1e308"])
 def test_a_range_is_two_numbers(text):
     with pytest.raises(SmaltiError, match="value_range must be LOW:HIGH"):
         Preprocessing(value_range=text)
@@ -331,6 +339,8 @@ def test_bands_that_are_missing_are_not_taken_for_black(cut):
         (np.zeros(5, np.uint8), "tensors, or"),
         (torch.zeros(5, 5), "tensors, or"),
         (3.5, "cannot read an image from float"),
+        (torch.zeros(3, 5, 5).to_sparse(), "give a dense one"),
+        (torch.zeros(3, 5, 5, device="meta"), "give a dense one"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(value, message):
@@ -412,6 +422,48 @@ def test_an_image_is_read_with_the_values_that_it_has(values):
             assert found.dtype.kind == values.dtype.kind and np.array_equal(
                 found, np.repeat(values[:, :, None], channels, 2)
             )
+
+
+@pytest.mark.parametrize("kind", ["uint8", "<f4", ">f4", "<i8", ">u2", "?"])
+def test_what_is_read_can_be_written_to(kind):
+    found = read_image(npy(np.asfortranarray(RAMP[:5, :7] * 100).astype(kind)), 1)
+    assert found.flags.writeable and found.flags.c_contiguous and found.dtype.isnative
+
+
+@pytest.mark.parametrize("value", [None, 3, np.zeros((4, 4, 3), np.uint8), bytearray(b"x"), io.BytesIO(b"x")])
+def test_what_is_neither_a_file_nor_a_picture_is_named(value):
+    with pytest.raises(BadImage, match=f"cannot read an image from {type(value).__name__}: give a path"):
+        read_image(value)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_colour_is_laid_on_white_or_is_a_band(mode):
+    picture = Image.fromarray(RNG.integers(0, 200, (5, 6, 3), dtype=np.uint8)).convert(mode)
+    clear = picture.getpixel((2, 1))
+    data, bands = encoded(picture, "PNG", transparency=clear), len(mode)
+    expected = np.array(picture).reshape(5, 6, bands)
+    is_clear = (expected == clear).all(-1, keepdims=True)
+    assert np.array_equal(read_image(data, bands), np.where(is_clear, 255, expected))
+    assert np.array_equal(read_image(data, bands + 1)[..., -1:], np.where(is_clear, 0, 255))
+
+
+@pytest.mark.parametrize("maximum", [1000, 4095, 65535])
+def test_a_ppm_of_16_bits_keeps_them(maximum):
+    values = RNG.integers(0, 201, (5, 6, 3)).astype(">u2")  # what 8 bits do not tell apart
+    data = b"P6 6 5 %d\n" % maximum + values.tobytes()
+    assert np.array_equal(read_image(data), np.rint(values * (65535 / maximum)).astype(np.uint16))
+    assert np.array_equal(pixels_of(data, value_range=(0, 200)), levels(values, 0, 200))
+    with pytest.raises(BadImage, match="cut off"):
+        read_image(data[:-1])
+
+
+@pytest.mark.parametrize(
+    "body", [b"junk", b"a\0\0" + zlib.compress(bytes(9)), b"a\0\0" + zlib.compress(bytes(70 << 20))]
+)
+def test_a_broken_profile_says_nothing_against_the_picture(body):
+    picture = RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    data = encoded(picture, "PNG")
+    assert np.array_equal(read_image(data[:33] + chunk(b"iCCP", body) + data[33:]), picture)
 
 
 def test_deep_colours_become_grey_by_their_luma():

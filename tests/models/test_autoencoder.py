@@ -271,6 +271,8 @@ def test_mlp_takes_one_size_only():
     assert model.reconstruct(torch.rand(2, 1, 8, 8)).shape == (2, 1, 8, 8)
     with pytest.raises(SmaltiError, match="8x8 images only, not 16x16"):
         model.reconstruct(torch.rand(1, 1, 16, 16))
+    with pytest.raises(SmaltiError, match="8x8 images only, not 9x5"):
+        model.reconstruct(torch.rand(1, 1, 9, 5))
 
 
 def test_mlp_with_a_grid_has_several_variables():

@@ -116,6 +116,11 @@ def test_usage_and_perplexity_by_hand():
     assert perplexity(torch.tensor([1, 1, 1, 1])) == pytest.approx(4.0)
 
 
+def test_more_codes_than_can_be_counted_are_refused_in_one_line():
+    with pytest.raises(SmaltiError, match="at most 268,435,456 codes, not 4,000,000,000: give a smaller codebook"):
+        CodeUsage(4 * 10**9)
+
+
 def test_alarm_waits_out_the_start(monkeypatch):
     monkeypatch.setattr("smalti.training.usage.GRACE_WINDOWS", 3)
     watch, few = CodeUsage(4), torch.tensor([[128, 0, 0, 0]])

@@ -7,7 +7,7 @@ from torch import nn
 from smalti.errors import SmaltiError
 from smalti.files import read_tensors
 from smalti.models.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
-from smalti.models.features import FEATURES, PerceptualDistance, perceptual_distance
+from smalti.models.features import FEATURES, EffNetLite0, PerceptualDistance, perceptual_distance
 from smalti.recipes import vqvae
 from smalti.training.adversary import Adversary
 from smalti.training.experiment import PhotoConfig
@@ -67,6 +67,15 @@ def test_effnet_prefers_a_brighter_image_to_a_blurred_one():
     blurred = nn.functional.avg_pool2d(nn.functional.pad(image, (4, 4, 4, 4), mode="replicate"), 9, 1)
     distance = perceptual_distance("effnet")
     assert distance(image, image * 0.95 + 0.02) < distance(image, blurred)
+
+
+def test_images_too_small_for_the_network_are_refused_before_training(tmp_path):
+    with pytest.raises(SmaltiError, match="effnet looks at images of at least 32 pixels along a side, not 16x32"):
+        train(vqvae(data="emoji", image_size="16x32", perceptual="effnet"), tmp_path / "run", progress=False)
+    network = EffNetLite0().eval()
+    assert [tuple(stage.shape[2:]) for stage in network(torch.rand(1, 3, 32, 32))][-1] == (1, 1)
+    with pytest.raises(SmaltiError, match="not 31x40"):
+        network(torch.rand(1, 3, 31, 40))
 
 
 def test_losses_of_the_discriminator_by_hand():
