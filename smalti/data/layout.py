@@ -57,7 +57,8 @@ def words_of(name: str) -> frozenset[str]:
 @lru_cache(1 << 17)
 def splits_in(name: str) -> frozenset[str]:
     """The splits whose words are in the name of one folder or file: "train2017", "x_test", "testB", "valset"."""
-    name = unicodedata.normalize("NFKC", name)
+    if not name.isascii():
+        name = "".join(own for own in unicodedata.normalize("NFKC", name) if unicodedata.category(own) != "Cf")
     if not _MAYBE.search(name):
         return frozenset()
     if re.search("(?<![a-z])t10k(?![a-z])", name, re.IGNORECASE):  # MNIST's own word
