@@ -15,9 +15,9 @@ from smalti.images.folders import shown
 SPLIT_WORDS = {
     "train": "train training trains trn trainval trainings entrenamiento treino treinamento entra[iî]nement"
     " addestramento imagestr обучение 训练 訓練",
-    "validation": "validation valid val dev validierung validierungs validaci[oó]n valida[cç][aã]o validazione"
+    "validation": "validation valid val dev minival validierung validierungs validaci[oó]n valida[cç][aã]o validazione"
     " 验证 検証",
-    "test": "test testing tests tst eval evaluation holdout heldout prueba pruebas teste imagests"
+    "test": "test testing tests tst eval evaluation holdout heldout devtest minitest prueba pruebas teste imagests"
     " тест 测试 測試 テスト",
 }
 STRONGEST = ("test", "validation", "train")
@@ -64,7 +64,8 @@ def splits_in(name: str) -> frozenset[str]:
     if re.search("(?<![a-z])t10k(?![a-z])", name, re.IGNORECASE):  # MNIST's own word
         return frozenset({"test"})
     name = _HELD_OUT.sub(r"\1", name)
-    return frozenset(split for split, word in _WORD.items() if any(map(word.fullmatch, words_of(name))))
+    words = [*words_of(name), *re.findall(r"(?<=[A-Z]{2})[a-z]+", name)]  # VOCtest
+    return frozenset(split for split, word in _WORD.items() if any(map(word.fullmatch, words)))
 
 
 def stem_of(name: str) -> str:

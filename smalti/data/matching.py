@@ -28,6 +28,7 @@ class Names:
 
     def __init__(self, names: Sequence[str], images: Sequence[int], root: str = ""):
         self._exact = dict(zip(names, images, strict=True))
+        self._depth = max((name.count("/") + 1 for name in names), default=0)
         self._roots = {fold(end) + "/" for end in _ends(root)}
         self._loose: dict[str, int] = {}  # keys begin with what they leave out
         for name, image in self._exact.items():
@@ -84,7 +85,7 @@ class Names:
         return None
 
     def _end_of(self, parts: Sequence[str], folder: str) -> tuple[str, int] | None:
-        for start in range(1, len(parts)):
+        for start in range(max(1, len(parts) - self._depth), len(parts)):
             end = "/".join(parts[start:])
             keys = [f"/{fold(name)}" for name in self._places(end, folder)]
             if suffix_of(end) not in BY_SUFFIX:

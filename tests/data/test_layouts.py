@@ -94,7 +94,9 @@ LAYOUTS: dict[str, tuple[dict[str, tuple], dict[str, object]]] = {
         "\u30c6\u30b9\u30c8/i.png": ("test", "", None)}, {}),
     "spellings": ({"hold-out/a.png": ("test", "", None), "Held Out/b.png": ("test", "", None),
         "imagesTr/c.png": ("train", "", None), "imagesTs/d.png": ("test", "", None), "t10k/e.png": ("test", "", None),
-        "TESTv2/f.png": ("test", "", None), "testphotos/g.png": ("test", "", None), "\uff54e\u200bst/h.png":
+        "TESTv2/f.png": ("test", "", None), "VOCtest_06-Nov-2007/j.png": ("test", "", None),
+        "VOCtrainval/k.png": ("train", "", None), "minival/l.png": ("validation", "", None),
+        "CONTEST/m.png": (ANY, "CONTEST", None), "testphotos/g.png": ("test", "", None), "\uff54e\u200bst/h.png":
         ("test", "", None), "household outings/i.png": (ANY, "household outings", None)}, {}),
     "a class called train": ({"train/bus/a.png": ("train", "bus", None), "train/train/b.png": ("train", "train", None),
         "test/bus/c.png": ("test", "bus", None), "test/bullet_train/d.png": ("test", "bullet_train", None)}, {}),
