@@ -116,7 +116,8 @@ LAYOUTS: dict[str, tuple[dict[str, tuple], dict[str, object]]] = {
         "train/c.png": "-> all/b.png"}),
     "other suffixes": ({"a.jfif": (ANY, "", None), "b.jpe": (ANY, "", None), "c.mpo": (ANY, "", None),
         "d.tga": (ANY, "", None), "e.dib": (ANY, "", None), "f.JPG_large": (ANY, "", None), "g": (ANY, "", None),
-        "h.php": (ANY, "", None)}, {"f.JPG_large": JPEG, "g": PNG, "h.php": b"GIF89a", "i": b"hello", "j.heic": HEIC,
+        "h.php": (ANY, "", None), "p.HEIC": (ANY, "", None)}, {"p.HEIC": JPEG,
+        "f.JPG_large": JPEG, "g": PNG, "h.php": b"GIF89a", "i": b"hello", "j.heic": HEIC,
         "k.jxl": None, "l.HEIC": None, "m.dat": HEIC, "n.nef": b"II*\0", "o.zip": None}),
     "metadata.csv": ({"a.png": (ANY, "", "one"), "b.png": ("test", "", "two, three")}, {
         "metadata.csv": 'file_name,text,split\na.png,one,\nb.png,"two, three",test\n'}),
