@@ -53,7 +53,7 @@ def line_of(source: Source) -> str:
         more = ", ..." if len(reasons[split]) > 1 else ""
         splits.append(f"{split} {number:,}" + (f" (by {told[0][0]}{more})" if told else ""))
     parts = [", ".join(splits)]
-    parts += [f"{len(set(labels)):,} kinds of {kind}" for kind, labels in source.labels.items()]
+    parts += [counted(len(set(labels)), f"{kind} label") for kind, labels in source.labels.items()]
     parts += [told for told in (sentence(source.left_out), _notes(source.notes)) if told]
     return f"{shown(source.name, 100)}: " + "; ".join(parts)
 

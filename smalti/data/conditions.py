@@ -7,6 +7,7 @@ from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
+from smalti.images.folders import shown
 
 
 def labels_of(data: Data, split: Split, kind: str) -> Sequence[str]:
@@ -38,7 +39,8 @@ def captions_of(source: Source, languages: Iterable[str]) -> list[list[str]]:
         rows.append([text for text in found if text.strip()])
         if not rows[-1]:
             name, known = source.name_of(position), ", ".join(captions) or "none"
-            raise SmaltiError(f"{source.name}: {name} has no caption in {', '.join(languages)}; it has: {known}")
+            what = f"{shown(name)} has no caption in {', '.join(languages)}; it has: {known}"
+            raise SmaltiError(f"{source.name}: {what}; give it one, or move the image away")
     return rows
 
 

@@ -14,16 +14,15 @@ from smalti.data.captions import SIDECARS, Captions
 from smalti.data.layout import classes_of, notes_of, split_of_folder, split_of_name
 from smalti.data.matching import Names, fold
 from smalti.data.source import Source, file_identity, file_stamp
-from smalti.data.splits import Splits, assign_splits
+from smalti.data.splits import RANKS, Splits, assign_splits
 from smalti.data.tables import is_table, read_table
 from smalti.errors import SmaltiError
-from smalti.images.folders import NO_IMAGE, ImageFile, LeftOut, each_once, sentence, shown, storable, walk
+from smalti.images.folders import NO_IMAGE, ImageFile, LeftOut, counted, each_once, sentence, shown, storable, walk
 from smalti.images.kinds import suffix_of
 from smalti.images.reading import read_pixels
 
 LONGEST_NAME = 100  # characters of a path in an error
 TABLE, SIDECAR = "a table", "captions beside an image"
-RANKS = {"test": 0, "train": 1, "validation": 2, None: 3}  # of a file with names in several splits: which counts
 
 
 class _Said(NamedTuple):
@@ -70,7 +69,13 @@ def open_folder(folder: Path) -> tuple[Source, Splits]:
         labels={"class": classes} if any(classes) else {},
         captions=captions if captions.any else (),
         left_out=left_out,
-        notes=[*notes, *notes_of(dict.fromkeys(folders)), *_twin_notes(twins)],
+        notes=[
+            *notes,
+            *_unread_tables(left_out),
+            *_against_names(names, named),
+            *notes_of(dict.fromkeys(folders)),
+            *_twin_notes(twins),
+        ],
     )
     return source, assign_splits(names, named, reasons, {split_of_name(twin.name).split for twin in twins})
 
@@ -82,13 +87,34 @@ def _rank(image: ImageFile) -> tuple[int, bool]:
 
 def _nothing_in(folder: Path, left_out: Sequence[LeftOut]) -> str:
     """Why there is nothing, with a hint at what was meant."""
-    text = f"{folder}: no images in this folder"
+    text = f"{shown(str(folder), 100)}: no images in this folder"
     if any("idx3-ubyte" in file.name for file in left_out):
         below = next(file.name for file in left_out if "idx3-ubyte" in file.name).rpartition("/")[0]
         return f"{text}; there are idx files in {shown(below)}: give that folder"
     if any(suffix_of(file.name) == ".parquet" and not is_table(file.name) for file in left_out):
-        return f"{text}; there are parquet files: give '{folder}/*.parquet', in quotes"
+        below = {file.name.rpartition("/")[0] for file in left_out if suffix_of(file.name) == ".parquet"}
+        where = shown(str(folder / below.pop()) if len(below) == 1 else f"{folder}/**", 100)
+        return f"{text}; there are parquet files: give '{where}/*.parquet', in quotes"
     return "; ".join(filter(None, [text, sentence(left_out)]))
+
+
+def _unread_tables(left_out: Sequence[LeftOut]) -> list[str]:
+    """Of a table at the top that is not called as one."""
+    suffixes = (".csv", ".tsv", ".jsonl", ".parquet")
+    names = [file.name for file in left_out if file.why == NO_IMAGE and suffix_of(file.name) in suffixes]
+    first = [name for name in names if "/" not in name][:1]
+    return [
+        f"{shown(name)} is not read: captions, classes and splits are in metadata{suffix_of(name)}" for name in first
+    ]
+
+
+def _against_names(names: Sequence[str], splits: Sequence[str | None]) -> list[str]:
+    """Of images called test that a column says are to be trained on."""
+    pairs = zip(names, splits, strict=True)
+    found = [name for name, split in pairs if split == "train" and split_of_name(name).split == "test"]
+    if not found:
+        return []
+    return [f"{counted(len(found), 'image')} called test in train by a column split, the first: {shown(found[0])}"]
 
 
 def _twin_notes(twins: Sequence[LeftOut]) -> list[str]:
@@ -104,7 +130,8 @@ def _read_tables(folder: Path, tables: Sequence[str], places: Mapping[str, int])
     """What the tables of a folder say of each image, by its place, and what is odd about them."""
     said: dict[int, _Said] = defaultdict(lambda: _Said([], {}, []))
     notes: list[str] = []
-    names = Names(list(places), list(places.values())) if tables else Names([], [])
+    known = places if tables else {}
+    names = Names(list(known), list(known.values()), os.path.abspath(folder))
     for name in tables:
         table = read_table(folder / name, name)
         images = names.find_all([row.file for row in table.rows], name.rpartition("/")[0])
@@ -119,6 +146,10 @@ def _read_tables(folder: Path, tables: Sequence[str], places: Mapping[str, int])
         if lost:
             what = f"{len(lost)} of {len(table.rows)} rows match no image"
             notes.append(f"{shown(name)}: {what}, the first: row {lost[0].number}, {shown(lost[0].file) or 'no name'}")
+    classes = [index for index, own in said.items() if len(set(own.labels)) > 1]
+    if classes:
+        own = " and ".join(shown(label, 20) for label in dict.fromkeys(said[classes[0]].labels))
+        notes.append(f"{counted(len(classes), 'image')} of several classes in tables, the first: {own}; that is taken")
     several = [index for index, own in said.items() if len(own.splits) > 1]
     if several:
         own = said[several[0]].splits

@@ -12,6 +12,7 @@ from smalti.data.layout import splits_in
 from smalti.data.source import Source, row_identity, row_stamp
 from smalti.data.splits import Splits
 from smalti.errors import SmaltiError
+from smalti.images.folders import counted, shown, walk
 from smalti.images.reading import pixels_as
 
 IDX_VALIDATION = 12  # one in 12 training images of idx files is validation: 5,000 of MNIST's 60,000
@@ -25,8 +26,10 @@ def read_idx(path: Path) -> np.ndarray:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SmaltiError(f"{path}: cut off or not gzip ({error}); copy it again") from error
+    except OSError as error:
+        raise SmaltiError(f"{path}: cannot be read ({error.strerror}); copy it again or remove it") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SmaltiError(f"{path}: not an idx file of unsigned bytes")
     axes = data[3]
@@ -41,7 +44,9 @@ def read_idx(path: Path) -> np.ndarray:
 
 def idx_files(folder: Path) -> list[Path]:
     """The idx files of images in a folder, by name; of one that is there plain and gzipped the plain one."""
-    found = {path.name: path for path in folder.glob("*idx3-ubyte*") if not path.name.startswith(".")}
+    paths = [path for path in folder.glob("*idx3-ubyte*") if not path.name.startswith(".") and not path.is_dir()]
+    paths.sort(key=lambda path: (_split_of_file(path) == "test", path.name))
+    found = {path.name: path for path in {path.resolve(): path for path in paths}.values()}  # a link is no other file
     return [path for name, path in sorted(found.items()) if name.removesuffix(".gz") == name or name[:-3] not in found]
 
 
@@ -66,7 +71,7 @@ def open_idx(folder: Path) -> tuple[Source, Splits]:
         by_file = f"the file {path.name}"
         first_validation = len(images) - (0 if "validation" in splits else len(images) // IDX_VALIDATION)
         held_out = ["train" if index < first_validation else "validation" for index in range(len(images))]
-        named.extend([split] * len(images))
+        named.extend([split or "train"] * len(images))
         usual.extend([split] * len(images) if split else held_out)
         why = {"train": by_file, "validation": f"{by_file}, and its place in it"}
         reasons.extend([by_file] * len(images) if split else map(why.__getitem__, held_out))
@@ -84,11 +89,19 @@ def open_idx(folder: Path) -> tuple[Source, Splits]:
         stamp=row_stamp(paths, [len(images) for images in parts]),
         channels=1,
         labels={"class": labels} if len(labels) == len(names) else {},
+        notes=_beside(folder),
     )
     return source, Splits(named, usual, reasons)
 
 
+def _beside(folder: Path) -> list[str]:
+    """That other images are there too, which nobody reads."""
+    images = walk(folder).images
+    first = [shown(image.name) for image in images[:1]]
+    return [f"{counted(len(images), 'image')} beside idx files left out, the first: {name}" for name in first]
+
+
 def _split_of_file(path: Path) -> str | None:
     """The split that a file's name says: test or validation; training images are those of all others."""
-    found = {"test"} if "t10k" in path.name.lower() else splits_in(path.name)
+    found = splits_in(path.name)
     return next((split for split in ("test", "validation") if split in found), None)

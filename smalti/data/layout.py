@@ -4,17 +4,21 @@ The rules are in docs/training.md, the layouts in tests/data/test_layouts.py.
 """
 
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from smalti.images.folders import shown
 
 SPLIT_WORDS = {
-    "train": "train training trains trn trainval",
-    "validation": "validation valid val dev",
-    "test": "test testing tests tst eval evaluation holdout heldout",
+    "train": "train training trains trn trainval trainings entrenamiento treino treinamento entra[iî]nement"
+    " addestramento imagestr обучение 训练 訓練",
+    "validation": "validation valid val dev minival validierung validierungs validaci[oó]n valida[cç][aã]o validazione"
+    " 验证 検証",
+    "test": "test testing tests tst eval evaluation holdout heldout devtest minitest prueba pruebas teste imagests"
+    " тест 测试 測試 テスト",
 }
 STRONGEST = ("test", "validation", "train")
 CONTAINER_WORDS = (
@@ -22,9 +26,15 @@ CONTAINER_WORDS = (
     " all batch part shard chunk fold split splits partition"
 )
 CONTAINERS = frozenset(CONTAINER_WORDS.split())
-_TAIL = "(?:sets?|data|images?|imgs?|splits?|folders?)?"
+_TAIL = (
+    "(?:sets?|datasets?|data|images?|imgs?|pictures?|pics?|photos?|files?|splits?|folders?|dirs?|hr|lr|v"
+    "|daten|datensatz|bilder|menge|集|データ)?"
+)
 _WORD = {split: re.compile(f"(?:{'|'.join(words.split())}){_TAIL}") for split, words in SPLIT_WORDS.items()}
-_MAYBE = re.compile("train|trn|val|dev|test|tst|holdout|heldout", re.IGNORECASE)  # in all words; most names have none
+_MAYBE = re.compile(  # in all words; most names have none
+    r"train|tre?i?n|val|dev|te?st|h[oe]ld.?out|t10k|imagest[rs]|prueba|addestr|[^\x00-\x7f]", re.IGNORECASE
+)
+_HELD_OUT = re.compile(r"(h[oe]ld)[\W_]?(?=out)", re.IGNORECASE)
 _LOOKS = re.compile("train|test|^valid|^eval")
 
 
@@ -47,9 +57,15 @@ def words_of(name: str) -> frozenset[str]:
 @lru_cache(1 << 17)
 def splits_in(name: str) -> frozenset[str]:
     """The splits whose words are in the name of one folder or file: "train2017", "x_test", "testB", "valset"."""
+    if not name.isascii():
+        name = "".join(own for own in unicodedata.normalize("NFKC", name) if unicodedata.category(own) != "Cf")
     if not _MAYBE.search(name):
         return frozenset()
-    return frozenset(split for split, word in _WORD.items() if any(map(word.fullmatch, words_of(name))))
+    if re.search("(?<![a-z])t10k(?![a-z])", name, re.IGNORECASE):  # MNIST's own word
+        return frozenset({"test"})
+    name = _HELD_OUT.sub(r"\1", name)
+    words = [*words_of(name), *re.findall(r"(?<=[A-Z]{2})[a-z]+", name)]  # VOCtest
+    return frozenset(split for split, word in _WORD.items() if any(map(word.fullmatch, words)))
 
 
 def stem_of(name: str) -> str:
@@ -96,11 +112,37 @@ def is_container(folder: str) -> bool:
     return bool(words) and words <= CONTAINERS
 
 
-@lru_cache(1 << 17)
-def class_path(folder: str) -> tuple[str, ...]:
-    """The folders of a path that are neither splits nor containers; the last is the class."""
+def class_path(folder: str, classes: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """The folders of a path that are neither splits nor containers, or are named as classes; the last is the class."""
     parts = folder.split("/") if folder else []
-    return tuple(part for part in parts if not splits_in(part) and not is_container(part))
+    places = enumerate(parts, 1)
+    return tuple(
+        part
+        for number, part in places
+        if not is_container(part) and (not splits_in(part) or "/".join(parts[:number]) in classes)
+    )
+
+
+def _folders_in(folders: Iterable[str]) -> dict[str, set[str]]:
+    """The names of the folders in each folder."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    known: set[str] = set()
+    for folder in folders:
+        while folder and folder not in known:
+            known.add(folder)
+            folder, _, part = folder.rpartition("/")
+            parts[folder].add(part)
+    return parts
+
+
+def _trains(parts: Mapping[str, set[str]]) -> frozenset[str]:
+    """The folders of railway trains: in a split, called train alone, beside classes, as test/train beside test/bus."""
+    found = set()
+    for folder, own in parts.items():
+        called = [name for name in own if splits_in(name) == {"train"}]
+        if called and split_of_folder(folder).split and not all(splits_in(name) or is_container(name) for name in own):
+            found |= {f"{folder}/{name}" for name in called}
+    return frozenset(found)
 
 
 def classes_of(folders: Sequence[str]) -> list[str]:
@@ -108,7 +150,8 @@ def classes_of(folders: Sequence[str]) -> list[str]:
 
     Where folders of one name lie in different ones, as car/red and fruit/red, as many folders more as tell them apart.
     """
-    paths = {folder: class_path(folder) for folder in dict.fromkeys(folders)}
+    trains = _trains(_folders_in(folders))
+    paths = {folder: class_path(folder, trains) for folder in dict.fromkeys(folders)}
     same: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for path in paths.values():
         if path:
@@ -124,14 +167,12 @@ def classes_of(folders: Sequence[str]) -> list[str]:
 
 def notes_of(folders: Iterable[str]) -> list[str]:
     """What a person may have meant otherwise, one line each, of the folders that have images."""
-    parts: dict[str, set[str]] = defaultdict(set)  # the folders in each folder
-    known: set[str] = set()
-    for folder in folders:
-        while folder and folder not in known:
-            known.add(folder)
-            folder, _, part = folder.rpartition("/")
-            parts[folder].add(part)
-    return [*_alikes(parts), *_classes_like_splits(parts), *_mixed(known), *_longer_classes(known)]
+    parts = _folders_in(folders)
+    known = {f"{folder}/{name}" if folder else name for folder, own in parts.items() for name in own}
+    trains = _trains(parts)
+    named = [f"the folder {shown(folder)} is taken for a class" for folder in sorted(trains)]
+    others = {folder: {name for name in own if f"{folder}/{name}" not in trains} for folder, own in parts.items()}
+    return [*_alikes(parts), *named, *_classes_like_splits(others), *_mixed(known - trains), *_longer_classes(known)]
 
 
 def _alikes(parts: dict[str, set[str]]) -> list[str]:

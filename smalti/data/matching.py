@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from posixpath import normpath
+from urllib.parse import unquote
 
 from smalti.images.kinds import BY_SUFFIX, suffix_of
 
@@ -16,15 +17,19 @@ class Names:
 
     Tried in turn, each from the table's folder and from the top: the name as it is; without regard to case and to how
     accents are composed; without a suffix; the end of an absolute path, but not where other rows show that fewer
-    folders are to be left out; the name of a file alone, wherever it lies. What fits several images fits none.
+    folders are to be left out; the end of a path that begins with folders which are those of the data; the name of a
+    file alone, wherever it lies. What fits several images fits none. Of an address what follows its path says nothing.
 
     Args:
         names: all names, with "/" between the parts.
         images: the image that each is a name of; several may be of one.
+        root: where the data is.
     """
 
-    def __init__(self, names: Sequence[str], images: Sequence[int]):
+    def __init__(self, names: Sequence[str], images: Sequence[int], root: str = ""):
         self._exact = dict(zip(names, images, strict=True))
+        self._depth = max((name.count("/") + 1 for name in names), default=0)
+        self._roots = {fold(end) + "/" for end in _ends(root)}
         self._loose: dict[str, int] = {}  # keys begin with what they leave out
         for name, image in self._exact.items():
             folded, file = fold(name), fold(name.rpartition("/")[2])
@@ -44,6 +49,18 @@ class Names:
         return found
 
     def _find(self, file: str, folder: str) -> int | None:
+        for spelling in _spellings(file):
+            if (image := self._known(spelling, folder)) is not None:
+                return image
+            if not _is_absolute(spelling) and len(spelling) <= LONGEST:
+                plain = _plain(spelling)
+                for start in re.finditer("/", plain):
+                    end = start.end()
+                    if fold(plain[:end]) in self._roots and (image := self._known(plain[end:], "")) is not None:
+                        return image
+        return None
+
+    def _known(self, file: str, folder: str) -> int | None:
         if not file:
             return None
         for name in self._places(file, folder):
@@ -62,8 +79,13 @@ class Names:
 
     def _end(self, file: str, folder: str) -> tuple[str, int] | None:
         """The longest end of an absolute path that is known: (the folders left out, the image)."""
-        parts = _plain(file).split("/") if len(file) <= LONGEST else []
-        for start in range(1, len(parts)):
+        for spelling in _spellings(file) if len(file) <= LONGEST else ():
+            if (end := self._end_of(_plain(spelling).split("/"), folder)) is not None:
+                return end
+        return None
+
+    def _end_of(self, parts: Sequence[str], folder: str) -> tuple[str, int] | None:
+        for start in range(max(1, len(parts) - self._depth), len(parts)):
             end = "/".join(parts[start:])
             keys = [f"/{fold(name)}" for name in self._places(end, folder)]
             if suffix_of(end) not in BY_SUFFIX:
@@ -96,6 +118,18 @@ def _stem(name: str) -> str:
 def _plain(file: str) -> str:
     """A path with slashes, without "./"."""
     return normpath(file.replace("\\", "/"))
+
+
+def _spellings(file: str) -> list[str]:
+    """What is written, and what it says as a part of an address: https://x.org/b%20c.png?width=100."""
+    path = re.split("[?#]", file, maxsplit=1)[0] if "://" in file else file
+    return list(dict.fromkeys((file, unquote(path) if "%" in path else path)))
+
+
+def _ends(path: str) -> list[str]:
+    """The last folders of a path: of /home/me/photos these are photos, me/photos and home/me/photos."""
+    parts = [part for part in path.split("/") if part]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _is_absolute(file: str) -> bool:

@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from smalti.data.layout import split_of_name
-from smalti.data.source import Source, row_identity, row_stamp
-from smalti.data.splits import Splits, assign_splits, split_of_value
-from smalti.data.tables import captions_in, kinds_of, numbered
+from smalti.data.source import Source, file_identity, row_identity, row_stamp
+from smalti.data.splits import RANKS, Splits, assign_splits, split_of_value
+from smalti.data.tables import captions_in, kinds_of, numbered, split_column
 from smalti.errors import SmaltiError
 from smalti.images.errors import BadImage
+from smalti.images.folders import ImageFile, LeftOut, each_once, shown
 from smalti.images.preprocessing import Reading
 from smalti.images.reading import read_pixels
+
+IMAGES = ("image", "img", "jpg", "png")  # names of columns of images; the first counts
 
 
 class _Parquet:
@@ -25,8 +28,10 @@ class _Parquet:
 
     KEPT = 8
 
-    def __init__(self, paths: Sequence[str], starts: Sequence[tuple[int, int, int]], names: Sequence[str]):
+    def __init__(self, paths: Sequence[str], starts: Sequence[tuple[int, int, int]], names: Sequence[str],
+                 columns: Sequence[str]):  # fmt: skip
         self.paths, self.starts, self.names = paths, starts, names  # starts: (first row, file, row group)
+        self.columns = columns
         self.first = [start[0] for start in starts]
         self.groups: OrderedDict[int, list] = OrderedDict()
         self.lock = threading.Lock()
@@ -36,7 +41,7 @@ class _Parquet:
         with self.lock:
             cell = self._group(at)[index - self.starts[at][0]]
         data = cell.get("bytes") if isinstance(cell, dict) else cell
-        if data is None:
+        if not isinstance(data, bytes):
             raise BadImage(f"{self.names[index]}: the image column holds no bytes")
         return read_pixels(data, reading, self.names[index])
 
@@ -46,8 +51,9 @@ class _Parquet:
 
         if at not in self.groups:
             _, file, group = self.starts[at]
-            table = parquet.ParquetFile(self.paths[file]).read_row_group(group, columns=["image"])
-            self.groups[at] = table["image"].to_pylist()
+            column = self.columns[file]
+            table = parquet.ParquetFile(self.paths[file]).read_row_group(group, columns=[column])
+            self.groups[at] = table[column].to_pylist()
             while len(self.groups) > self.KEPT:
                 self.groups.popitem(last=False)
         self.groups.move_to_end(at)
@@ -65,47 +71,68 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise SmaltiError("reading parquet needs pyarrow: pip install 'smalti[data]'") from error
-    paths = sorted(glob.glob(pattern, recursive=True))
+    paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not paths:
-        raise SmaltiError(f"{pattern}: no such file")
-    names, named, reasons, starts, labels, captions, counts = [], [], [], [], [], [], []
-    called = _called(pattern, paths)
+        raise SmaltiError(f"{shown(pattern, 100)}: no such file; give a parquet file or a pattern, 'DIR/*.parquet'")
+    names, named, reasons, starts, labels, captions, counts, of_images, notes = [], [], [], [], [], [], [], [], []
+    paths, called, twins = _each_once(paths, _called(pattern, paths))
     for number, path in enumerate(paths):
         try:
             file = parquet.ParquetFile(path)
             columns = file.schema_arrow.names
-            if "image" not in columns:
-                raise SmaltiError(f"{path}: no column 'image' with {{bytes, path}}; it has {', '.join(columns)}")
+            of_images.extend([own for own in IMAGES if own in columns][:1])
+            if len(of_images) == number:
+                told = shown(", ".join(columns), 100)
+                raise SmaltiError(f"{path}: no column 'image' with {{bytes, path}}; it has {told}")
             kinds = kinds_of(columns)
-            of_kind = {kind: kinds[kind] for kind in ("label", "text", "split") if kind in kinds}
+            of_kind = {kind: kinds[kind] for kind in ("label", "text", "split", "perhaps") if kind in kinds}
             table = file.read(columns=list(of_kind.values()))
             cells = {kind: table[column].to_pylist() for kind, column in of_kind.items()}
         except (arrow.ArrowException, OSError) as error:
             raise SmaltiError(f"{path}: cut off or not parquet ({error}); copy it again") from error
+        by = "split"
+        if "perhaps" in cells and "split" not in cells:
+            by, told = split_column(cells["perhaps"])
+            notes += [f"{shown(Path(path).name)}: {own}" for own in told]
+        values = enumerate(cells.get(by, [None] * file.metadata.num_rows))
         row = len(names)
         for group in range(file.num_row_groups):
             starts.append((row, number, group))
             row += file.metadata.row_group(group).num_rows
-        split, by, _ = split_of_name(called[number])
-        why = f"the {'folder' if by else 'file'} {by or Path(path).name}"
+        split, folder, _ = split_of_name(called[number])
+        why = f"the {'folder' if folder else 'file'} {folder or Path(path).name}"
         counts.append(file.metadata.num_rows)
         short = Path(path).name if len({Path(own).name for own in paths}) == len(paths) else called[number]
         names.extend(f"{short}#{index}" for index in range(counts[-1]))
-        values = enumerate(cells.get("split", [None] * counts[-1]))
         own = [split_of_value(value, f"{path}: row {index}") for index, value in values]
         named.extend(value or split for value in own)
         reasons.extend("the column split" if value else why for value in own)
         labels.extend("" if label is None else str(label) for label in cells.get("label", []))
         captions.extend(numbered(captions_in(cell)) for cell in cells.get("text", []))
     source = Source(
-        reader=_Parquet(paths, starts, names),
+        reader=_Parquet(paths, starts, names, of_images),
         names=names,
         identity=row_identity(paths, counts),
         stamp=row_stamp(paths, counts),
         labels={"class": labels} if len(labels) == len(names) else {},
         captions=captions if len(captions) == len(names) else (),
+        left_out=twins,
+        notes=notes,
     )
     return source, assign_splits(names, named, reasons)
+
+
+def _each_once(paths: Sequence[str], called: Sequence[str]) -> tuple[list[str], list[str], list[LeftOut]]:
+    """Each real file under the name that counts, as in a folder: that of a test file first; and the other names."""
+    try:
+        files = [ImageFile(name, path, file_identity(path), Path(path).is_symlink())
+                 for name, path in zip(called, paths, strict=True)]  # fmt: skip
+    except OSError as error:
+        raise SmaltiError(
+            f"{error.filename}: cannot be read ({error.strerror}); correct the link or remove it"
+        ) from error
+    once, twins = each_once(files, lambda file: (RANKS[split_of_name(file.name).split], file.is_linked))
+    return [file.path for file in once], [file.name for file in once], twins
 
 
 def _called(pattern: str, paths: Sequence[str]) -> list[str]:

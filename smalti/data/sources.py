@@ -5,6 +5,7 @@ images are read lazily. Its splits are deterministic, see `smalti.data.splits`; 
 of their own, see `DataConfig`.
 """
 
+import os
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from smalti.data.parquet import open_parquet
 from smalti.data.source import Source, concatenated
 from smalti.data.splits import SPLITS, Split, Splits, notes_on
 from smalti.errors import SmaltiError
+from smalti.images.folders import shown
 from smalti.images.reading import pixels_as
 
 
@@ -38,6 +40,8 @@ def open_data(data: Data, split: Split = "all") -> Source:
     splits = [*source.splits]
     indices = [index for index, of in enumerate(splits) if of is not None and split in ("all", of)]
     if not indices:
+        if not splits:
+            raise SmaltiError(f"{config}: no images in it; give other data")
         counts = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS[:-1])
         raise SmaltiError(f"{config}: no images in the {split} split ({counts}); choose another with --split")
     return replace(source, name=str(config), split=split, indices=indices)
@@ -47,11 +51,12 @@ def _open(text: str) -> tuple[Source, Splits]:
     """The whole of one data set, and its splits."""
     if text == "emoji":
         return _open_emoji()
-    if text.endswith(".parquet"):
+    if text.endswith(".parquet") and not os.path.isdir(text):
         return open_parquet(text)
-    if not Path(text).is_dir():
-        hint = "a file was given; give its folder" if Path(text).exists() else "no such folder"
-        raise SmaltiError(f"{text}: {hint}. Data is 'emoji', a folder of images or of idx files, or *.parquet")
+    if not text or not os.path.isdir(text):  # no name is not the folder one happens to be in
+        hint = "a file was given; give its folder" if os.path.exists(text) else "no such folder"
+        name = shown(text, 100) or "no name"
+        raise SmaltiError(f"{name}: {hint}. Data is 'emoji', a folder of images or of idx files, or *.parquet")
     return open_idx(Path(text)) if idx_files(Path(text)) else open_folder(Path(text))
 
 

@@ -20,6 +20,7 @@ VALUES = {  # of a column: fewer words than of folders, for any other word is an
     **dict.fromkeys(("test", "testing"), "test"),
 }
 BY_HASH = "a hash of the name"
+RANKS = {"test": 0, "train": 1, "validation": 2, None: 3}  # of a file with names in several splits: which counts
 
 
 @dataclass(frozen=True)

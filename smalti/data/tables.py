@@ -15,11 +15,12 @@ from smalti.images.folders import shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 COLUMNS = {  # by what they hold; of several names of a kind the first counts
-    "file": "file_name filename file image path image_path file_path filepath image_file image_name img",
-    "text": "text caption captions prompt texts prompts description sentence sentences",
+    "file": "file_name filename file image path image_path file_path filepath image_file image_name img"
+    " image_file_name image_id imageid",
+    "text": "text caption captions prompt texts prompts description sentence sentences alt_text alt title comment",
     "split": "split",
-    "perhaps": "subset partition set",  # a split where all of its words are
-    "label": "label class category",
+    "perhaps": "subset partition set data_split fold phase usage is_test is_train",  # where all words are splits
+    "label": "label class category labels class_name fine_label",
 }
 ALIASES = {alias: (order, kind) for kind, names in COLUMNS.items() for order, alias in enumerate(names.split())}
 NOTHING = frozenset(("", "null", "none", "nan", "n/a", "<na>", "#n/a"))  # no caption
@@ -188,11 +189,18 @@ def _of_object(value: Mapping[str, Any]) -> list[Any]:
     kinds = kinds_of(list(value))
     if "file" in kinds:
         columns = {kind: value[name] for kind, name in kinds.items()}
+        if all(isinstance(column, Mapping) for column in columns.values()):  # by keys of rows, as pandas writes them
+            rows = columns["file"]
+            return [{kind: own.get(row) for kind, own in columns.items()} for row in rows]
         if not all(isinstance(column, list) for column in columns.values()):
             return [value]
         if len({len(column) for column in columns.values()}) > 1:
             raise _Damage("its columns have different lengths")
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    if isinstance(names := value.get("columns"), list) and isinstance(rows := value.get("data"), list):
+        return [dict(zip(map(str, names), row, strict=False)) if isinstance(row, list) else row for row in rows]
+    if kinds.keys() & {"text", "split"} and any("file" in str(name) for name in value):
+        _checked_kinds(list(value))
     for under in ("data", "rows", "images", "annotations"):
         if isinstance(value.get(under), list):
             return value[under]
@@ -223,11 +231,13 @@ def _rows(records: Sequence[_Record], name: str) -> Table:
     """The rows of records, and what is odd."""
     rows, long, notes = list[Row](), list[str](), list[str]()
     columns = {kind for record in records for kind in record.cells}
-    perhaps = {str(record.cells.get("perhaps") or "").strip().lower() for record in records}
-    by = "perhaps" if "split" not in columns and perhaps <= {"", *VALUES} else "split"
-    if perhaps != {""} and by == "split" and "split" not in columns:
-        notes.append(f"{name}: a column subset, set or partition is not taken for a split; call it split if it is one")
-    if records and not columns & {"text", "label", by}:
+    by = "split"
+    if "perhaps" in columns and "split" not in columns:
+        by, told = split_column([record.cells.get("perhaps") for record in records])
+        notes += [f"{name}: {own}" for own in told]
+    if not records:
+        return Table([], [f"{name} says nothing: it has no rows"])
+    if not columns & {"text", "label", by}:
         return Table([], [*notes, f"{name} says nothing: it has no column text, split or label"])
     for number, record in enumerate(records, 1):
         file = _file_of(record.cells.get("file"))
@@ -249,9 +259,20 @@ def _rows(records: Sequence[_Record], name: str) -> Table:
     return Table(rows, notes)
 
 
+def split_column(values: Sequence[Any]) -> tuple[str, list[str]]:
+    """Which kind of column says the split where only one that perhaps does is there, and what is to be said of it."""
+    words = {str(value or "").strip().lower() for value in values}
+    if words <= {"", *VALUES}:
+        return "perhaps", []
+    what = "a column subset, partition, set, fold, phase, usage or is_test"
+    return "split", [f"{what} is not taken for a split; call it split if it is one"]
+
+
 def _file_of(cell: Any) -> str:
     if isinstance(cell, Mapping):  # an image of a data set: {"path": ..., "bytes": ...}
         cell = next((cell[key] for key in ("path", "file_name") if cell.get(key)), None)
+    if isinstance(cell, bytes):  # text of some programs' parquet files
+        cell = cell.decode(errors="surrogateescape")
     return "" if cell is None or isinstance(cell, list) else str(cell).strip()
 
 
@@ -260,8 +281,10 @@ def captions_in(cell: Any, language: str = LANGUAGE, nested: int = NESTED) -> li
 
     None, NaN, and the words that programs write for them ("None", "null", "nan") are no captions.
     """
-    if cell is None or cell != cell or isinstance(cell, bool | bytes) or not nested:
+    if cell is None or cell != cell or isinstance(cell, bool) or not nested:
         return []
+    if isinstance(cell, bytes):  # text of some programs' parquet files
+        cell = cell.decode(errors="replace")
     if isinstance(cell, Mapping):
         kinds = {**kinds_of(list(cell)), **({"text": "raw"} if "raw" in cell else {})}
         if "text" in kinds:

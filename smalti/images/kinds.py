@@ -1,7 +1,7 @@
 """What kind of file holds an image: one table of suffixes and first bytes.
 
-A file with a suffix of the table is taken for what that says; any other is looked at. A new kind of image is a row
-here, and a way to read it in `smalti.images.layers`.
+A file with a suffix of a kind that is read is taken for what that says; any other is looked at. A new kind of image is
+a row here, and a way to read it in `smalti.images.layers`.
 """
 
 import functools
@@ -78,16 +78,20 @@ def kind_of_bytes(head: bytes) -> Kind | None:
 
 
 def kind_of(path: str) -> Kind | None:
-    """The kind of a file: by its suffix, or where that says nothing by its first bytes.
+    """The kind of a file: by its suffix, or where that says nothing that is read by its first bytes.
+
+    A JPEG called .heic is a JPEG. What begins like TIFF is what its suffix says: so do most raw files.
 
     Raises:
         OSError: it must be looked at and cannot be opened.
     """
     suffix = suffix_of(path)
-    if suffix in BY_SUFFIX or suffix in TEXTS:
-        return BY_SUFFIX.get(suffix)
+    kind = BY_SUFFIX.get(suffix)
+    if suffix in TEXTS or (kind and kind.is_read):
+        return kind
     with open(path, "rb", buffering=0) as file:
-        return kind_of_bytes(file.read(HEAD_BYTES))
+        found = kind_of_bytes(file.read(HEAD_BYTES))
+    return kind if kind and not (found and found.is_read and found.name != "TIFF") else found
 
 
 def suffix_of(name: str) -> str:

@@ -170,3 +170,46 @@ def test_rows_that_disagree_are_test_images_and_said(tmp_path):
     read(tmp_path, "file_name,split\na.png,train\nb.png,train\nA.png,test\nc.png,train\n")
     source = open_data(tmp_path)
     assert source.splits[0] == "test" and any("1 images have several splits" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", PLAIN.replace("a.png", "https://x.org/i/a.png?width=9&height=9").replace("b.png", "b%2Epng")),
+        ("metadata.csv", PLAIN.replace("a.png", "{folder}/a.png").replace("b.png", "{parent}/{folder}/b.png")),
+        ("metadata.csv", PLAIN.replace("file_name,text", "image_id,alt_text")),
+        ("metadata.json", json.dumps({"file_name": dict(enumerate(FILES)), "text": dict(enumerate(GOOD))})),
+        ("metadata.json", json.dumps({"columns": ["text", "file_name"], "data": [[b, a] for a, b in PAIRS]})),
+    ],
+)
+def test_addresses_folders_and_records_of_programs_are_understood(tmp_path, name, content):
+    content = content.replace("{folder}", tmp_path.name).replace("{parent}", tmp_path.parent.name)
+    assert read(tmp_path, content, name)[0] == GOOD
+
+
+def test_a_name_with_a_question_mark_is_a_name(tmp_path):
+    content = "file_name,text\nhttps://x.org/a.png?w=1,one\n"
+    assert read(tmp_path, content, files=("a.png",))[0] == ["one"]
+    (tmp_path / "a.png?w=1").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert read(tmp_path, content, files=("a.png",))[0] == [None, "one"]
+
+
+def test_texts_of_parquet_may_be_bytes(tmp_path):
+    columns = {"file_name": [name.encode() for name in FILES], "text": [text.encode() for text in GOOD]}
+    parquet.write_table(arrow.table(columns), tmp_path / "metadata.parquet")
+    assert read(tmp_path, PLAIN, "unread.csv")[0] == GOOD
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "note"),
+    [
+        ("metadata.csv", "file_name,text\n", "metadata.csv says nothing: it has no rows"),
+        ("metadata.csv", "", "metadata.csv says nothing: it has no rows"),
+        ("metadata.csv", "file_name,label\na.png,cat\na.png,dog\n", "1 image of several classes in tables, the first"),
+        ("captions.csv", PLAIN, "captions.csv is not read: captions, classes and splits are in metadata.csv"),
+        ("metadata.csv", "file_name,split\ntest.png,train\n", "1 image called test in train by a column split"),
+    ],
+)
+def test_what_a_table_loses_is_said(tmp_path, name, content, note):
+    read(tmp_path, content, name, (*FILES, "test.png"))
+    assert any(own.startswith(note) for own in open_data(tmp_path).notes)
