@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from laws.members import MEMBERS, SIDE, features, make
+from laws.members import DISCRETE, MEMBERS, SIDE, features, make
 from laws.test_layers import FRESH, LEARNING, TRAINED, codebooks, own_loop
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks import DiscreteBottleneck
@@ -139,10 +139,13 @@ def test_copies_of_data_parallel_say_that_they_do_not_learn():
     assert not replica.train().learns and codebooks(layer)[0].learns
 
 
+def anything(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
 def test_what_is_no_tensor_is_a_one_line_error(layer):
     values = features(layer, 2)
-    odd: Any
-    for odd in (None, "x", values.tolist(), values.numpy(), values.to_sparse()):
+    for odd in anything(None, "x", values.tolist(), values.numpy(), values.to_sparse()):
         with pytest.raises(SmaltiError, match="features must be a dense tensor"):
             layer(odd)
         with pytest.raises(SmaltiError, match="a mask must be a dense tensor"):
@@ -151,6 +154,14 @@ def test_what_is_no_tensor_is_a_one_line_error(layer):
             with pytest.raises(SmaltiError, match="codes must be a dense tensor"):
                 layer.decode(odd)
     for codebook in codebooks(layer):
-        for odd in (None, "x", [[1.0], []], codebook.table + 1j, codebook.table.to("meta")):
+        for odd in anything(None, "x", [[1.0], []], codebook.table + 1j, codebook.table.to("meta")):
             with pytest.raises(SmaltiError, match="code vectors must be"):
                 codebook.load_vectors(odd)
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_samples_from_the_prior_are_decoded_where_the_layer_is(name, monkeypatch):
+    layer, where = copy.deepcopy(TRAINED[name]).to("meta"), []
+    monkeypatch.setattr(type(layer), "decode", lambda _, codes: where.append(codes.device.type) or codes.float())
+    layer.sample_prior(2, SIDE, SIDE)
+    assert where == ["meta"]

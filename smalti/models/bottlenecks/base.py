@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -334,7 +335,8 @@ class DiscreteBottleneck(Bottleneck):
         return torch.randint(0, self.codebook_size, (num, *self.grid_shape(h, w)))
 
     def _sample_prior(self, num: int, h: int, w: int, temperature: float) -> Tensor:
-        return self.decode(self._sample_codes(num, h, w, temperature))
+        codes = self._sample_codes(num, h, w, temperature)
+        return self.decode(codes.to(next(chain(self.buffers(), self.parameters()), codes).device))
 
     @abstractmethod
     def _encode(self, features: Tensor) -> Tensor: ...
