@@ -152,7 +152,7 @@ def test_what_is_no_tensor_is_a_one_line_error(layer):
             layer(values, "x" if odd is None else odd)
         if isinstance(layer, DiscreteBottleneck):
             with pytest.raises(SmaltiError, match="codes must be a dense tensor"):
-                layer.decode(odd)
+                layer.decode(odd)  # pyright: ignore[reportArgumentType]
     for codebook in codebooks(layer):
         for odd in anything(None, "x", [[1.0], []], codebook.table + 1j, codebook.table.to("meta")):
             with pytest.raises(SmaltiError, match="code vectors must be"):
