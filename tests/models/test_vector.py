@@ -74,7 +74,7 @@ def test_penalties_are_taken_before_the_straight_through_patch():
 
 def test_ema_update_equals_the_numpy_reference():
     codebook = Codebook(5, 3, learning="ema", decay=0.9, restart_below=0.0)
-    codebook.ready.fill_(True)
+    codebook.started = True
     share, sums = codebook.share.numpy().copy(), codebook.sums.numpy().copy()
     for seed in range(4):
         vectors = torch.randn(20, 3, generator=torch.Generator().manual_seed(seed))
@@ -112,7 +112,7 @@ def test_codebook_starts_from_the_data():
 
 def test_dead_codes_restart_from_recent_vectors():
     codebook = Codebook(8, 2, learning="ema", decay=0.5, restart_below=0.1)
-    codebook.ready.fill_(True)
+    codebook.started = True
     vectors = torch.randn(64, 2) + 100
     restarted = 0.0
     for _ in range(20):

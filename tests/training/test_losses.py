@@ -97,7 +97,7 @@ def test_weight_of_the_commitment_scales_the_encoders_gradient_only():
     grads = {}
     for weight in (0.0, 1.0):
         model = make("vqvae")
-        model.bottleneck.codebook.ready.fill_(True)  # k-means would put a code on every one of so few features
+        model.bottleneck.codebook.started = True  # k-means would put a code on every one of so few features
         images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
         loss = autoencoder_loss(model, images, LossConfig(commitment_weight=weight), 1.0)
         loss.total.backward()

@@ -3,6 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from smalti.configs import effective
 from smalti.errors import SmaltiError
-from smalti.models.bottlenecks.grids import GRIDS, NOTHING, Kept, Layout, positive_axis
+from smalti.models.bottlenecks.grids import GRIDS, NOTHING, Kept, Layout, check_tensor, positive_axis
 from smalti.models.bottlenecks.layer import Layer
 from smalti.ops.counts import code_counts
 from smalti.shapes import check_shape
@@ -50,8 +52,10 @@ class InWords(NamedTuple):
     gradient_stop: str = "nowhere"  # where the gradient would stop if nothing were done about it
 
 
-def fp32_island(tensor: Tensor) -> torch.autocast:
+def fp32_island(tensor: Tensor) -> AbstractContextManager[object]:
     """A context without autocast: distances, logits and likelihoods are float32 also under autocast."""
+    if tensor.is_meta:  # which has none
+        return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
 
 
@@ -132,6 +136,7 @@ class Bottleneck(Layer, ABC):
         return sample._replace(latents=sample.latents.to(features.dtype))
 
     def _in_float32(self, function: Callable[[Tensor], T], features: Tensor) -> T:
+        check_tensor(features, "features")
         check_shape(features, "B C h w", "features", C=self.in_channels)
         with fp32_island(features):
             return function(features.float())
@@ -305,6 +310,7 @@ class DiscreteBottleneck(Bottleneck):
 
     def _on_grid(self, codes: Tensor, channel_axis: int) -> tuple[Layout, Tensor]:
         """The layout of codes (B, *grid), and the codes as int64 (B, ..., h, w)."""
+        check_tensor(codes, "codes")
         if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
             raise SmaltiError(f"codes must be integers, not {codes.dtype}")
         before = self.code_axes.removesuffix(" h w")
@@ -329,7 +335,8 @@ class DiscreteBottleneck(Bottleneck):
         return torch.randint(0, self.codebook_size, (num, *self.grid_shape(h, w)))
 
     def _sample_prior(self, num: int, h: int, w: int, temperature: float) -> Tensor:
-        return self.decode(self._sample_codes(num, h, w, temperature))
+        codes = self._sample_codes(num, h, w, temperature)
+        return self.decode(codes.to(next(chain(self.buffers(), self.parameters()), codes).device))
 
     @abstractmethod
     def _encode(self, features: Tensor) -> Tensor: ...

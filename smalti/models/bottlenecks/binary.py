@@ -65,8 +65,10 @@ class BinaryQuantizer(DeterministicQuantizer):
         self.codebook_size = 2**bits
         self.in_channels = self.out_channels = bits
         self.length = bits**-0.5 if spherical else 1.0
-        places = torch.tensor([2**place for place in range(bits)])
-        self.register_buffer("place_values", places.view(1, -1, 1, 1), persistent=False)
+        self._register_constants()
+
+    def _constants(self) -> dict[str, Tensor]:
+        return {"place_values": torch.tensor([2**place for place in range(self.bits)]).view(1, -1, 1, 1)}
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Categorical(CategoricalPosterior):
             below = restart_below if self.by_distance else 0.0
             self.codebook = Codebook(codebook_size, code_dim, learning="gradient", decay=decay, restart_below=below)
         else:
-            self.register_buffer("identity", torch.eye(codebook_size, dtype=torch.float32), persistent=False)
+            self._register_constants()
         self.log_scale = nn.Parameter(torch.zeros((), dtype=torch.float32)) if self.by_distance else None
         self.to_logits = (
             nn.Conv2d(self.in_channels, codebook_size, 1, dtype=torch.float32) if logits == "convolution" else None
@@ -124,6 +124,9 @@ class Categorical(CategoricalPosterior):
         self.prior_logits = (
             nn.Parameter(torch.zeros(*prior_grid, codebook_size, dtype=torch.float32)) if prior_grid else None
         )
+
+    def _constants(self) -> dict[str, Tensor]:
+        return {} if self.codebook is not None else {"identity": torch.eye(self.codebook_size, dtype=torch.float32)}
 
     @property
     def vectors(self) -> Tensor:
@@ -176,7 +179,7 @@ class Categorical(CategoricalPosterior):
     def _prepare(self, codebook: Codebook, features: Tensor) -> None:
         """Before a forward pass to learn from; see `Codebook.prepare`."""
         if self.log_scale is None:
-            return codebook.catch_up()
+            return
         waited, flat = not codebook.started, flatten_grid(features)
         codebook.prepare(flat)
         if waited and codebook.started:
@@ -194,6 +197,8 @@ class Categorical(CategoricalPosterior):
 
     def _quantized(self, features: Tensor, log_prior: Tensor | float) -> BottleneckOutput:
         batch, _, height, width = features.shape
+        if self.training and self.codebook is not None:
+            self.codebook.catch_up()
         learning = self.codebook if self.training and self.codebook is not None and self.codebook.learns else None
         if learning is not None:
             self._prepare(learning, features)

@@ -18,6 +18,10 @@ KMEANS_ITERATIONS = 10
 JITTER = 0.1  # of vectors picked twice, in standard deviations of the vectors: equal code vectors could never part
 EPSILON = 1e-8
 PATIENCE = 100  # forward passes without a step after which a warning says that nothing is learnt
+MANY = (
+    "each process restarts, and starts, code vectors of its own, and DistributedDataParallel sends averages alone:"
+    " load the same before it, with restart_below=0, or learn by averages"
+)
 NOT_FINITE = "features hold NaN or infinity: the codebook learns nothing from their step"
 Learning = Literal["ema", "gradient", "simvq"]
 
@@ -49,7 +53,7 @@ class Codebook(Layer):
     table: Tensor  # (K, D), what is stored: the vectors, or what the matrix makes them of
     share: Tensor  # (K,) moving average of the fraction of vectors assigned to each code
     sums: Tensor  # (K, D) moving average of (sum of assigned vectors) / (number of vectors)
-    ready: Tensor  # (), whether the first values have been taken from data
+    started: bool  # whether the first values have been taken from data; in a state the tensor `ready`
 
     def __init__(
         self,
@@ -79,14 +83,39 @@ class Codebook(Layer):
         self.matrix = nn.Parameter(torch.eye(dim, dtype=torch.float32)) if learning == "simvq" else None
         self.register_buffer("share", torch.full((size,), 1 / size, dtype=torch.float32))
         self.register_buffer("sums", vectors / size)
-        self.register_buffer("ready", torch.tensor(start == "random"))
         self.register_state_dict_pre_hook(_catch_up)
         self.register_load_state_dict_post_hook(_loaded)
-        self._started = start == "random"
+        self.started = start == "random"
         self.said: set[str] = set()  # warnings
+        self._checked: set[int] = set()  # optimisers
         self._forget()
-        self._note()
         CODEBOOKS[id(self)] = self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """As of every module. `ready` is no buffer: averages of models, which take all buffers, know no booleans."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}ready"] = torch.tensor(self.started, device=self.table.device)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        ready = state_dict.pop(f"{prefix}ready", None)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if ready is None and strict:
+            missing_keys.append(f"{prefix}ready")
+        elif ready is not None and ready.numel() != 1:
+            error_msgs.append(f"{prefix}ready must be one boolean, not a tensor of the shape {tuple(ready.shape)}")
+        elif ready is not None and not ready.is_meta:
+            self.started = bool(ready)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of a copy."""
@@ -107,7 +136,13 @@ class Codebook(Layer):
         Raises:
             SmaltiError: another shape, or numbers that are not finite.
         """
-        vectors = torch.as_tensor(vectors).to(self.table)
+        try:
+            vectors = torch.as_tensor(vectors)
+        except (TypeError, ValueError, RuntimeError):
+            raise SmaltiError(f"code vectors must be a tensor, not {type(vectors).__name__}") from None
+        if vectors.is_complex() or vectors.is_meta:
+            raise SmaltiError(f"code vectors must be real numbers, not {vectors.dtype} on {vectors.device}")
+        vectors = vectors.to(self.table)
         if vectors.shape != self.table.shape:
             raise SmaltiError(f"this codebook holds {tuple(self.table.shape)} vectors, not {tuple(vectors.shape)}")
         if not vectors.isfinite().all():
@@ -119,30 +154,22 @@ class Codebook(Layer):
 
     def _set(self, vectors: Tensor) -> None:
         self.table.copy_(vectors if self.matrix is None else torch.linalg.solve(self.matrix, vectors, left=False))
-        self._note()
 
-    @property
-    def _stamp(self) -> tuple[int, int]:
-        return id(self.table), 0 if self.table.is_inference() else self.table._version
+    def _adopt(self) -> None:
+        """Let the averages go on from vectors that the user has put into the table, in whatever way.
 
-    def _note(self) -> None:
-        """Remember the table as it was written here: a later version of the same tensor was written by the user."""
-        self._written = self._stamp
+        All others are sums / share, but for rounding.
+        """
+        share = self.share[:, None]
+        own = torch.isclose(self.table * share, self.sums, rtol=1e-4, atol=0).all(1, keepdim=True)
+        self.sums.copy_(torch.where(own | (share <= EPSILON), self.sums, self.table * share))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        own, device = self._written == self._stamp, self.table.device
+        device = self.table.device
         super()._apply(fn, recurse)
-        if own:
-            self._note()
         if self.table.device != device:
             self._forget()
         return self
-
-    @property
-    def started(self) -> bool:
-        """Whether the first values have been taken from data; a device is asked until they have, and never again."""
-        self._started = self._started or bool(self.ready)
-        return self._started
 
     @property
     def learns(self) -> bool:
@@ -157,6 +184,12 @@ class Codebook(Layer):
         self._recent: Tensor | None = None
         self._due = False  # whether an optimiser has stepped since something was collected
 
+    def _replicate_for_data_parallel(self) -> Self:
+        self._warn("the copies of nn.DataParallel learn no code vectors but by gradient; use DistributedDataParallel")
+        replica = super()._replicate_for_data_parallel()
+        replica.frozen = True
+        return replica
+
     def train(self, mode: bool = True) -> Self:
         """As of every module; what is due is averaged first."""
         if self.training and not mode:
@@ -164,9 +197,14 @@ class Codebook(Layer):
         return super().train(mode)
 
     def catch_up(self) -> None:
-        """Average what is due."""
+        """Average what is due, in training mode before any forward pass.
+
+        Random numbers stay as they were: a checkpointed forward pass is run twice, and must have the same noise when
+        nothing is due any more.
+        """
         if self._due:
-            self.update()
+            with torch.random.fork_rng([self.table.device] if self.table.is_cuda else []):
+                self.update()
 
     @torch.no_grad()
     def prepare(self, vectors: Tensor) -> None:
@@ -175,12 +213,13 @@ class Codebook(Layer):
         These are the means of k-means, unless the user has put vectors in.
         """
         self.catch_up()
+        if self.learning == "gradient" and (self.restart_below or not self.started) and _processes() > 1:
+            self._warn(MANY)
         if self.started or not len(vectors):
             return
         size = len(self.table)
         if not torch.allclose(self.table, self.sums * size, rtol=1e-4):  # put in by the user
             self.sums.copy_(self.vectors / size)
-            self._note()
         elif vectors.square().sum().isfinite():
             means = _pick(vectors, size)
             for _ in range(KMEANS_ITERATIONS):
@@ -192,18 +231,18 @@ class Codebook(Layer):
             self.sums.copy_(means / size)
         else:
             return self._warn(NOT_FINITE)
-        self.ready.fill_(True)
+        self.started = True
 
     @torch.no_grad()
     def observe(self, vectors: Tensor, codes: Tensor) -> None:
         """Collect the assignment of (N, D) vectors to (N,) codes for the next update."""
         if not len(codes):
             return
-        counted = code_counts(codes, len(self.table))
-        self._counted = counted if self._counted is None else self._counted.add_(counted)
+        counted, before = code_counts(codes, len(self.table)), self._counted
+        self._counted = counted if before is None else before.add_(counted)
         if self.learning == "ema":
-            summed = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
-            self._summed = self._summed.add_(summed) if len(self._summed) else summed
+            summed, so_far = torch.zeros_like(self.sums).index_add_(0, codes, vectors), self._summed
+            self._summed = so_far.add_(summed) if len(so_far) else summed
         self._seen += len(codes)
         self._recent = vectors.detach()
         self._passes += 1
@@ -214,21 +253,20 @@ class Codebook(Layer):
     @torch.no_grad()
     def update(self) -> dict[str, Tensor]:
         """Average what was observed since the last call, then restart dead codes; reports how many, a scalar tensor."""
-        counted, recent, seen = self._counted, self._recent, self._seen
-        if counted is None or recent is None or self.frozen:
-            self._forget()
-            return {}
+        counted, summed, recent, seen = self._counted, self._summed, self._recent, self._seen
+        self._forget()  # at once, should another thread collect
         weight, averages = 1 - self.decay, self.learning == "ema"
-        share, sums = counted.to(self.share) / seen, self._summed / seen
-        self._forget()
+        if counted is None or recent is None or not seen or self.frozen or (averages and not len(summed)):
+            return {}
+        share, sums = counted.to(self.share) / seen, summed / seen
         finite = (sums if averages else recent).sum().isfinite()
         if finite.device.type != "cpu":
             share, sums = torch.where(finite, share, self.share), torch.where(finite, sums, self.sums[: len(sums)])
         elif not finite:  # where asking costs nothing
             self._warn(NOT_FINITE)
             return {"restarted": self.share.new_zeros(())}
-        if averages and self._written[0] == id(self.table) and self._written != self._stamp:
-            self.sums.copy_(self.table * self.share[:, None])  # the user has put vectors in
+        if averages:
+            self._adopt()
         self.share.lerp_(share, weight)
         if averages:
             self.sums.lerp_(sums, weight)
@@ -249,6 +287,17 @@ class Codebook(Layer):
         """The table and the matrix, where they are parameters."""
         return {name for name, _ in self.named_parameters()}
 
+    def _check(self, optimizer: torch.optim.Optimizer) -> None:
+        """Say it if an optimiser decays code vectors."""
+        if id(optimizer) in self._checked:
+            return
+        self._checked.add(id(optimizer))
+        own = set(map(id, self.parameters()))
+        for group in optimizer.param_groups:
+            if group.get("weight_decay") and own.intersection(map(id, group["params"])):
+                what = f"weight decay of {float(group['weight_decay'])} draws code vectors towards 0"
+                self._warn(f"{what}: give what no_weight_decay() names a group with weight_decay=0")
+
     def _warn(self, what: str) -> None:
         """Say it once."""
         if what not in self.said:
@@ -259,12 +308,13 @@ class Codebook(Layer):
 CODEBOOKS: WeakValueDictionary[int, Codebook] = WeakValueDictionary()
 
 
-def _stepped(*_: Any) -> None:
+def _stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """After a step of any optimiser, what was collected is due."""
     for reference in CODEBOOKS.valuerefs():
         codebook = reference()
         if codebook is not None and codebook._seen:
             codebook._due = True
+            codebook._check(optimizer)
 
 
 register_optimizer_step_post_hook(_stepped)
@@ -279,9 +329,13 @@ def _catch_up(codebook: nn.Module, *_: Any) -> None:
 def _loaded(codebook: nn.Module, _: Any) -> None:
     """What was collected belongs to the values before."""
     assert isinstance(codebook, Codebook)
-    codebook._started = False
     codebook._forget()
-    codebook._note()
+
+
+def _processes() -> int:
+    """How many train together."""
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def _pick(vectors: Tensor, num: int) -> Tensor:

@@ -53,9 +53,13 @@ class FSQ(DeterministicQuantizer):
             raise SmaltiError(f"the product of the levels is K, at most 2^32; {shown(tuple(levels))} gives more")
         self.codebook_size = math.prod(levels)
         self.in_channels = self.out_channels = len(levels)
-        places = [math.prod(levels[:index]) for index in range(len(levels))]
-        self.register_buffer("levels", torch.tensor(tuple(levels)).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("place_values", torch.tensor(places).view(1, -1, 1, 1), persistent=False)
+        self._levels = tuple(levels)
+        self._register_constants()
+
+    def _constants(self) -> dict[str, Tensor]:
+        places = [math.prod(self._levels[:index]) for index in range(len(self._levels))]
+        constants = {"levels": torch.tensor(self._levels), "place_values": torch.tensor(places)}
+        return {name: value.view(1, -1, 1, 1) for name, value in constants.items()}
 
     @classmethod
     def at_rate(cls, bits: int) -> dict[str, Any]:

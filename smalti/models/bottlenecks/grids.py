@@ -23,6 +23,13 @@ def unflatten_grid(vectors: Tensor, like: Tensor) -> Tensor:
     return vectors.view(batch, height, width, vectors.shape[1]).permute(0, 3, 1, 2)
 
 
+def check_tensor(value: object, what: str) -> None:
+    """Raise SmaltiError unless it is a tensor with all of its numbers in place."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+        raise SmaltiError(f"{what} must be a dense tensor of PyTorch, not {kind}")
+
+
 class Layout(NamedTuple):
     """The grid of features or latents, and where their channels stand.
 
@@ -39,6 +46,7 @@ class Layout(NamedTuple):
         Raises:
             SmaltiError: another number of axes or channels, no such axis, or no floating-point numbers.
         """
+        check_tensor(features, "features")
         letters = GRIDS.get(features.ndim - 2, "h w").split()
         axis = positive_axis(channel_axis, len(letters))
         check_shape(features, " ".join(["B", *letters[: axis - 1], "C", *letters[axis - 1 :]]), "features", C=channels)
@@ -65,6 +73,7 @@ class Layout(NamedTuple):
         Raises:
             SmaltiError: another shape, or no booleans.
         """
+        check_tensor(mask, "a mask")
         wanted = (batch, *self.grid)
         if tuple(mask.shape) != wanted or mask.dtype != torch.bool:
             raise SmaltiError(f"a mask must be bool of the shape {wanted}, not {mask.dtype} {tuple(mask.shape)}")

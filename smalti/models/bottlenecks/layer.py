@@ -1,7 +1,7 @@
 """What a bottleneck needs to be a layer of anybody's network: one type inside, and a way to stand still."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class Layer(nn.Module):
 
     dtype: torch.dtype = torch.float32
     frozen: bool = False
+    _unfilled: bool = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to another device, not to another type."""
@@ -31,7 +32,46 @@ class Layer(nn.Module):
             return tensor.to(after.device) if other_type else after
 
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        return super()._apply(moved, recurse)
+        super()._apply(moved, recurse)
+        self._fill()
+        return self
+
+    def _constants(self) -> dict[str, Tensor]:
+        """Buffers that follow from the options alone, by name: no state holds them."""
+        return {}
+
+    def _register_constants(self) -> None:
+        for name, value in self._constants().items():
+            self.register_buffer(name, value, persistent=False)
+        self._unfilled = any(buffer.is_meta for buffer in self.buffers(recurse=False))
+
+    def _fill(self) -> None:
+        """Give constants that were made on the meta device their values, once they have memory."""
+        constants = self._constants() if self._unfilled else {}
+        for name, value in constants.items():
+            buffer = self.get_buffer(name)
+            if not buffer.is_meta and not value.is_meta:
+                buffer.copy_(value)
+                self._unfilled = False
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Numbers of another type are read as float32, also where they are to be taken over (`assign=True`)."""
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            value = state_dict[name]
+            if isinstance(value, Tensor) and value.is_floating_point():
+                state_dict[name] = value.float()
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As of every module; without gradients averages, first values and restarts stand still too."""
