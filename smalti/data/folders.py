@@ -51,7 +51,7 @@ def open_folder(folder: Path) -> tuple[Source, Splits]:
 
     named, reasons = list[str | None](), list[str]()
     for index, (split, by, _) in enumerate(map(split_of_name, names)):
-        own = said[index].splits if index in said else {}
+        own = said[index].splits if index in said and split != "test" else {}  # what is called test is never trained on
         chosen = min(own, key=lambda split: RANKS[split], default=split)
         named.append(chosen)
         by_name = f"the folder {shown(by)}" if by else "its own name"
@@ -72,7 +72,7 @@ def open_folder(folder: Path) -> tuple[Source, Splits]:
         notes=[
             *notes,
             *_unread_tables(left_out),
-            *_against_names(names, named),
+            *_against_names(names, said),
             *notes_of(dict.fromkeys(folders)),
             *_twin_notes(twins),
         ],
@@ -108,13 +108,14 @@ def _unread_tables(left_out: Sequence[LeftOut]) -> list[str]:
     ]
 
 
-def _against_names(names: Sequence[str], splits: Sequence[str | None]) -> list[str]:
-    """Of images called test that a column says are to be trained on."""
-    pairs = zip(names, splits, strict=True)
-    found = [name for name, split in pairs if split == "train" and split_of_name(name).split == "test"]
+def _against_names(names: Sequence[str], said: Mapping[int, _Said]) -> list[str]:
+    """Of images called test of which a column says otherwise."""
+    found = [names[index] for index, own in said.items() if own.splits and "test" not in own.splits]
+    found = [name for name in found if split_of_name(name).split == "test"]
     if not found:
         return []
-    return [f"{counted(len(found), 'image')} called test in train by a column split, the first: {shown(found[0])}"]
+    stay = f"{counted(len(found), 'image')} called test of which a column says otherwise stay in test"
+    return [f"{stay}, the first: {shown(found[0])}; rename the folder if it is no test"]
 
 
 def _twin_notes(twins: Sequence[LeftOut]) -> list[str]:

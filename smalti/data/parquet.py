@@ -105,6 +105,7 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
         short = Path(path).name if len({Path(own).name for own in paths}) == len(paths) else called[number]
         names.extend(f"{short}#{index}" for index in range(counts[-1]))
         own = [split_of_value(value, f"{path}: row {index}") for index, value in values]
+        own = [None] * len(own) if split == "test" else own  # what is called test is never trained on
         named.extend(value or split for value in own)
         reasons.extend("the column split" if value else why for value in own)
         labels.extend("" if label is None else str(label) for label in cells.get("label", []))

@@ -44,10 +44,10 @@ def write_folder(folder: Path, seed: int) -> str:
     """30 images, of which a folder and a column name some to be held out."""
     (folder / "test").mkdir(parents=True)
     (folder / "cat").mkdir()
-    names = [f"{'test' if index < 3 else 'cat'}/{index}.png" for index in range(30)]
+    names = [f"{'test' if index < 2 else 'cat'}/{index}.png" for index in range(30)]
     for index, name in enumerate(names):
         (folder / name).write_bytes(png(noise(seed + index)))
-    write_csv(folder, [("cat/28.png", "test"), ("cat/29.png", "validation"), ("test/0.png", "train")])
+    write_csv(folder, [("cat/28.png", "test"), ("cat/29.png", "validation"), ("cat/27.png", "train")])
     return str(folder)
 
 
@@ -170,7 +170,7 @@ def test_images_that_two_data_hold_are_test_images_only(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_a_column_wins_over_folders_and_an_empty_value_over_nothing(tmp_path, kind):
+def test_a_column_wins_over_folders_but_one_called_test_and_an_empty_value_over_nothing(tmp_path, kind):
     for name in ("train/a.png", "train/b.png", "test/c.png", "d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(png(noise(0)))
@@ -188,7 +188,7 @@ def test_a_column_wins_over_folders_and_an_empty_value_over_nothing(tmp_path, ki
         (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     found = {split: open_data(tmp_path, split) for split in PARTS}
     names = {split: {source.name_of(index) for index in range(len(source))} for split, source in found.items()}
-    assert names == {"train": {"train/b.png", "test/c.png"}, "validation": {"d.png"}, "test": {"train/a.png"}}
+    assert names == {"train": {"train/b.png"}, "validation": {"d.png"}, "test": {"train/a.png", "test/c.png"}}
     assert not open_data(tmp_path).captions
 
 
@@ -204,6 +204,8 @@ def test_a_column_stands_beside_captions_and_in_folders_below(tmp_path):
 def test_a_column_of_parquet_wins_over_the_files_name(tmp_path):
     write_parquet(tmp_path / "x-train.parquet", 0, 4, split=["test", "valid", None, ""])
     assert [len(open_data(tmp_path / "x-train.parquet", split)) for split in PARTS] == [2, 1, 1]
+    write_parquet(tmp_path / "x-test.parquet", 0, 4, split=["train", "valid", None, "test"])
+    assert len(open_data(tmp_path / "x-test.parquet", "test")) == 4
 
 
 def test_another_word_is_refused_with_value_file_and_row(tmp_path):

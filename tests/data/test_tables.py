@@ -207,7 +207,11 @@ def test_texts_of_parquet_may_be_bytes(tmp_path):
         ("metadata.csv", "", "metadata.csv says nothing: it has no rows"),
         ("metadata.csv", "file_name,label\na.png,cat\na.png,dog\n", "1 image of several classes in tables, the first"),
         ("captions.csv", PLAIN, "captions.csv is not read: captions, classes and splits are in metadata.csv"),
-        ("metadata.csv", "file_name,split\ntest.png,train\n", "1 image called test in train by a column split"),
+        (
+            "metadata.csv",
+            "file_name,split\ntest.png,train\n",
+            "1 image called test of which a column says otherwise stay",
+        ),
     ],
 )
 def test_what_a_table_loses_is_said(tmp_path, name, content, note):
