@@ -136,9 +136,8 @@ def _encode(config: PriorConfig, source: Source, progress: bool) -> dict[str, Te
     pixels = Pixels(source, tokenizer.preprocessing, memory_bytes=0)
     binary = isinstance(tokenizer, PixelTokenizer) and tokenizer.codebook_size == 2
     small, places, codes = torch.uint8 if tokenizer.codebook_size <= 256 else torch.int32, [], []
-    readable = tqdm(
-        pixels.readable(), "encoding images", len(source), disable=not progress, file=sys.stderr, leave=False
-    )
+    bar = tqdm(pixels.readable(), "encoding images", len(source), disable=not progress, file=sys.stderr, leave=False)
+    readable = iter(bar)  # a bar is no iterator: it would begin anew with each of the slices
     while some := [*itertools.islice(readable, AT_ONCE)]:
         places += [place for place, _ in some]
         batch = torch.from_numpy(np.stack([image for _, image in some]))
