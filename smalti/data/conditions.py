@@ -2,21 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from smalti.data.config import Data
 from smalti.data.source import Source
-from smalti.data.sources import open_data
-from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.images.folders import shown
 
 
-def labels_of(data: Data, split: Split, kind: str) -> Sequence[str]:
-    """The label of each image of a split.
+def labels_of(source: Source, kind: str) -> Sequence[str]:
+    """The label of each image of a part of the data.
 
     Raises:
         SmaltiError: the data has no labels of this kind.
     """
-    source = open_data(data, split)
     if kind not in source.labels:
         known = ", ".join(source.labels) or "none"
         raise SmaltiError(f"{source.name} has no labels of the kind {kind!r}; it has: {known}")

@@ -114,7 +114,8 @@ def _parts(preprocessing: Preprocessing, data: Data, label: str, num_images: int
 
 def _labelled(preprocessing: Preprocessing, data: Data, split: Split, kind: str, count: int | None) -> Labelled:
     """At most `count` readable images of a split, evenly spread, with their labels; None takes all."""
-    labels, source = labels_of(data, split, kind), open_data(data, split)
+    source = open_data(data, split)
+    labels = labels_of(source, kind)
     places = np.linspace(0, len(source) - 1, min(count or len(source), len(source))).astype(int)
     size = len(places) * preprocessing.num_dims * 4
     if size > MOST_BYTES:

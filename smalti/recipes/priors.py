@@ -93,7 +93,7 @@ class Codes:
         model = PriorConfig(
             prior=prior,
             label_kind=self.label,
-            labels=tuple(sorted(set(labels_of(self.data, "all", self.label)))) if self.label else (),
+            labels=tuple(sorted(set(labels_of(open_data(self.data), self.label)))) if self.label else (),
             text=text,
             **effective(bool(self.label or text), "without label or text", condition_dropout=dropout),
             **codes,

@@ -100,8 +100,7 @@ def load_codes(
         source = replace(source, indices=[source.indices[place] for place in places])
     found = CodeSet(codes=codes, binary=binary, fingerprint=source.fingerprint)
     if config.labels:
-        labels = labels_of(data, split, config.label_kind)
-        names = [labels[place] for place in places]
+        names = labels_of(source, config.label_kind)
         return replace(found, classes=torch.tensor(config.classes(names)), fingerprint=_with(found, names))
     if text is None:
         return found

@@ -232,13 +232,13 @@ def test_labels_and_captions_are_those_of_all_parts(tmp_path):
     first = write_parquet(tmp_path / "a.parquet", 0, 4, label=["a", "b", "a", "b"], text=["1", "2", "3", "4"])
     other = write_parquet(tmp_path / "b.parquet", 50, 3, label=["c", "c", "a"])
     config = DataConfig(data=first, test=other)
-    assert sorted(set(labels_of(config, "all", "class"))) == ["a", "b", "c"]
-    assert labels_of(config, "test", "class") == ["c", "c", "a"]
+    assert sorted(set(labels_of(open_data(config), "class"))) == ["a", "b", "c"]
+    assert labels_of(open_data(config, "test"), "class") == ["c", "c", "a"]
     assert captions_of(open_data(config, "train"), ["en"])[0] == ["1"]
     with pytest.raises(SmaltiError, match=r"b.parquet#0 has no caption in en"):
         captions_of(open_data(config, "test"), ["en"])
     with pytest.raises(SmaltiError, match=r"a\.parquet \(test: .*\) has no labels of the kind 'class'; it has: none"):
-        labels_of(DataConfig(data=first, test=write_parquet(tmp_path / "c.parquet", 90, 3)), "all", "class")
+        labels_of(open_data(DataConfig(data=first, test=write_parquet(tmp_path / "c.parquet", 90, 3))), "class")
 
 
 def test_fixed_binarisation_of_the_training_images_is_that_of_the_data_alone(data):
