@@ -1,6 +1,5 @@
 """The images that a verb was given, as files and folders or as a data set, a few at a time."""
 
-import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -142,10 +141,7 @@ class DataImages:
         pixels = Pixels(self.source, self.preprocessing, memory_bytes=0)
         generator = torch.Generator().manual_seed(BINARY_SEED)
         self.kept, self.bad = [], pixels.bad
-        found = iter(tqdm(pixels.readable(), what, len(self.source), file=sys.stderr, leave=False))
-        while chunk := list(itertools.islice(found, IMAGES_IN_CHUNK)):
-            indices = [index for index, _ in chunk]
-            images = torch.from_numpy(np.stack([image for _, image in chunk]))
+        for indices, images in pixels.readable_batches(IMAGES_IN_CHUNK, what):
             self.kept += indices
             yield list(map(self.source.name_of, indices)), list(model_images(images, self.preprocessing, generator))
         check_bad(self.bad, len(self.source))

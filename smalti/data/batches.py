@@ -108,6 +108,16 @@ class Pixels:
                 yield index, image
         self.remarks.say()
 
+    def readable_batches(self, batch_size: int, what: str, progress: bool = True) -> Iterator[tuple[list[int], Tensor]]:
+        """The images that can be read, in order, so many at a time: (indices in the source, uint8 (B, H, W, C)).
+
+        A bar says `what` while they are read.
+        """
+        bar = tqdm(self.readable(), what, len(self.source), disable=not progress, file=sys.stderr, leave=False)
+        found = iter(bar)  # a bar is no iterator: it would begin anew with each of the slices
+        while some := [*itertools.islice(found, batch_size)]:
+            yield [index for index, _ in some], torch.from_numpy(np.stack([image for _, image in some]))
+
     def _read_or_error(self, index: int) -> np.ndarray | BadImage:
         try:
             return self._read(index)

@@ -1,18 +1,14 @@
 """A data set as codes and their conditions: encoded once by the tokenizer and cached in the run's folder."""
 
 import hashlib
-import itertools
 import json
-import sys
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from smalti.data.batches import Pixels
 from smalti.data.conditions import captions_of, labels_of
@@ -135,11 +131,8 @@ def _encode(config: PriorConfig, source: Source, progress: bool) -> dict[str, Te
     pixels = Pixels(source, tokenizer.preprocessing, memory_bytes=0)
     binary = isinstance(tokenizer, PixelTokenizer) and tokenizer.codebook_size == 2
     small, places, codes = torch.uint8 if tokenizer.codebook_size <= 256 else torch.int32, [], []
-    bar = tqdm(pixels.readable(), "encoding images", len(source), disable=not progress, file=sys.stderr, leave=False)
-    readable = iter(bar)  # a bar is no iterator: it would begin anew with each of the slices
-    while some := [*itertools.islice(readable, AT_ONCE)]:
-        places += [place for place, _ in some]
-        batch = torch.from_numpy(np.stack([image for _, image in some]))
+    for some, batch in pixels.readable_batches(AT_ONCE, "encoding images", progress):
+        places += some
         if binary:
             codes.append(batch.flatten(2))
         else:
