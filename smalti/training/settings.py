@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from smalti.configs import FREE, effective
 from smalti.errors import SmaltiError
+from smalti.ops.precision import Precision
 
 Watched = Literal["log", "sample", "checkpoint", "validate"]
 TIMES: dict[Watched, int] = {"log": 50, "sample": 5, "checkpoint": 10, "validate": 10}  # in a run, by default
@@ -24,7 +25,8 @@ class RunSettings:
         batch_size: images per batch.
         seed: of everything random.
         device: "auto" (CUDA where there is one), "cpu", "cuda", ...
-        precision: "auto" (bf16 on CUDA), "fp32", or "bf16" (autocast).
+        precision: of the networks: "fp32", "bf16" (autocast), or "auto": bf16 on CUDA and on a processor that has bf16
+            arithmetic, fp32 on others; a run that goes on keeps what it was.
         log_every: steps between lines of metrics.jsonl; by default there are 50 in a run.
         sample_every: steps between pictures; 0 is never; by default there are 5 in a run.
         checkpoint_every: steps between checkpoints; by default there are 10 in a run.
@@ -41,7 +43,7 @@ class RunSettings:
     batch_size: int = 32
     seed: int = 0
     device: str = field(default="auto", metadata=FREE)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     log_every: int | None = field(default=None, metadata=FREE)
     sample_every: int | None = field(default=None, metadata=FREE)
     checkpoint_every: int | None = field(default=None, metadata=FREE)
