@@ -87,7 +87,7 @@ def train(
         task = _task(experiment, device, run, progress, checkpoint)
         if experiment.start and not checkpoint:
             begin_with(task.model, experiment.start)
-        state = TrainState(task.model, experiment.optimizer)
+        state = TrainState(task.model, experiment.optimizer, resolved(experiment.run.precision, device))
         if checkpoint:
             check_data(run, checkpoint, task.data)
             task.load(state.restore(checkpoint))
