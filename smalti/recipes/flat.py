@@ -16,7 +16,9 @@ from smalti.training.settings import RunSettings
 T = TypeVar("T", bound=Training)
 
 
-def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def recipe(
+    defaults: Mapping[str, Any] | None = None, /, **settings: Any
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Make a recipe of a function that returns an experiment.
 
     A parameter whose annotation is a dataclass is a record: the recipe has its fields as keywords instead, and those of
@@ -24,6 +26,7 @@ def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
     the settings.
 
     Args:
+        defaults: values of keywords that are not those of their records.
         **settings: the defaults of a run, see `RunSettings`.
 
     Raises:
@@ -40,6 +43,7 @@ def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
             more = _keywords(records[key], parameter.default) if key in records else {key: parameter}
             assert not keywords.keys() & more.keys(), f"{name}: two records have {keywords.keys() & more.keys()}"
             keywords |= more
+        keywords |= {key: keywords[key].replace(default=value) for key, value in (defaults or {}).items()}
 
         @functools.wraps(function)
         def flat(**options: Any) -> T:
