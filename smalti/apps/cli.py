@@ -215,9 +215,13 @@ def _add_record(parser: ArgumentParser, record: Any) -> None:
 
 
 def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The settings of a run that a recipe or a verb has no parameter for, with their defaults."""
-    own, run = inspect.signature(function).parameters, getattr(function, "run", None)
-    return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in own}
+    """The settings of a run that a recipe or a verb has no parameter for, with their defaults.
+
+    A verb that has one for the steps takes no minutes.
+    """
+    own, run = {*inspect.signature(function).parameters}, getattr(function, "run", None)
+    taken = own | {"minutes"} if "steps" in own else own
+    return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in taken}
 
 
 def _add_settings(parser: ArgumentParser, function: Callable[..., Any]) -> None:

@@ -60,6 +60,7 @@ class Common:
         augment: none, flip, or flip_shift.
         photo: further terms of the loss, for photographs.
         corruption: the noise that the model learns to remove.
+        minutes: how long a new run may take, in place of steps.
     """
 
     data: DataConfig = DataConfig(data="emoji")
@@ -70,6 +71,7 @@ class Common:
     augment: Literal["none", "flip", "flip_shift"] = "flip_shift"
     photo: PhotoConfig = PhotoConfig()
     corruption: Corruption = Corruption()
+    minutes: float | None = None
 
     def experiment(self, bottleneck: Spec, loss: LossConfig = LossConfig()) -> Experiment:
         """The training of an autoencoder with this bottleneck."""

@@ -57,7 +57,8 @@ def recipe(
                 if value is inspect.Parameter.empty:
                     raise SmaltiError(f"{name}: the keyword {key!r} is missing")
             given = {key: _build(records[key], values) if key in records else values[key] for key in own}
-            return replace(function(**given), recipe=name, run=run)
+            settings = {key: value for key, value in values.items() if hasattr(run, key) and value is not None}
+            return replace(function(**given), recipe=name, run=replace(run, **settings))
 
         flat.__doc__ = _documented(function, list(records.values()), list(keywords))
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in keywords.values()]

@@ -18,7 +18,7 @@ from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment
 
-RUN = {"steps": 800, "sample_every": 400, "checkpoint_every": 200, "validate_every": 400}
+RUN = {"steps": 800}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,7 @@ class Codes:
         label: the kind of label to condition on (emoji: group or subgroup; folders: class); empty is none.
         condition_dropout: share of the images that are given without their label or text, for guidance; 0.1 by default.
         optimizer: AdamW with warm-up and cosine, averaged weights.
+        minutes: how long a new run may take, in place of steps.
     """
 
     tokenizer: str
@@ -72,6 +73,7 @@ class Codes:
     label: str = ""
     condition_dropout: float | None = None
     optimizer: OptimizerConfig = OptimizerConfig(warmup=100, weight_decay=0.05, ema_decay=0.998)
+    minutes: float | None = None
 
     def experiment(self, prior: Spec, captions: Captions = Captions()) -> PriorExperiment:
         """The training of a prior of these codes."""

@@ -37,6 +37,8 @@ class Task(ABC, Generic[Model]):
     """A model to train, on its device; the loop calls the methods in this order. By default they do nothing."""
 
     model: Model
+    experiment: Any  # what is trained; its steps become known when a budget of minutes is measured
+    phases: tuple[float, ...] = (0.0,)  # the parts of the run from which on a step takes another time
     data: dict[str, Mapping[str, Any]]  # "num_images" and "fingerprint" of each split that is used
 
     @abstractmethod
@@ -105,6 +107,7 @@ class AutoencoderTask(Task[Autoencoder]):
         discrete = isinstance(bottleneck, DiscreteBottleneck)
         self.usage = CodeUsage(bottleneck.codebook_size, bottleneck.num_codebooks) if discrete else None
         self.alarm: str | None = None
+        self.phases = tuple(sorted({0.0, photo.perceptual_start or 0.0, photo.adversarial_start or 0.0}))
         self.restarted = torch.zeros(())
 
     def _validation_pixels(self, count: int) -> Tensor:
