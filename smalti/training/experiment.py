@@ -43,7 +43,7 @@ class PhotoConfig:
             it); 0.5 by default.
         discriminator_width: channels of its first layer; 32 by default.
         discriminator_window: side in pixels of the part of an image that it judges, another one at random at every
-            step; 64 by default.
+            step; 48 by default.
         discriminator_learning_rate: of its Adam; 2e-4 by default.
         lecam_weight: of the penalty that keeps its judgements near the usual ones (LeCAM), for few images; 0 by
             default.
@@ -75,7 +75,7 @@ class PhotoConfig:
             "without adversarial_weight",
             adversarial_start=(self.adversarial_start, 0.5),
             discriminator_width=(self.discriminator_width, 32),
-            discriminator_window=(self.discriminator_window, 64),
+            discriminator_window=(self.discriminator_window, 48),
             discriminator_learning_rate=(self.discriminator_learning_rate, 2e-4),
             lecam_weight=(self.lecam_weight, 0.0),
         )
