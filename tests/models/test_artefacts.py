@@ -78,7 +78,7 @@ def experiment(kind, folder, photo=TERMS["likelihood alone"]):
     )
     optimizer = OptimizerConfig(learning_rate=RATE, warmup=10, ema_decay=0.9)
     short = Experiment(data=str(folder), model=model, optimizer=optimizer, photo=photo)
-    return short.with_settings(steps=STEPS, batch_size=BATCH, sample_every=0, validate_every=0, checkpoint_every=0)
+    return short.with_settings(steps=STEPS, batch_size=BATCH, sample_every=0, validate_every=0, checkpoint_every=STEPS)
 
 
 def value(ratio):
