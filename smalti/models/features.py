@@ -105,7 +105,7 @@ class PerceptualDistance(nn.Module):
 
     def __init__(self, features: nn.Module):
         super().__init__()
-        self.features = features.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.features = features.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "PerceptualDistance":
         """Stay in eval mode."""

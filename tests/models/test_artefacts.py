@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from smalti.data.config import DataConfig
 from smalti.evaluation.artefacts import border_ratio, period2_energy, ring_error
 from smalti.images.pixels import to_float, to_uint8
 from smalti.models.autoencoder import Autoencoder
@@ -29,7 +30,7 @@ def images(count=64):
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(count, 3, SIZE, SIZE)
     for cells in (4, 8, 16, 32):
-        field = torch.randn(count, 3, cells, cells, generator=generator) / cells
+        field = torch.randn(count, 3, cells, cells, generator=generator) / cells**0.9
         total += F.interpolate(field, size=SIZE, mode="bicubic")
     down, right, offset = torch.randn(3, count, 1, 1, generator=generator)
     place = torch.arange(SIZE) - SIZE / 2
@@ -77,7 +78,7 @@ def experiment(kind, folder, photo=TERMS["likelihood alone"]):
         preprocessing=Preprocessing(image_size=SIZE),
     )
     optimizer = OptimizerConfig(learning_rate=RATE, warmup=10, ema_decay=0.9)
-    short = Experiment(data=str(folder), model=model, optimizer=optimizer, photo=photo)
+    short = Experiment(data=DataConfig(data=str(folder)), model=model, optimizer=optimizer, photo=photo)
     return short.with_settings(steps=STEPS, batch_size=BATCH, sample_every=0, validate_every=0, checkpoint_every=STEPS)
 
 
