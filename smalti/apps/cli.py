@@ -171,8 +171,8 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
     for name, recipe in recipes.items():
         child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
         if name == chosen:
-            child.add_function_arguments(recipe, as_group=False)
-            _add_settings(child, recipe)
+            own = child.add_function_arguments(recipe, as_group=False)  # with those of what its **keywords go to
+            _add_settings(child, recipe, own)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
             text = "a model whose weights a new run begins with; its data, settings and some shapes may be others"
             child.add_argument("--from", type=str, default=None, metavar="RUN", help=text)
@@ -224,9 +224,11 @@ def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in taken}
 
 
-def _add_settings(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+def _add_settings(parser: ArgumentParser, function: Callable[..., Any], taken: Sequence[str] = ()) -> None:
     texts, hints = help_texts(RunSettings), get_type_hints(RunSettings)
     for name, default in _settings_of(function).items():
+        if name in taken:
+            continue
         hint = hints[name] if default is not None else hints[name] | None
         parser.add_argument(f"--{name}", type=hint, default=default, help=texts[name])
 

@@ -18,7 +18,7 @@ from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment
 
-RUN = {"steps": 800}
+RUN: dict[str, Any] = {"steps": 800}
 
 
 @dataclass(frozen=True, kw_only=True)
