@@ -26,16 +26,18 @@ NOT_FOR_THEM = {"strided", "mlp"}  # transposed convolutions, as their authors h
 
 
 def images(count=64):
-    """Fields that are smooth at several scales, with an edge through each: (count, 3, 32, 32)."""
+    """Fields that are smooth at several scales, an edge through each, and some grain: (count, 3, 32, 32)."""
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(count, 3, SIZE, SIZE)
     for cells in (4, 8, 16, 32):
-        field = torch.randn(count, 3, cells, cells, generator=generator) / cells**0.9
+        field = torch.randn(count, 3, cells, cells, generator=generator) / cells
         total += F.interpolate(field, size=SIZE, mode="bicubic")
     down, right, offset = torch.randn(3, count, 1, 1, generator=generator)
     place = torch.arange(SIZE) - SIZE / 2
     side = (down * place[:, None] + right * place + offset * SIZE / 8).sign()[:, None]
-    return (0.5 + 0.4 * total + 0.1 * side * torch.randn(count, 3, 1, 1, generator=generator)).clamp(0, 1)
+    edges = side * torch.randn(count, 3, 1, 1, generator=generator)
+    grain = torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    return (0.5 + 0.4 * total + 0.1 * edges + 0.02 * grain).clamp(0, 1)
 
 
 @pytest.fixture(scope="module")
