@@ -200,6 +200,12 @@ def vqvae(common: Common, vectors: Vectors) -> Experiment:
     return common.experiment(vectors.quantizer, vectors.loss)
 
 
+@recipe(BY_SIZE, {"perceptual": "effnet", "adversarial_weight": 0.1})
+def vqgan(common: Common, vectors: Vectors) -> Experiment:
+    """VQ-VAE for photographs: a perceptual and an adversarial term beside the likelihood; needs smalti[perceptual]."""
+    return common.experiment(vectors.quantizer, vectors.loss)
+
+
 @recipe(BY_SIZE)
 def dvae(
     common: Common,

@@ -25,7 +25,9 @@ class Following(NamedTuple):
     why: str  # what they follow, in words
 
 
-def recipe(follow: Following | None = None, /, **settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def recipe(
+    follow: Following | None = None, with_defaults: Mapping[str, Any] | None = None, /, **settings: Any
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Make a recipe of a function that returns an experiment.
 
     A parameter whose annotation is a dataclass is a record: the recipe has its fields as keywords instead, and those of
@@ -34,6 +36,7 @@ def recipe(follow: Following | None = None, /, **settings: Any) -> Callable[[Cal
 
     Args:
         follow: keywords whose defaults follow others, and what gives them their values.
+        with_defaults: values of keywords in place of those of their records.
         **settings: the defaults of a run, see `RunSettings`.
 
     Raises:
@@ -50,6 +53,7 @@ def recipe(follow: Following | None = None, /, **settings: Any) -> Callable[[Cal
             more = _keywords(records[key], parameter.default) if key in records else {key: parameter}
             assert not keywords.keys() & more.keys(), f"{name}: two records have {keywords.keys() & more.keys()}"
             keywords |= more
+        keywords |= {key: keywords[key].replace(default=value) for key, value in (with_defaults or {}).items()}
         defaults = {key: parameter.default for key, parameter in keywords.items()}
         following = [key for key in keywords if follow and key in follow.names]
         keywords |= {key: _by_default_none(keywords[key]) for key in following}

@@ -16,7 +16,8 @@ LONG_MINUTES = 20  # from here on a budget is long
 LOOKUP = {"codebook_size": 16384, "code_dim": 8, "normalize": True}
 RELAXED = {"codebook_size": 2048}  # whose softmax takes as long as the networks
 SCALAR = {"levels": (8, 8, 8, 6, 5)}  # 15,360 codes
-PHOTO_CODES = {"vqvae": LOOKUP, "dvae": RELAXED, "fsq": SCALAR, "lfq": {"bits": 14}, "bsq": {"bits": 14}}
+PHOTO_CODES = {"vqvae": LOOKUP, "vqgan": LOOKUP, "dvae": RELAXED, "fsq": SCALAR}
+PHOTO_CODES |= {"lfq": {"bits": 14}, "bsq": {"bits": 14}}
 
 
 @dataclass(frozen=True, kw_only=True)

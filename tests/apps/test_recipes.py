@@ -19,7 +19,7 @@ IMAGES = ["--image_size", "16", "--width", "8"]
 CODEBOOK = ["--codebook_size", "16"]
 SMALL = {
     **dict.fromkeys(("ae", "vae", "fsq", "lfq", "bsq"), IMAGES),
-    **{name: [*IMAGES, *CODEBOOK] for name in ("vqvae", "dvae", "rvq", "pq")},
+    **{name: [*IMAGES, *CODEBOOK] for name in ("vqvae", "vqgan", "dvae", "rvq", "pq")},
     **{name: ["--width", "8", "--residual_channels", "8"] for name in ("cifar_vqvae", "cifar_fsq")},
     "mlp_vae": ["--image_size", "16", "--hidden", "[16]"],
     "mnist_vae": [],

@@ -166,10 +166,11 @@ def test_the_perceptual_term_counts_and_the_adversary_does_not(data, tmp_path, m
 
     monkeypatch.setitem(features.FEATURES, "effnet", Brightness)
     photo = {"perceptual": "effnet", "adversarial_weight": 0.1, "adversarial_start": 0.0, "discriminator_width": 8}
+    photo |= {"perceptual_weight": 0.5}
     train(small("ae", data, steps=1, validate_every=1, **photo), tmp_path, progress=False)
     (record,) = read_metrics(tmp_path / "metrics.jsonl")
     assert "validation_perceptual" in record and "validation_adversarial" not in record
-    expected = record["validation_distortion_nats"] / (3 * 16 * 16) + record["validation_perceptual"]
+    expected = record["validation_distortion_nats"] / (3 * 16 * 16) + 0.5 * record["validation_perceptual"]
     assert record["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
