@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from smalti.configs import FREE, effective, nearest
-from smalti.data.config import DataConfig
+from smalti.data.config import Augment, DataConfig
 from smalti.errors import SmaltiError
 from smalti.files import relative_place
 from smalti.models.config import AutoencoderConfig
@@ -154,7 +154,15 @@ class Experiment(Training):
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
     photo: PhotoConfig = PhotoConfig()
-    augment: Literal["none", "flip", "flip_shift"] = "none"
+    augment: Augment = "none"
+    crop_area: float | None = None  # of augment crop: area of the smallest window, of the largest's; 0.5 by default
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chosen = effective(self.augment == "crop", "without augment crop", crop_area=(self.crop_area, 0.5))
+        object.__setattr__(self, "crop_area", chosen.get("crop_area"))
+        if self.crop_area is not None and not 0 < self.crop_area <= 1:
+            raise SmaltiError(f"crop_area is a share, above 0 and at most 1, not {self.crop_area}")
 
 
 @dataclass(frozen=True, kw_only=True)
