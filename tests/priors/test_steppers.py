@@ -30,6 +30,7 @@ SMALL = {
     "transformer": [
         {"width": 6, "layers": 1, "heads": 3},
         {"width": 40, "layers": 2, "heads": 2},
+        {"width": 16, "layers": 1, "heads": 2, "code_rank": 9},
         {"width": 16, "layers": 2, "heads": 2, "text_vocabulary": 5, "text_length": 19},
     ],
 }
