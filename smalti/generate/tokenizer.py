@@ -9,6 +9,7 @@ from smalti.errors import SmaltiError
 from smalti.images.pixels import to_uint8
 from smalti.images.reading import Images, to_images
 from smalti.models.autoencoder import Autoencoder
+from smalti.modes import evaluating
 from smalti.priors.config import PixelLevels, PriorConfig
 from smalti.shapes import check_shape
 
@@ -26,6 +27,11 @@ class PixelTokenizer:
         self.preprocessing = pixels.preprocessing
         self.source_hash = pixels.hash
         self.codebook_size = pixels.levels
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """What tells codes that look alike, (K, D): the levels."""
+        return torch.linspace(0, 1, self.codebook_size)[:, None]
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images; binary ones are thresholded at one half."""
@@ -53,6 +59,16 @@ class TrainedTokenizer:
         self.model, self.preprocessing = model, model.config.preprocessing
         self.source_hash = model.source_hash
         self.codebook_size = model.codes_bottleneck.codebook_size
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """What tells codes that look alike, (K, D): the code vectors; None where a code has one of each codebook."""
+        bottleneck = self.model.codes_bottleneck
+        if bottleneck.num_codebooks > 1:
+            return None
+        with torch.no_grad():
+            codes = torch.arange(self.codebook_size, device=self.model.device).view(-1, 1, 1)
+            return evaluating(bottleneck).decode(codes).flatten(1)
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images."""

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, is_dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 import docstring_parser
@@ -16,7 +17,9 @@ from smalti.training.settings import RunSettings
 T = TypeVar("T", bound=Training)
 
 
-def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def recipe(
+    follow: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}), /, **settings: Any
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Make a recipe of a function that returns an experiment.
 
     A parameter whose annotation is a dataclass is a record: the recipe has its fields as keywords instead, and those of
@@ -24,7 +27,8 @@ def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
     the settings.
 
     Args:
-        **settings: the defaults of a run, see `RunSettings`.
+        follow: settings of a run whose defaults follow from the experiment, and how.
+        **settings: the defaults of the others, see `RunSettings`.
 
     Raises:
         SmaltiError: on the call, for an unknown or missing keyword.
@@ -53,11 +57,13 @@ def recipe(**settings: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
                 if value is inspect.Parameter.empty:
                     raise SmaltiError(f"{name}: the keyword {key!r} is missing")
             given = {key: _build(records[key], values) if key in records else values[key] for key in own}
-            return replace(function(**given), recipe=name, run=run)
+            made = function(**given)
+            following = {setting: rule(made) for setting, rule in follow.items()}
+            return replace(made, recipe=name, run=replace(run, **following))
 
         flat.__doc__ = _documented(function, list(records.values()), list(keywords))
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in keywords.values()]
-        vars(flat).update(run=run, __signature__=inspect.Signature(parameters))
+        vars(flat).update(run=run, follow=follow, __signature__=inspect.Signature(parameters))
         return flat
 
     return decorate

@@ -68,6 +68,32 @@ class PhotoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Further codes of an image for a prior to learn from: those of other views of it.
+
+    Attributes:
+        views: whose codes a prior learns too: none; flip, of the mirror image; or crop, of windows of random place,
+            size and form, flipped half of the time.
+        num_views: of crop, how many of each image; 8 by default. The codes of all are made before the training.
+        view_area: of crop, area of the smallest window, as a share of the largest's; 0.5 by default.
+    """
+
+    views: Literal["none", "flip", "crop"] = "none"
+    num_views: int | None = None
+    view_area: float | None = None
+
+    def __post_init__(self) -> None:
+        options = {"num_views": (self.num_views, 8), "view_area": (self.view_area, 0.5)}
+        chosen = effective(self.views == "crop", "without views crop", **options)
+        for name in options:
+            object.__setattr__(self, name, chosen.get(name))
+        if self.num_views is not None and self.num_views < 1:
+            raise SmaltiError(f"num_views must be at least 1, not {self.num_views}")
+        if self.view_area is not None and not 0 < self.view_area <= 1:
+            raise SmaltiError(f"view_area is a share, above 0 and at most 1, not {self.view_area}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW, optionally with Muon; clipping, accumulation and weight averaging.
 
@@ -170,6 +196,7 @@ class PriorExperiment(Training):
     """The training of a prior on the codes of a trained tokenizer, complete."""
 
     model: PriorConfig  # with its tokenizer
+    views: ViewsConfig = ViewsConfig()
 
     def placed(self, folder: Path) -> Self:
         """The tokenizer's place too."""
