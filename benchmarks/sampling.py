@@ -245,7 +245,7 @@ def transformer(rounds: int, batch: int) -> dict:
     torch.manual_seed(0)
     size = {"codebook_size": VOCABULARY, "grid": (SIDE, SIDE)}
     prior = Transformer(**size, width=WIDTH, layers=LAYERS, heads=HEADS).eval()
-    nn.init.zeros_(prior.head.bias)  # GPT-2 has none
+    nn.init.zeros_(prior.codes.head.bias)  # GPT-2 has none
     ours = whole(prior, batch)
     sides: dict[str, Callable[[], float]] = {OURS: ours, PLAIN: lambda: plainly(ours)}
     try:
