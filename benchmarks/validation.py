@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     found = [(reading + sum(validations)) / seconds for seconds, reading, validations, _ in rounds]
     result = {
         "workload": f"dvae on emoji, {run.steps} steps of {run.batch_size}",
-        "every": run.validate_every,
+        "every": run.every("validate"),
         "images": run.validation_images,
         "validations": len(rounds[0][2]),
         "seconds": round(statistics.median(seconds for seconds, *_ in rounds), 1),

@@ -215,11 +215,14 @@ def _add_record(parser: ArgumentParser, record: Any) -> None:
 
 
 def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The settings of a run that a recipe or a verb has no parameter for, with their defaults."""
-    own, run = inspect.signature(function).parameters, getattr(function, "run", None)
-    follow = getattr(function, "follow", {})  # their defaults are not known before the experiment is
-    names = [name for name in get_type_hints(RunSettings) if name not in own]
-    return {name: None if name in follow else getattr(run, name, None) for name in names}
+    """The settings of a run that a recipe or a verb has no parameter for, with their defaults.
+
+    A verb that has one for the steps takes no minutes. What follows from the experiment has none yet.
+    """
+    own, run = {*inspect.signature(function).parameters}, getattr(function, "run", None)
+    taken = own | {"minutes"} if "steps" in own else own
+    names = [name for name in get_type_hints(RunSettings) if name not in taken]
+    return {name: None if name in getattr(function, "follow", {}) else getattr(run, name, None) for name in names}
 
 
 def _add_settings(parser: ArgumentParser, function: Callable[..., Any]) -> None:

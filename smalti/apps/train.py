@@ -1,5 +1,6 @@
 """The verb `train`."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,19 @@ def train(
         on_step: from Python only: called after every step with a `smalti.training.hooks.Step`.
         **settings: of the run, see `RunSettings`; the others stay the experiment's own.
     """
+    started = time.perf_counter()
     from smalti.reports.model_card import model_card
     from smalti.training.log import read_metrics
     from smalti.training.loop import train as run_training
 
-    experiment = experiment.with_settings(**settings)
-    run = run_training(experiment, out, start_from=start_from, card=model_card, on_step=on_step, progress=True)
+    run = run_training(
+        experiment.with_settings(**settings),
+        out,
+        start_from=start_from,
+        card=model_card,
+        on_step=on_step,
+        progress=True,
+        started=started,
+    )
     records = read_metrics(run / "metrics.jsonl")
     return {"run": str(out), **(records[-1] if records else {})}

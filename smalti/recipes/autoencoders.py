@@ -61,6 +61,7 @@ class Common:
         crop_area: of the smallest window, as a share of the largest one's; 0.5 by default.
         photo: further terms of the loss, for photographs.
         corruption: the noise that the model learns to remove.
+        minutes: how long a new run may take, in place of steps.
     """
 
     data: DataConfig = DataConfig(data="emoji")
@@ -72,6 +73,7 @@ class Common:
     crop_area: float | None = None
     photo: PhotoConfig = PhotoConfig()
     corruption: Corruption = Corruption()
+    minutes: float | None = None
 
     def experiment(self, bottleneck: Spec, loss: LossConfig = LossConfig()) -> Experiment:
         """The training of an autoencoder with this bottleneck."""

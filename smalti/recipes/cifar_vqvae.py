@@ -18,7 +18,7 @@ from smalti.recipes.flat import recipe
 from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 
 VARIANCE = 0.06327  # of CIFAR-10's pixels in units of [0, 1]: the example divides its squared error by it
-RUN = {"steps": 10_000, "log_every": 100, "sample_every": 2_500, "checkpoint_every": 1_000}
+RUN = {"steps": 10_000}
 
 
 @dataclass(frozen=True, kw_only=True)

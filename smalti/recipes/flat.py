@@ -58,8 +58,9 @@ def recipe(
                     raise SmaltiError(f"{name}: the keyword {key!r} is missing")
             given = {key: _build(records[key], values) if key in records else values[key] for key in own}
             made = function(**given)
-            following = {setting: rule(made) for setting, rule in follow.items()}
-            return replace(made, recipe=name, run=replace(run, **following))
+            settings = {key: rule(made) for key, rule in follow.items()}
+            settings |= {key: value for key, value in values.items() if hasattr(run, key) and value is not None}
+            return replace(made, recipe=name, run=replace(run, **settings))
 
         flat.__doc__ = _documented(function, list(records.values()), list(keywords))
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in keywords.values()]

@@ -19,7 +19,7 @@ from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment, ViewsConfig
 
-RUN: dict[str, Any] = {"steps": 800, "sample_every": 400, "checkpoint_every": 200, "validate_every": 400}
+RUN: dict[str, Any] = {"steps": 800}
 BATCH_CODES = 2048  # of a batch: 32 grids of 8x8
 SMALL_GRID = 64  # codes; of larger grids a step costs more than what a wide network gains
 LARGE_CODEBOOK = 1024  # codes of more than these are seen too seldom for tables of their own
@@ -100,6 +100,7 @@ class Codes:
         condition_dropout: share of the images that are given without their label or text, for guidance; 0.1 by default.
         views: of each image whose codes are learned too.
         optimizer: AdamW with warm-up and cosine, averaged weights.
+        minutes: how long a new run may take, in place of steps.
     """
 
     tokenizer: str
@@ -112,6 +113,7 @@ class Codes:
     condition_dropout: float | None = None
     views: ViewsConfig = ViewsConfig()
     optimizer: OptimizerConfig = OptimizerConfig(warmup=100, weight_decay=0.05, ema_decay=0.998)
+    minutes: float | None = None
 
     def experiment(self, prior: Spec | Blocks, captions: Captions = Captions(), **own: Any) -> PriorExperiment:
         """The training of a prior of these codes, by its spec, or of blocks with more options."""

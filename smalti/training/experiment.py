@@ -164,7 +164,15 @@ class Training:
         if unknown := [name for name in settings if name not in known]:
             raise SmaltiError(f"a run has no setting {unknown[0]!r}; {nearest(unknown[0], known)}")
         given = {name: value for name, value in settings.items() if value is not None}
-        return replace(self, run=replace(self.run, **given))
+        run = replace(self.run, **given)
+        steps = None if run.steps == self.run.steps else run.steps
+        effective(run.minutes is None, f"with minutes {run.minutes}, which decide it", steps=(steps, None))
+        return replace(self, run=run)
+
+    def lasting(self, steps: int) -> Self:
+        """The experiment whose minutes are so many steps; the warm-up takes at most a tenth of them."""
+        warmup = min(self.optimizer.warmup, steps // 10)
+        return replace(self, run=replace(self.run, steps=steps), optimizer=replace(self.optimizer, warmup=warmup))
 
     def placed(self, folder: Path) -> Self:
         """The experiment as a file in `folder` says it: other folders are named from there."""

@@ -20,7 +20,7 @@ def held_out(read: Callable[[int], T], settings: RunSettings) -> T | None:
     Raises:
         SmaltiError: there is none, and the settings need one.
     """
-    if not settings.validate_every:
+    if not settings.every("validate"):
         return None
     try:
         return read(settings.validation_images or sys.maxsize)

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,47 @@ from smalti.files import write_text
 SHOWN = ("loss", "validation_loss", "distortion_nats", "kl_nats", "usage", "temperature")  # by the bar
 
 
+class Bar(tqdm):
+    """A progress bar whose time left is `left(done, elapsed)`: it may know of pauses, and of slower steps to come."""
+
+    def __init__(self, left: Callable[[int, float], float], **options: Any):
+        self.left = left
+        shown = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}, {rate_fmt}{postfix}]"
+        super().__init__(bar_format=shown, **options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What is shown."""
+        found = super().format_dict
+        seconds = self.left(found["n"], found["elapsed"])
+        return {**found, "left": self.format_interval(seconds) if math.isfinite(seconds) else "?"}
+
+
 class Log:
     """Accumulates the terms of every step without synchronising with the device; `write` adds a line.
 
     A run that goes on at step `start`, of `steps`, removes later lines from the file and begins with the `notes` of its
     checkpoint. Lines that are damaged are left out, and a file that cannot be read is put aside; a warning says so.
+    The bar shows the time `left`, see `smalti.training.budget.TimeLeft`.
     """
 
-    def __init__(self, path: Path, *, steps: int, start: int, progress: bool, notes: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        steps: int,
+        start: int,
+        progress: bool,
+        notes: Mapping[str, Any],
+        left: Callable[[int, float], float],
+    ):
         self.path, self.names = path, []
         self.saved = start > 0  # whether there is a checkpoint
         self._pending: list[tuple[int, Tensor]] = []  # (step, terms), on the device
         self.sums: dict[str, float] = notes.get("sums", {})
         self.count: int = notes.get("count", 0)
         self.latest: dict[str, float] = {}  # of what the bar shows
-        self.bar = tqdm(total=steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
+        self.bar = Bar(left, total=steps, initial=start, disable=not progress, unit="step", dynamic_ncols=True)
         _put_aside_unreadable(path)
         records, damaged = _read(path)
         if damaged:

@@ -1,6 +1,8 @@
 """The only training loop."""
 
 import contextlib
+import functools
+import math
 import platform
 import signal
 import sys
@@ -8,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +18,9 @@ import torch
 import smalti
 from smalti.configs import to_dict
 from smalti.errors import SmaltiError, cut
-from smalti.files import atomic_path, remove_partial, write_json
+from smalti.files import PARTIAL, atomic_path, remove_partial, write_json
 from smalti.modes import using
+from smalti.training.budget import Costs, TimeLeft, seconds_of, seconds_once
 from smalti.training.event_files import Hooks
 from smalti.training.experiment import Experiment, PriorExperiment, Training
 from smalti.training.hooks import Step, StepHook
@@ -26,11 +29,12 @@ from smalti.training.lock import locked
 from smalti.training.log import Log
 from smalti.training.prior_task import PriorTask
 from smalti.training.resuming import EXPERIMENT, begin_with, check_data, resumed
-from smalti.training.settings import RunSettings
+from smalti.training.settings import RunSettings, Watched
 from smalti.training.state import Checkpoint, TrainState, keep_newest, newest_checkpoint
 from smalti.training.tasks import AutoencoderTask, Task
 
 VALIDATION_SEED = 0  # of whatever is random in a validation
+T = TypeVar("T", bound=Training)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,6 +49,7 @@ def train(
     card: Callable[..., str] | None = None,
     on_step: StepHook | None = None,
     progress: bool = True,
+    started: float | None = None,
 ) -> Path:
     """Train `experiment` into the folder `run`; resume if an earlier call was interrupted.
 
@@ -58,13 +63,14 @@ def train(
         card: writes the model card, see `Keeper`.
         on_step: called after every step, before its checkpoint; what it raises ends the run, which can be resumed.
         progress: show a bar on stderr.
+        started: when the run's minutes began, by `time.perf_counter`; by default now.
 
     Raises:
         SmaltiError: `run` is being trained, or holds a run with other settings or on other data; the data cannot be
             read; or a term is not finite.
         Interrupted: by Ctrl-C or SIGTERM, after writing a checkpoint.
     """
-    run = Path(run)
+    run, started = Path(run), time.perf_counter() if started is None else started
     device, autocast = _device(experiment.run)
     hooks = Hooks(run, experiment.run, on_step)
     folders = (run, run / "checkpoints", run / "samples")
@@ -72,6 +78,7 @@ def train(
     with locked(run), contextlib.closing(hooks):
         remove_partial(*folders, run / LAST)
         checkpoint = newest_checkpoint(run / "checkpoints")
+        begun = checkpoint is not None or (run / EXPERIMENT).exists()
         experiment = resumed(run, experiment, checkpoint, start_from)
         torch.manual_seed(_mix(experiment.run.seed, 0))
         task = _task(experiment, device, run, progress, checkpoint)
@@ -83,9 +90,12 @@ def train(
             task.load(state.restore(checkpoint))
             keep_newest(run / "checkpoints", state.step)
         notes: Mapping[str, Any] = checkpoint.record["notes"] if checkpoint else {}
-        checkpoint = None  # its tensors take memory
+        checkpoint, costs = None, None  # its tensors take memory
+        if experiment.run.minutes is not None and not begun:
+            experiment, costs = _fitted(experiment, run, task, state, autocast, started)
         _describe(run, experiment, device, task)
-        log = Log(run / "metrics.jsonl", steps=experiment.run.steps, start=state.step, progress=progress, notes=notes)
+        left, path = TimeLeft(experiment.run, state.step, costs), run / "metrics.jsonl"
+        log = Log(path, steps=experiment.run.steps, start=state.step, progress=progress, notes=notes, left=left)
         keeper = Keeper(run, experiment, card, notes.get("kept", {}))
         start = state.step
         with contextlib.closing(log.bar):
@@ -111,41 +121,35 @@ def _steps(
 
     The models that a checkpoint knows of are written before it: a run that is killed in between makes them again.
     """
-    settings, accumulate, learning_rate = experiment.run, experiment.optimizer.accumulate, experiment.optimizer.schedule
-    images_per_step, clock_step = settings.batch_size * accumulate, state.step
+    settings, clock_step = experiment.run, state.step
+    images_per_step = settings.batch_size * experiment.optimizer.accumulate
     with _stop_signal() as stop:
         clock, batches = time.perf_counter(), task.batches(state.step)
         while state.step < settings.steps and not keeper.over:
-            step = state.step
-            torch.manual_seed(_mix(settings.seed, step + 1))
-            scheduled = {"learning_rate": learning_rate(step, settings.steps), **task.before_step(step)}
-            terms = _gradients(task, batches, step, accumulate, autocast)
-            terms["gradient_norm"] = state.optimizer_step(scheduled["learning_rate"])
-            alarm = task.after_step()
-            state.finish_step()
+            scheduled, terms, alarm = _step(experiment, task, state, batches, state.step, autocast)
             log.add(state.step, terms)
             if alarm:
                 log.say(f"step {state.step}: {alarm}")
 
             seconds, finished = time.perf_counter() - clock, state.step == settings.steps
             measured, record, picture = {}, None, None
-            if _due(settings.validate_every, state.step, finished):
+            if _due(settings.every("validate"), state.step, finished):
                 measured = _validate(task, state.averaged, autocast)
             best = keeper.observe(state.step, measured)
             finished = finished or keeper.over
-            if measured or _due(settings.log_every, state.step, finished):
+            if measured or _due(settings.every("log"), state.step, finished):
                 speed = {"images_per_second": (state.step - clock_step) * images_per_step / max(seconds, 1e-9)}
                 more = {**task.report(), **measured, **speed, "images": state.step * images_per_step}
                 record = log.write(state.step, {**scheduled, **more})
                 clock, clock_step = time.perf_counter(), state.step
             if best:
                 keeper.write_best(state.averaged)
-            if _due(settings.sample_every, state.step, finished):
+            if _due(settings.every("sample"), state.step, finished):
                 picture = task.picture(state.averaged)
                 with atomic_path(run / "samples" / f"step-{state.step:09d}.png") as path:
                     picture.save(path)
             hooks(Step(state.step, terms, state.averaged, record, picture))
-            if stop.is_set() or _due(settings.checkpoint_every, state.step, finished):
+            if stop.is_set() or _due(settings.every("checkpoint"), state.step, finished):
                 notes = {**log.notes(), "kept": keeper.notes()}
                 keeper.write_last(state.averaged)
                 about = {"notes": notes, "data": task.data, "experiment": to_dict(experiment.placed(run))}
@@ -158,6 +162,60 @@ def _steps(
 def _due(every: int, step: int, finished: bool) -> bool:
     """Whether something that happens every so many steps (0 is never), and at the last one, happens now."""
     return every > 0 and (finished or step % every == 0)
+
+
+def _step(
+    experiment: Training,
+    task: Task[Any],
+    state: TrainState,
+    batches: Iterator[torch.Tensor],
+    step: int,
+    autocast: Callable[[], torch.autocast],
+) -> tuple[dict[str, float], dict[str, torch.Tensor], str | None]:
+    """One optimiser step, the one that schedules take for number `step`: what was scheduled, terms, and any alarm."""
+    settings, optimizer = experiment.run, experiment.optimizer
+    torch.manual_seed(_mix(settings.seed, step + 1))
+    scheduled = {"learning_rate": optimizer.schedule(step, settings.steps), **task.before_step(step)}
+    terms = _gradients(task, batches, step, optimizer.accumulate, autocast)
+    terms["gradient_norm"] = state.optimizer_step(scheduled["learning_rate"])
+    alarm = task.after_step()
+    state.finish_step()
+    return scheduled, terms, alarm
+
+
+def _fitted(
+    experiment: T,
+    run: Path,
+    task: Task[Any],
+    state: TrainState,
+    autocast: Callable[[], torch.autocast],
+    started: float,
+) -> tuple[T, Costs]:
+    """A new run with as many steps as fit into its minutes, and what they cost.
+
+    The first steps of each kind are done to measure them, also a validation, a picture and a checkpoint; then all is as
+    it was before.
+    """
+    settings, budget = experiment.run, 60 * (experiment.run.minutes or 0)
+    path = run / "checkpoints" / f"{PARTIAL}measured.safetensors"
+    before, steps = state.checkpoint(path, task.state(), {}), {}
+    for part in task.phases:
+        with contextlib.closing(task.batches(0)) as batches:  # pyright: ignore[reportArgumentType]
+            one = functools.partial(_step, experiment, task, state, batches, math.ceil(part * settings.steps), autocast)
+            steps[part] = seconds_of(lambda one=one: one()[1]["gradient_norm"].item(), budget)
+    pauses: dict[Watched, Callable[[], object]] = {
+        "validate": lambda: _validate(task, state.averaged, autocast),
+        "sample": lambda: task.picture(state.averaged),
+        "checkpoint": lambda: state.checkpoint(path, task.state(), {}).write(),
+    }
+    costs = Costs(steps=steps, pauses={name: seconds_once(do) for name, do in pauses.items() if settings.every(name)})
+    path.unlink()
+    task.load(state.restore(before))
+    fitted = experiment.lasting(costs.fitting(settings, started + budget - time.perf_counter()))
+    task.experiment = fitted
+    told = f"{fitted.run.steps:,} step{'s' * (fitted.run.steps > 1)} in {settings.minutes:g} minutes"
+    print(f"measured {costs}: {told}", file=sys.stderr)
+    return fitted, costs
 
 
 def _gradients(

@@ -48,6 +48,8 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
         raise _refusal(run, differences(values, to_dict(experiment))) from None
     if old.start:
         old = replace(old, start=replace(old.start, model=absolute_place(old.start.model, run)))
+    if experiment.run.minutes is not None:
+        experiment = _begun(run, experiment, old)
     known = old.start and (start_from is None or not Path(start_from).is_dir())
     new = replace(experiment, start=old.start if known else _start(start_from, run), history=old.history)
     if changed := differences(_deciding(old), _deciding(new)):
@@ -57,13 +59,22 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
     _check_origin(checkpoint, old)
     if new.run.steps < checkpoint.step:
         _say(f"{run}: {checkpoint.step} steps are done, more than --steps {new.run.steps}: nothing is left to do")
-        new = new.with_settings(steps=checkpoint.step)
+        new = replace(new, run=replace(new.run, steps=checkpoint.step))
     if new.run.steps == old.run.steps:
         return new
     if new.run.steps > checkpoint.step:
         way = f"from step {checkpoint.step} to {new.run.steps} instead of {old.run.steps}"
         _say(f"{run} goes on {way}; its schedules are now those of {new.run.steps} steps")
     return replace(new, history=(*old.history, {"done": checkpoint.step, "steps": old.run.steps}))
+
+
+def _begun(run: Path, experiment: T, old: T) -> T:
+    """The experiment with the steps that its minutes became when the run began."""
+    if experiment.run.minutes != old.run.minutes:
+        had = "" if old.run.minutes is None else f" of {old.run.minutes:g} minutes"
+        remedy = "give the --steps that it should have, or choose another --out"
+        raise SmaltiError(f"{run} holds a run{had} that has {old.run.steps} steps, whatever --minutes says; {remedy}")
+    return experiment.lasting(old.run.steps)
 
 
 def _deciding(experiment: Training) -> Mapping[str, Any]:

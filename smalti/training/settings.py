@@ -1,10 +1,14 @@
 """The settings of a run: how long, on what, how closely watched. Without torch, so that `--help` is quick."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from smalti.configs import FREE, effective
 from smalti.errors import SmaltiError
+
+Watched = Literal["log", "sample", "checkpoint", "validate"]
+TIMES: dict[Watched, int] = {"log": 50, "sample": 5, "checkpoint": 10, "validate": 10}  # in a run, by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,14 +19,16 @@ class RunSettings:
 
     Attributes:
         steps: optimiser steps.
+        minutes: how long a new run may take, from its command on, in place of `steps`: the first ones are measured, and
+            as many as fit are then its steps.
         batch_size: images per batch.
         seed: of everything random.
         device: "auto" (CUDA where there is one), "cpu", "cuda", ...
         precision: "auto" (bf16 on CUDA), "fp32", or "bf16" (autocast).
-        log_every: steps between lines of metrics.jsonl.
-        sample_every: steps between pictures; 0 is never.
-        checkpoint_every: steps between checkpoints.
-        validate_every: steps between validations; 0 is never.
+        log_every: steps between lines of metrics.jsonl; by default there are 50 in a run.
+        sample_every: steps between pictures; 0 is never; by default there are 5 in a run.
+        checkpoint_every: steps between checkpoints; by default there are 10 in a run.
+        validate_every: steps between validations; 0 is never; by default there are 10 in a run.
         validation_images: at most this many evenly spread images of the validation split; 0 is all.
         keep: the model that the run's folder holds: the "last", or the "best" by validation_loss, with the last beside
             it in the folder last.
@@ -31,14 +37,15 @@ class RunSettings:
     """
 
     steps: int = field(default=2400, metadata=FREE)  # but not below what is done
+    minutes: float | None = field(default=None, metadata=FREE)  # but a run that has begun has its steps
     batch_size: int = 32
     seed: int = 0
     device: str = field(default="auto", metadata=FREE)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    log_every: int = field(default=50, metadata=FREE)
-    sample_every: int = field(default=500, metadata=FREE)
-    checkpoint_every: int = field(default=500, metadata=FREE)
-    validate_every: int = field(default=500, metadata=FREE)  # but see `by_validation`
+    log_every: int | None = field(default=None, metadata=FREE)
+    sample_every: int | None = field(default=None, metadata=FREE)
+    checkpoint_every: int | None = field(default=None, metadata=FREE)
+    validate_every: int | None = field(default=None, metadata=FREE)  # but see `by_validation`
     validation_images: int = field(default=256, metadata=FREE)  # likewise
     keep: Literal["last", "best"] = "last"
     patience: int = 0
@@ -46,16 +53,23 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise SmaltiError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SmaltiError(f"{name} must be at least 1, not {value}")
         for name in ("seed", "sample_every", "validate_every", "validation_images", "patience"):
-            if getattr(self, name) < 0:
-                raise SmaltiError(f"{name} must not be negative: {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise SmaltiError(f"{name} must not be negative: {value}")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise SmaltiError(f"minutes must be positive, not {self.minutes}")
         for own in fields(self):
             known, value = get_args(own.type), getattr(self, own.name)
             if get_origin(own.type) is Literal and value not in known:
                 raise SmaltiError(f"{own.name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
-        effective(self.validate_every > 0, "without validate_every", **self.need_validation)
+        effective(self.validate_every != 0, "without validate_every", **self.need_validation)
+
+    def every(self, what: Watched) -> int:
+        """Steps from one line, picture, checkpoint or validation to the next; 0 is never."""
+        given = getattr(self, f"{what}_every")
+        return math.ceil(self.steps / TIMES[what]) if given is None else given
 
     @property
     def need_validation(self) -> dict[str, tuple[str | int | None, str | int]]:

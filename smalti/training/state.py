@@ -80,18 +80,21 @@ class TrainState:
                 averaged.copy_(current)
         self.step += 1
 
-    def save(self, folder: Path, extra: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
-        """Write checkpoints/step-N.safetensors, then delete all but it and the one before."""
+    def checkpoint(self, path: Path, extra: Mapping[str, Tensor], record: Mapping[str, Any]) -> "Checkpoint":
+        """All that the training goes on from, as a file at `path` would hold it."""
         tensors = prefixed("model", self.model.state_dict()) | prefixed("extra", extra)
         if self.average is not None:
             tensors |= prefixed("average", self.average.state_dict())
         for optimizer in self.optimizers:
             tensors |= prefixed("optimizer", moments_of(self.model, optimizer))
-        unshared = {name: value.clone() for name, value in tensors.items()}
-        path = folder / f"step-{self.step:09d}.safetensors"
-        write_checked(path, unshared, {"step": self.step, **record})
+        return Checkpoint(path, {name: value.clone() for name, value in tensors.items()}, {"step": self.step, **record})
+
+    def save(self, folder: Path, extra: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
+        """Write checkpoints/step-N.safetensors, then delete all but it and the one before."""
+        checkpoint = self.checkpoint(folder / f"step-{self.step:09d}.safetensors", extra, record)
+        checkpoint.write()
         keep_newest(folder, self.step)
-        return path
+        return checkpoint.path
 
     def restore(self, checkpoint: "Checkpoint") -> dict[str, Tensor]:
         """Restore a checkpoint; returns its extra tensors.
@@ -125,6 +128,10 @@ class Checkpoint(NamedTuple):
     def step(self) -> int:
         """Steps that were done."""
         return self.record["step"]
+
+    def write(self) -> None:
+        """Write the file, atomically."""
+        write_checked(self.path, self.tensors, dict(self.record))
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
@@ -176,7 +183,8 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the optimiser state from `moments_of`, for the parameters of this optimiser."""
+    """Restore the optimiser state from `moments_of`, for the parameters of this optimiser; what it had is gone."""
+    optimizer.state.clear()
     own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         moments = under(tensors, name)

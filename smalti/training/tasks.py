@@ -38,6 +38,8 @@ class Task(ABC, Generic[Model]):
     """A model to train, on its device; the loop calls the methods in this order. By default they do nothing."""
 
     model: Model
+    experiment: Any  # what is trained; its steps become known when a budget of minutes is measured
+    phases: tuple[float, ...] = (0.0,)  # the parts of the run from which on a step takes another time
     data: dict[str, Mapping[str, Any]]  # "num_images" and "fingerprint" of each split that is used
 
     @abstractmethod
@@ -106,6 +108,8 @@ class AutoencoderTask(Task[Autoencoder]):
         photo = experiment.photo
         self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
         self.adversary = Adversary(photo, self.preprocessing.channels, device) if photo.adversarial_weight else None
+        if self.adversary is not None:
+            self.phases = tuple(sorted({0.0, self.adversary.start}))
         self.restarted = torch.zeros(())
 
     def _validation_pixels(self, count: int) -> Tensor:

@@ -1,0 +1,213 @@
+"""Networks of residual blocks with group normalisation, and attention: those of VQGAN and of the many after it."""
+
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.errors import SmaltiError
+from smalti.models.networks.base import Head, Networks, Stride, unfolding
+from smalti.ranges import Count, Kernel, Range, Size
+
+Down = Literal["outer", "symmetric", "average"]
+EPSILON = 1e-6  # of the group normalisations
+
+
+class VqganNetworks(Networks):
+    """Levels of residual blocks: group normalisation, SiLU, 3x3 convolution, twice; attention at the coarsest [1].
+
+    A level of the encoder ends with a smaller image, one of the decoder (which runs through the levels in reverse)
+    with nearest-neighbour upsampling and a convolution. The defaults of the last seven options are those of [1], whose
+    own networks are width=128, multipliers=(1, 1, 2, 2, 4), depth=2, attention=(4,), patch=1, groups=32.
+
+    Args:
+        width: channels that the multipliers are of.
+        multipliers: channels of each level, the finest first, in widths.
+        depth: residual blocks of a level.
+        decoder_depth: of the decoder; one more by default.
+        attention: levels, counted from 0, whose blocks are each followed by attention; by default the coarsest.
+        middle: blocks between the coarsest level and the rest; by default two with attention between them.
+        patch: pixels folded into channels before the first level, as in `ResidualNetworks`; 1 is that of [1].
+        groups: of a normalisation; less where a level has not so many channels.
+        latent_channels: between the last 3x3 convolution and the 1x1 convolutions around the bottleneck; by default
+            those of the coarsest level.
+        down: a stride of 2 with zeros at the right and the bottom alone ("outer") or all around ("symmetric"), or the
+            "average" of four positions.
+        bias: of the convolutions inside; the first and last ones of a decoder, and the 1x1 ones, always have one.
+        shortcut: the 1x1 convolution where channels change is of a block's input ("before"), or of its output
+            ("after"), as in the port of MaskGIT's networks.
+        last_kernel: of the decoder's last convolution, and of the encoder's.
+        grey: what the encoder sees as 0: it is subtracted from the images.
+
+    The normalisation and the attention see the whole image: codes depend on all of it, and memory grows with the square
+    of the positions of levels that have attention.
+
+    References:
+        [1] Esser, Rombach, Ommer. Taming Transformers for High-Resolution Image Synthesis. 2020. arXiv:2012.09841
+    """
+
+    reach = None
+
+    def __init__(
+        self,
+        *,
+        width: Size = 128,
+        multipliers: tuple[Count, ...] = (1, 1, 2, 2, 4),
+        depth: Count = 2,
+        decoder_depth: Count | None = None,
+        attention: tuple[Annotated[int, Range(0, 12)], ...] | None = None,
+        middle: Annotated[int, Range(0, 64)] | None = None,
+        patch: Stride = 1,
+        groups: Size = 32,
+        latent_channels: Size | None = None,
+        down: Down = "outer",
+        bias: bool = True,
+        shortcut: Literal["before", "after"] = "before",
+        last_kernel: Kernel = 3,
+        grey: float = 0.5,
+    ):
+        if not 1 <= len(multipliers) <= 12 or patch < 1 or patch & (patch - 1) or last_kernel % 2 == 0:
+            given = f"{multipliers=}, {patch=}, {last_kernel=}"
+            raise SmaltiError(
+                f"need 1 to 12 multipliers, a patch that is a power of two and an odd kernel, not {given}"
+            )
+        levels = len(multipliers)
+        self.attention = {levels - 1} if attention is None else set(attention)
+        if any(level >= levels for level in self.attention):
+            raise SmaltiError(
+                f"there are {levels} levels, from 0: attention at {max(self.attention)} is not one of them"
+            )
+        self.stride, self.patch = patch * 2 ** (levels - 1), patch
+        self.widths = [width * multiplier for multiplier in multipliers]
+        self.depth, self.middle, self.groups, self.grey = depth, middle, groups, grey
+        self.down: Down = down
+        self.decoder_depth = depth + 1 if decoder_depth is None else decoder_depth
+        self.latent_channels = self.widths[-1] if latent_channels is None else latent_channels
+        self.bias, self.shortcut, self.last_kernel = bias, shortcut, last_kernel
+        for channels in self.widths:
+            if channels % self._groups(channels):
+                raise SmaltiError(f"{channels} channels do not fall into {self.groups} groups; choose another width")
+
+    def _groups(self, channels: int) -> int:
+        return min(self.groups, channels)
+
+    def block(self, before: int, after: int) -> "NormedBlock":
+        """A residual block with these options."""
+        groups = self._groups(before), self._groups(after)
+        return NormedBlock(before, after, groups=groups, bias=self.bias, shortcut_after=self.shortcut == "after")
+
+    def attending(self, channels: int) -> "SpatialAttention":
+        """Attention between the positions."""
+        return SpatialAttention(channels, self._groups(channels))
+
+    def between(self, channels: int) -> list[nn.Module]:
+        """What stands between the coarsest level of the encoder, or of the decoder, and the rest."""
+        if self.middle is None:
+            return [self.block(channels, channels), self.attending(channels), self.block(channels, channels)]
+        return [self.block(channels, channels) for _ in range(self.middle)]
+
+    def level(self, index: int, before: int, depth: int) -> list[nn.Module]:
+        """The blocks of a level, each with its attention."""
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers.append(self.block(before, self.widths[index]))
+            layers += [self.attending(self.widths[index])] if index in self.attention else []
+            before = self.widths[index]
+        return layers
+
+    def ends_with(self, channels: int) -> list[nn.Module]:
+        """Normalisation and SiLU before a network's last convolution."""
+        return [nn.GroupNorm(self._groups(channels), channels, EPSILON), nn.SiLU()]
+
+    def encoder(self, image_channels: int, features: int) -> nn.Module:
+        """Images to features."""
+        fold = [nn.PixelUnshuffle(self.patch)] if self.patch > 1 else []
+        before = self.widths[0]
+        layers = [*fold, nn.Conv2d(image_channels * self.patch**2, before, 3, padding=1, bias=self.bias)]
+        for index, channels in enumerate(self.widths):
+            layers += [Halved(before, self.down)] if index else []
+            layers += self.level(index, before, self.depth)
+            before = channels
+        layers += [*self.between(before), *self.ends_with(before)]
+        last = nn.Conv2d(before, self.latent_channels, self.last_kernel, padding=self.last_kernel // 2)
+        return nn.Sequential(*layers, last, Head(self.latent_channels, features))
+
+    def decoder(self, latents: int, parameters: int) -> nn.Module:
+        """Latents to the likelihood's parameters."""
+        before = self.widths[-1]
+        layers: list[nn.Module] = [Head(latents, self.latent_channels)]
+        layers += [nn.Conv2d(self.latent_channels, before, 3, padding=1), *self.between(before)]
+        for index in reversed(range(len(self.widths))):
+            layers += self.level(index, before, self.decoder_depth)
+            before = self.widths[index]
+            layers += [Doubled(before)] if index else []
+        last = unfolding(before, parameters, self.last_kernel, self.patch, "zeros")
+        return nn.Sequential(*layers, *self.ends_with(before), *last)
+
+
+class NormedBlock(nn.Module):
+    """inputs + (normalisation, SiLU, 3x3 convolution, twice), with a 1x1 convolution where the channels change."""
+
+    def __init__(self, before: int, after: int, *, groups: tuple[int, int], bias: bool, shortcut_after: bool):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups[0], before, EPSILON)
+        self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=bias)
+        self.norm2 = nn.GroupNorm(groups[1], after, EPSILON)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=bias)
+        self.shortcut_after = shortcut_after
+        same, of_input = before == after, after if shortcut_after else before
+        self.shortcut = nn.Identity() if same else nn.Conv2d(of_input, after, 1, bias=bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, before, h, w) to (B, after, h, w)."""
+        update = self.conv1(F.silu(self.norm1(inputs)))
+        update = self.conv2(F.silu(self.norm2(update)))
+        if isinstance(self.shortcut, nn.Identity):
+            return inputs + update
+        return self.shortcut(update if self.shortcut_after else inputs) + update
+
+
+class SpatialAttention(nn.Module):
+    """inputs + attention of one head between all positions of an image, after a normalisation."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, EPSILON)
+        self.query, self.key, self.value, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        normed = self.norm(inputs)
+        query, key, value = (
+            layer(normed).flatten(2).transpose(1, 2)[:, None] for layer in (self.query, self.key, self.value)
+        )
+        found = F.scaled_dot_product_attention(query, key, value)[:, 0]
+        return inputs + self.out(found.transpose(1, 2).reshape(inputs.shape))
+
+
+class Halved(nn.Module):
+    """Height and width divided by two."""
+
+    def __init__(self, channels: int, down: Down):
+        super().__init__()
+        self.down = down
+        padding = 1 if down == "symmetric" else 0
+        self.conv = nn.Identity() if down == "average" else nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C, h/2, w/2)."""
+        if self.down == "average":
+            return F.avg_pool2d(inputs, 2)
+        return self.conv(F.pad(inputs, (0, 1, 0, 1)) if self.down == "outer" else inputs)
+
+
+class Doubled(nn.Module):
+    """Nearest-neighbour upsampling and a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C, 2h, 2w)."""
+        return self.conv(F.interpolate(inputs, scale_factor=2, mode="nearest"))
