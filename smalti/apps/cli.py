@@ -227,6 +227,8 @@ def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _add_settings(parser: ArgumentParser, function: Callable[..., Any]) -> None:
     texts, hints = help_texts(RunSettings), get_type_hints(RunSettings)
+    for name in getattr(function, "follow", {}):
+        texts[name] = f"{texts[name].rstrip('.')}; by default what suits what is trained."
     for name, default in _settings_of(function).items():
         hint = hints[name] if default is not None else hints[name] | None
         parser.add_argument(f"--{name}", type=hint, default=default, help=texts[name])
