@@ -15,7 +15,7 @@ from smalti.shapes import check_shape
 
 
 class PixelTokenizer:
-    """Pixels as codes: the values, rounded down to levels.
+    """Pixels as codes: the values, rounded down to levels; C of a pixel stand side by side.
 
     Shapes:
         images  (B, C, H, W)    float in [0, 1]
@@ -26,7 +26,7 @@ class PixelTokenizer:
         self.pixels = pixels
         self.preprocessing = pixels.preprocessing
         self.source_hash = pixels.hash
-        self.codebook_size = pixels.levels
+        self.codebook_size, self.beside = pixels.levels, pixels.channels
 
     @property
     def vectors(self) -> Tensor | None:
@@ -58,13 +58,13 @@ class TrainedTokenizer:
     def __init__(self, model: Autoencoder):
         self.model, self.preprocessing = model, model.config.preprocessing
         self.source_hash = model.source_hash
-        self.codebook_size = model.codes_bottleneck.codebook_size
+        self.codebook_size, self.beside = model.codes_bottleneck.codebook_size, model.codes_bottleneck.num_codebooks
 
     @property
     def vectors(self) -> Tensor | None:
         """What tells codes that look alike, (K, D): the code vectors; None where a code has one of each codebook."""
         bottleneck = self.model.codes_bottleneck
-        if bottleneck.num_codebooks > 1:
+        if self.beside > 1:
             return None
         with torch.no_grad():
             codes = torch.arange(self.codebook_size, device=self.model.device).view(-1, 1, 1)
@@ -77,7 +77,7 @@ class TrainedTokenizer:
 
     def decode(self, codes: Tensor) -> Tensor:
         """The images of codes."""
-        count = self.model.codes_bottleneck.num_codebooks
+        count = self.beside
         return self.model.decode(codes if count == 1 else codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2))
 
 

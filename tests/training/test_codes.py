@@ -109,6 +109,11 @@ def test_several_codes_at_a_position_are_modelled_side_by_side(tmp_path, photos,
     generator = Generator.from_pretrained(str(tmp_path / "prior"))
     codes = generator.sample(num=2)
     assert codes.shape == (2, 4, 8) and generator.tokenizer.decode(codes).shape == (2, 3, 16, 16)
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[:, 4:12] = True  # columns 1 and 2 of the positions
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    kept = generator.sample(num=2, known=image, mask=mask)[:, :, 2:6]
+    assert torch.equal(kept, generator.tokenizer.encode(image)[:, :, 2:6].expand(2, -1, -1))
     both = codes.unflatten(2, (-1, 2)).permute(0, 3, 1, 2)
     assert torch.equal(generator.tokenizer.decode(codes), model.decode(both))
 
