@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from smalti.errors import SmaltiError
 from smalti.priors.base import ClassEmbedding, Conditions
 from smalti.priors.layers import Features, attend
+from smalti.priors.plan import Value
 
 
 class Block(nn.Module):
@@ -134,7 +135,11 @@ class CodeTable(nn.Module):
 
     def forward(self, codes: Features) -> Features:
         """The vectors (B, n, width) of codes."""
-        return self.table(codes) if self.into is None else self.into(self.table(codes))
+        if self.into is None:
+            return self.table(codes)
+        if isinstance(codes, Value):  # steppers look up the vectors themselves
+            return F.embedding(codes, self.into(self.table.weight))
+        return self.into(self.table(codes))
 
     def logits(self, stream: Features) -> Features:
         """Unnormalised log-probabilities of the K codes."""
