@@ -208,9 +208,9 @@ def gpt2(prior: Transformer) -> nn.Module:
     model, ours = GPT2LMHeadModel(config).eval(), prior.state_dict()
     positions = ours["positions.row.weight"][:, None] + ours["positions.column.weight"]
     theirs = {
-        "transformer.wte.weight": torch.cat([ours["codes.weight"], ours["prefix.start.weight"]]),
+        "transformer.wte.weight": torch.cat([ours["codes.table.weight"], ours["prefix.start.weight"]]),
         "transformer.wpe.weight": nn.functional.pad(positions.flatten(0, 1), (0, 0, 0, 1)),
-        "lm_head.weight": nn.functional.pad(ours["head.weight"], (0, 0, 0, 1)),
+        "lm_head.weight": nn.functional.pad(ours["codes.head.weight"], (0, 0, 0, 1)),
         "transformer.ln_f.weight": ours["norm.weight"],
         "transformer.ln_f.bias": ours["norm.bias"],
     }
@@ -245,7 +245,7 @@ def transformer(rounds: int, batch: int) -> dict:
     torch.manual_seed(0)
     size = {"codebook_size": VOCABULARY, "grid": (SIDE, SIDE)}
     prior = Transformer(**size, width=WIDTH, layers=LAYERS, heads=HEADS).eval()
-    nn.init.zeros_(prior.head.bias)  # GPT-2 has none
+    nn.init.zeros_(prior.codes.head.bias)  # GPT-2 has none
     ours = whole(prior, batch)
     sides: dict[str, Callable[[], float]] = {OURS: ours, PLAIN: lambda: plainly(ours)}
     try:

@@ -40,6 +40,7 @@ Size = Annotated[int, Range(1, 1 << 20)]  # of an axis: channels, widths, dimens
 Count = Annotated[int, Range(1, 1 << 10)]  # of layers, heads, codebooks
 CodebookSize = Annotated[int, Range(2, 1 << 32)]  # K
 Conditioned = Annotated[int, Range(0, 1 << 20)]  # on so many: classes, tokens; 0 is none
+Rank = Annotated[int, Range(0, 1 << 20)]  # of a factorised table; 0 is none
 Kernel = Annotated[int, Range(1, 255)]  # side of a window
 Share = Annotated[float, Range(0, 1, below=True)]  # a part of a whole, never all of it
 Positive = Annotated[float, Range(0, above=True)]

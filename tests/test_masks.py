@@ -26,7 +26,8 @@ def test_a_code_is_kept_where_all_of_its_pixels_are():
     mask = torch.ones(8, 8, dtype=torch.bool)
     mask[3, 5] = False
     assert to_grid(mask, (4, 4)).logical_not().nonzero().tolist() == [[1, 2]]
-    assert to_grid(mask, (8, 24)).logical_not().nonzero().tolist() == [[3, 15], [3, 16], [3, 17]]
+    assert to_grid(mask, (8, 24), 3).logical_not().nonzero().tolist() == [[3, 15], [3, 16], [3, 17]]
+    assert to_grid(mask, (4, 8), 2).logical_not().nonzero().tolist() == [[1, 4], [1, 5]]
     with pytest.raises(SmaltiError, match="keeps no whole code: each is 4x4 pixels"):
         to_grid(named_mask("left-half", 8) & torch.arange(8).ge(2), (2, 2))
     with pytest.raises(SmaltiError, match="a mask of 8x8 does not fit a grid of 3x3 codes"):

@@ -77,6 +77,16 @@ def photographs() -> list[str]:
     return compared_runs("loss", names, metrics)
 
 
+def flowers() -> list[str]:
+    names = {"transformer": "flowers_transformer", "MaskGIT": "flowers_maskgit"}
+    metrics = (
+        "bits_per_code",
+        "share_of_histogram",
+        *(f"{kind}_fd_effnet" for kind in ("sample", "reconstruction", "real")),
+    )
+    return compared_runs("prior", names, metrics, "note", "time")
+
+
 def probes() -> list[str]:
     """Accuracies on the representations of several systems; pixels and PCA are the same for all of them."""
     systems = {"AE": "ae", "VAE": "vae", "VQ-VAE": "vqvae", "dVAE": "dvae"}
@@ -190,6 +200,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "metrics": metrics,
     "published": published,
     "photographs": photographs,
+    "flowers": flowers,
     "probes": probes,
     "samples": samples,
     "denoising": denoising,

@@ -108,8 +108,6 @@ def _check_codes(pair: str, training: Experiment) -> None:
     with torch.device("meta"):
         model = Autoencoder(training.model)
     try:
-        shape = model.codes_bottleneck.grid_shape(1, 1)
+        _ = model.codes_bottleneck
     except SmaltiError as error:
         raise SmaltiError(f"the prior {pair} has nothing to model: {error}") from error
-    if len(shape) != 2:
-        raise SmaltiError(f"the prior {pair}: several codes at a position are not supported by the priors yet")

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from smalti.data.config import Data
+from smalti.data.config import Augment, Data
 from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.data.splits import Split
@@ -29,7 +29,6 @@ from smalti.images.reading import fit
 from smalti.images.remarks import Remarks
 
 T = TypeVar("T")
-Augment = Literal["none", "flip", "flip_shift"]
 MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is cached in memory
 BINARY_SEED = 0  # of fixed binarisation
 SHIFT = 16  # images are shifted by at most 1/16 of their size
@@ -73,27 +72,44 @@ class Pixels:
         self, source: Source, preprocessing: Preprocessing, *, memory_bytes: int = MEMORY_BYTES, progress: bool = False
     ):
         self.source, self.size, self.remarks = source, preprocessing.size, Remarks()
-        self.reading = replace(preprocessing.reading, at_least=self.size, remarks=self.remarks)
+        self.reading = replace(preprocessing.reading, at_least=self.held_size, remarks=self.remarks)
         self.fixed_binary = preprocessing.binarize == "fixed"
         self.bad: list[str] = []
-        self.memory: np.ndarray | None = None
-        if len(source) * preprocessing.num_dims <= memory_bytes:
+        self.memory: Any = None  # (N, H, W, C), or whatever gives an image by its index
+        if len(source) * math.prod(self.held_size) * preprocessing.channels <= memory_bytes:
             self.memory = self._load(progress)
 
     def __len__(self) -> int:
         return len(self.source) if self.memory is None else len(self.memory)
 
-    def _load(self, progress: bool) -> np.ndarray:
-        shape = (len(self.source), *self.size, self.reading.channels)
-        pixels, count = np.empty(shape, dtype=np.uint8), 0
-        found = tqdm(self.readable(), "reading images", shape[0], disable=not progress, file=sys.stderr, leave=False)
-        for count, (_, image) in enumerate(found, start=1):
-            pixels[count - 1] = image
-        if count < min(2, shape[0]):  # one image can be overfitted; all but one bad is no data set
+    @property
+    def held_size(self) -> tuple[int, int]:
+        """(H, W) in which images are held, or read."""
+        return self.size
+
+    @property
+    def prefetched(self) -> bool:
+        """Whether a batch takes so long that threads should make it ahead."""
+        return self.memory is None
+
+    def _load(self, progress: bool) -> Any:
+        count = len(self.source)
+        bar = tqdm(self.readable(), "reading images", count, disable=not progress, file=sys.stderr, leave=False)
+        held = self._hold(image for _, image in bar)
+        if held is None:
+            return None
+        if len(held) < min(2, count):  # one image can be overfitted; all but one bad is no data set
             first = f"; the first: {self.bad[0]}" if self.bad else ""
-            raise SmaltiError(f"{self.source.name}: only {count} of {len(self.source)} images can be read{first}")
+            raise SmaltiError(f"{self.source.name}: only {len(held)} of {count} images can be read{first}")
         if self.bad:
             warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=3)
+        return held
+
+    def _hold(self, images: Iterator[np.ndarray]) -> Any:
+        """What `memory` becomes; None where it would be too large."""
+        pixels, count = np.empty((len(self.source), *self.size, self.reading.channels), dtype=np.uint8), 0
+        for count, image in enumerate(images, start=1):
+            pixels[count - 1] = image
         return pixels[:count]
 
     def readable(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -125,11 +141,14 @@ class Pixels:
             return error
 
     def _read(self, index: int) -> np.ndarray:
-        pixels = fit(self.source.read(index, self.reading), self.size)
+        pixels = self._fitted(self.source.read(index, self.reading))
         if not self.fixed_binary:
             return pixels
         uniform = np.random.default_rng([BINARY_SEED, int(self.source.indices[index])]).random(pixels.shape)
         return np.where(uniform * 255 < pixels, np.uint8(255), np.uint8(0))
+
+    def _fitted(self, pixels: np.ndarray) -> np.ndarray:
+        return fit(pixels, self.size)
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images by index, uint8 (B, H, W, C); when streaming, a bad image is replaced by the next good one."""
@@ -147,6 +166,10 @@ class Pixels:
                 return found
         tried = min(32, len(self))
         raise SmaltiError(f"{self.source.name}: {tried} bad image{'s in a row' * (tried > 1)}; the last: {found}")
+
+    def views(self, indices: Sequence[int] | np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+        """Images by index as training sees them, uint8 (B, H, W, C), see `augmented`."""
+        return augmented(self.gather(indices), augment, rng)
 
     def evenly(self, count: int) -> Tensor:
         """At most `count` evenly spaced images of the source: uint8 (B, H, W, C)."""
@@ -180,9 +203,10 @@ class Batches:
         seed: of the permutations and of the augmentation.
         rank: of this process, below `world`.
         world: number of processes.
-        augment: "none", "flip" (left-right, half of the time), "flip_shift" (and a shift of up to 1/16 of the size).
-        workers: threads that decode batches ahead, for images that are not cached in memory. Decoders release the GIL,
-            so that threads do as well as processes, without copies.
+        augment: "none", "flip" (left-right, half of the time), "flip_shift" (and a shift of up to 1/16 of the size),
+            "crop" (a random window of `smalti.data.crops.Crops`, and a flip).
+        workers: threads that make batches ahead, of images that are not cached in memory or resized each time.
+            Decoders and resizing release the GIL, so that threads do as well as processes, without copies.
     """
 
     def __init__(
@@ -196,8 +220,8 @@ class Batches:
         augment: Augment = "none",
         workers: int | None = None,
     ):
-        if augment not in ("none", "flip", "flip_shift"):
-            raise SmaltiError(f"augment must be 'none', 'flip' or 'flip_shift', not {augment!r}")
+        if augment not in get_args(Augment):
+            raise SmaltiError(f"augment must be one of {', '.join(get_args(Augment))}, not {augment!r}")
         if batch_size < 1:
             raise SmaltiError(f"batch_size must be at least 1, not {batch_size}")
         self.pixels, self.batch_size, self.seed, self.rank, self.world = pixels, batch_size, seed, rank, world
@@ -208,13 +232,12 @@ class Batches:
     def batch(self, step: int) -> Tensor:
         """The images of optimiser step `step` for this rank: uint8 (B, H, W, C)."""
         first = (step * self.world + self.rank) * self.batch_size
-        pixels = self.pixels.gather(self.order(first, self.batch_size))
         rng = np.random.default_rng([self.seed, 1, self.rank, step])
-        return torch.from_numpy(augmented(pixels, self.augment, rng))
+        return torch.from_numpy(self.pixels.views(self.order(first, self.batch_size), self.augment, rng))
 
     def iterate(self, start: int = 0) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, and so on without end."""
-        ahead = self.workers and self.pixels.memory is None
+        ahead = self.workers and self.pixels.prefetched
         steps = itertools.count(start)
         yield from read_ahead(self.batch, steps, self.workers) if ahead else map(self.batch, steps)
 
@@ -251,14 +274,20 @@ class Epochs:
 
 def augmented(pixels: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
     """The uint8 (B, H, W, C) with every image flipped and shifted as `augment` says; edges are repeated."""
+    assert augment != "crop", "crops are made of images in their own form: smalti.data.crops"
     if augment == "none":
         return pixels
     batch, height, width, _ = pixels.shape
-    flip = rng.random(batch) < 0.5
-    pixels = np.where(flip[:, None, None, None], pixels[:, :, ::-1], pixels)
+    pixels = flipped(pixels, rng)
     if augment == "flip":
         return pixels
     reach = max(1, math.ceil(height / SHIFT))
     padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
     tops, lefts = rng.integers(0, 2 * reach + 1, (2, batch))
     return np.stack([image[y : y + height, x : x + width] for image, y, x in zip(padded, tops, lefts, strict=True)])
+
+
+def flipped(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The uint8 (B, H, W, C) with each image left-right, half of the time."""
+    flip = rng.random(len(pixels)) < 0.5
+    return np.where(flip[:, None, None, None], pixels[:, :, ::-1], pixels)

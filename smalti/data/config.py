@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from smalti.configs import FREE
+
+Augment = Literal["none", "flip", "flip_shift", "crop"]
 
 
 @dataclass(frozen=True, kw_only=True)

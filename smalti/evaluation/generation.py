@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smalti.data.config import Data
+from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.generate.tokenizer import Tokenizer, open_tokenizer
 from smalti.models.autoencoder import Autoencoder
@@ -60,5 +61,5 @@ def sampler_of_prior(model: CodeModel, tokenizer: Tokenizer, condition: Tensor |
 def open_sampler_of_prior(run: Path, data: Data, split: Split) -> Sampler:
     """The sampler of the prior in a folder, under the conditions of a split's images where it takes any."""
     model = CodeModel.from_pretrained(run)
-    _, condition = load_codes(model.config, data, split, run, text=model.text).fixed()
+    _, condition = load_codes(model.config, open_data(data, split), run, text=model.text).fixed()
     return sampler_of_prior(model, open_tokenizer(model.config), condition)

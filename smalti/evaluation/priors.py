@@ -56,10 +56,10 @@ def evaluate_prior(
     Raises:
         SmaltiError: no such data or split, or another tokenizer than the prior's.
     """
-    config = model.config
-    codes, condition = load_codes(config, data, split, cache, text=model.text).fixed()
+    config, source = model.config, open_data(data, split)
+    codes, condition = load_codes(config, source, cache, text=model.text).fixed()
     histogram = Histogram(codebook_size=config.codebook_size, grid=config.grid)
-    histogram.fit(load_codes(replace(config, labels=()), data, "train", cache).fixed()[0])
+    histogram.fit(load_codes(replace(config, labels=()), open_data(data, "train"), cache).fixed()[0])
     tokenizer, images = open_tokenizer(config), PerImage()
     images.add(bits=_bits(evaluating(model.prior), codes, condition, batch_size, progress))
     bits, floor = images.value("bits"), _bits(histogram, codes, None, batch_size, False).mean().item()
@@ -75,7 +75,7 @@ def evaluate_prior(
         "data_config": to_dict(DataConfig.of(data)),
         "split": split,
         "num_images": len(codes),
-        "fingerprint": open_data(data, split).fingerprint,
+        "fingerprint": source.fingerprint,
         "model_hash": model.source_hash,
         "tokenizer_hash": config.tokenizer_hash,
         "smalti": smalti.__version__,

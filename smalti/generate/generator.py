@@ -109,4 +109,4 @@ class Generator:
     def _mask(self, mask: Tensor) -> Tensor:
         height, width = self.tokenizer.preprocessing.size
         check_shape(mask, "H W", "the mask", H=height, W=width)
-        return to_grid(mask.bool(), self.model.config.grid)
+        return to_grid(mask.bool(), self.model.config.grid, self.tokenizer.beside)

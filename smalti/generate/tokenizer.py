@@ -9,12 +9,13 @@ from smalti.errors import SmaltiError
 from smalti.images.pixels import to_uint8
 from smalti.images.reading import Images, to_images
 from smalti.models.autoencoder import Autoencoder
+from smalti.modes import evaluating
 from smalti.priors.config import PixelLevels, PriorConfig
 from smalti.shapes import check_shape
 
 
 class PixelTokenizer:
-    """Pixels as codes: the values, rounded down to levels.
+    """Pixels as codes: the values, rounded down to levels; C of a pixel stand side by side.
 
     Shapes:
         images  (B, C, H, W)    float in [0, 1]
@@ -25,7 +26,12 @@ class PixelTokenizer:
         self.pixels = pixels
         self.preprocessing = pixels.preprocessing
         self.source_hash = pixels.hash
-        self.codebook_size = pixels.levels
+        self.codebook_size, self.beside = pixels.levels, pixels.channels
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """What tells codes that look alike, (K, D): the levels."""
+        return torch.linspace(0, 1, self.codebook_size)[:, None]
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images; binary ones are thresholded at one half."""
@@ -52,7 +58,17 @@ class TrainedTokenizer:
     def __init__(self, model: Autoencoder):
         self.model, self.preprocessing = model, model.config.preprocessing
         self.source_hash = model.source_hash
-        self.codebook_size = model.codes_bottleneck.codebook_size
+        self.codebook_size, self.beside = model.codes_bottleneck.codebook_size, model.codes_bottleneck.num_codebooks
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """What tells codes that look alike, (K, D): the code vectors; None where a code has one of each codebook."""
+        bottleneck = self.model.codes_bottleneck
+        if self.beside > 1:
+            return None
+        with torch.no_grad():
+            codes = torch.arange(self.codebook_size, device=self.model.device).view(-1, 1, 1)
+            return evaluating(bottleneck).decode(codes).flatten(1)
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images."""
@@ -61,7 +77,7 @@ class TrainedTokenizer:
 
     def decode(self, codes: Tensor) -> Tensor:
         """The images of codes."""
-        count = self.model.codes_bottleneck.num_codebooks
+        count = self.beside
         return self.model.decode(codes if count == 1 else codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2))
 
 

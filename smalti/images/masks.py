@@ -50,22 +50,25 @@ def read_mask(name: str, size: Size) -> Tensor:
     return mask
 
 
-def to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+def to_grid(mask: Tensor, grid: tuple[int, int], beside: int = 1) -> Tensor:
     """The mask of the code grid (h, w): a code is kept where all of its pixels are.
+
+    Args:
+        mask: (H, W) bool.
+        grid: of the codes.
+        beside: how many codes of the same pixels stand side by side in the grid.
 
     Raises:
         SmaltiError: a mask whose size is not a multiple of the grid, or that keeps no whole code.
     """
-    (height, width), (rows, columns) = mask.shape, grid
-    if height % rows or max(width, columns) % min(width, columns):
+    (height, width), rows, columns = mask.shape, grid[0], grid[1] // beside
+    if height % rows or width % columns:
         raise SmaltiError(f"a mask of {width}x{height} does not fit a grid of {columns}x{rows} codes")
-    if columns > width:  # pixels as codes: the channels of a pixel stand side by side
-        return mask.repeat_interleave(columns // width, dim=1)
     kept = mask.view(rows, height // rows, columns, width // columns).all(dim=3).all(dim=1)
     if mask.any() and not kept.any():
         size = f"{width // columns}x{height // rows} pixels"
         raise SmaltiError(f"the mask keeps no whole code: each is {size}; keep more")
-    return kept
+    return kept.repeat_interleave(beside, dim=1)
 
 
 def grey_out(image: Tensor, mask: Tensor) -> Tensor:

@@ -108,14 +108,19 @@ def on_white(colour: np.ndarray, opacity: np.ndarray) -> np.ndarray:
 
 def fit(pixels: np.ndarray, size: Size) -> np.ndarray:
     """The largest centre of uint8 (H, W, C) that has the form of (h, w), resized to (h, w, C); of one side a square."""
-    (height, width), (rows, columns) = pixels.shape[:2], sides(size)
-    if height * columns > width * rows:
-        tall, wide = max(1, width * rows // columns), width
-    else:
-        tall, wide = height, max(1, height * columns // rows)
+    height, width = pixels.shape[:2]
+    tall, wide = largest_window((height, width), size)
     top, left = (height - tall) // 2, (width - wide) // 2
     centre = torch.from_numpy(np.ascontiguousarray(pixels[top : top + tall, left : left + wide]))
-    return shrink(centre[None], (rows, columns))[0].numpy()
+    return shrink(centre[None], sides(size))[0].numpy()
+
+
+def largest_window(image: tuple[int, int], size: Size) -> tuple[int, int]:
+    """(height, width) of the largest part of an image (H, W) that has the form of (h, w); of one side a square."""
+    (height, width), (rows, columns) = image, sides(size)
+    if height * columns > width * rows:
+        return max(1, width * rows // columns), width
+    return height, max(1, height * columns // rows)
 
 
 Images = Any  # one or a list of: path, Pillow image, uint8 (H, W[, C]) array, float [0, 1] ([B, ]C, H, W) tensor

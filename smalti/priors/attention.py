@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from smalti.errors import SmaltiError
 from smalti.priors.base import ClassEmbedding, Conditions
 from smalti.priors.layers import Features, attend
+from smalti.priors.plan import Value
 
 
 class Block(nn.Module):
@@ -91,3 +92,68 @@ class GridPositions(nn.Module):
     def forward(self) -> Tensor:
         """All positions in raster order."""
         return (self.row.weight[:, None] + self.column.weight).flatten(0, 1)
+
+
+class CodeTable(nn.Module):
+    """What a code is to a transformer: the vector that is read of it, and how likely it is said to be.
+
+    With `rank` 0 these are an embedding and a softmax head, two tables of K x width numbers that know nothing of each
+    other. Otherwise one table of K x rank serves both, factorised [1] and tied [2]: a linear layer takes its rows to
+    the width of the stream, another the stream to scores against its rows. A large codebook then costs width / rank
+    times less of a step, and `begin_with` tells the prior from the start which codes look alike, which it could not
+    learn of codes that it sees a few times.
+
+    Shapes:
+        codes   (B, n)         int64 in [0, K + extra)
+        stream  (B, n, width)
+        logits  (B, n, K)
+
+    Args:
+        codebook_size: K.
+        width: of the stream.
+        rank: numbers that tell a code from the others; 0 is two tables of their own.
+        extra: further codes that are read but never predicted.
+
+    References:
+        [1] Lan et al. ALBERT. 2019. arXiv:1909.11942, section 3.1
+        [2] Press, Wolf. Using the Output Embedding to Improve Language Models. 2016. arXiv:1608.05859
+    """
+
+    def __init__(self, codebook_size: int, width: int, rank: int, extra: int = 0):
+        super().__init__()
+        self.codebook_size, self.rank = codebook_size, rank
+        self.table = nn.Embedding(codebook_size + extra, rank or width)
+        self.into = nn.Linear(rank, width) if rank else None
+        self.head = nn.Linear(width, rank or codebook_size)
+        self.bias = nn.Parameter(torch.zeros(codebook_size)) if rank else None
+        nn.init.normal_(self.table.weight, std=1.0 if rank else 0.02)
+        if self.into is not None:
+            nn.init.normal_(self.into.weight, std=0.02 / rank**0.5)
+            nn.init.normal_(self.head.weight, std=0.5 / (rank * width) ** 0.5)
+            for linear in (self.into, self.head):
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, codes: Features) -> Features:
+        """The vectors (B, n, width) of codes."""
+        if self.into is None:
+            return self.table(codes)
+        if isinstance(codes, Value):  # steppers look up the vectors themselves
+            return F.embedding(codes, self.into(self.table.weight))
+        return self.into(self.table(codes))
+
+    def logits(self, stream: Features) -> Features:
+        """Unnormalised log-probabilities of the K codes."""
+        scores = self.head(stream)
+        return scores if self.bias is None else F.linear(scores, self.table.weight[: self.codebook_size], self.bias)
+
+    @torch.no_grad()
+    def begin_with(self, vectors: Tensor) -> None:
+        """Take the code vectors (K, D) of a tokenizer, whitened, as the first columns of the table; rank 0 takes none.
+
+        Of more than `rank` dimensions the directions in which they differ most.
+        """
+        centred = vectors.float() - vectors.float().mean(0)
+        directions, lengths, _ = torch.linalg.svd(centred, full_matrices=False)
+        count = min(self.rank, int((lengths > 1e-4 * lengths.max()).sum()))
+        if count:
+            self.table.weight[: self.codebook_size, :count] = directions[:, :count] * len(vectors) ** 0.5

@@ -116,6 +116,10 @@ class Prior(nn.Module, ABC):
     def _sample(self, plan: SamplePlan) -> Tensor:
         """Sample codes (B, h * w) as planned, in eval mode and without gradients."""
 
+    def begin_with(self, vectors: Tensor) -> None:
+        """Told before training which codes look alike: their vectors (K, D). By default of no use."""
+        return
+
     @property
     def num_codes(self) -> int:
         """T, codes in a grid."""

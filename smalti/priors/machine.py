@@ -186,6 +186,8 @@ class Machine:
         return self._target(value, (value.function.table.shape[1],))
 
     def _previous(self, value: Value, source: Value) -> Place:
+        if not isinstance(source.function, Embed):  # which is written at the end of a step, all else in the next
+            raise Unknown("what stands before a code, of something else than its embedding")
         first = value.function.first
         if tuple(first.shape) != (self.plan.batch, *self.at[source].parts):
             raise Unknown(f"a first value of {tuple(first.shape)}")

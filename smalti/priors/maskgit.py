@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
-from smalti.priors.attention import Block, GridPositions, Prefix
+from smalti.priors.attention import Block, CodeTable, GridPositions, Prefix
 from smalti.priors.base import Prior, PriorLoss, nats_of
 from smalti.priors.sampling import SamplePlan, gumbel_noise, sample_codes
-from smalti.ranges import CodebookSize, Conditioned, Count, Range, Share, Size
+from smalti.ranges import CodebookSize, Conditioned, Count, Range, Rank, Share, Size
 
 DEFAULT_STEPS = 12
 NLL_SAMPLES = 16  # sets of hidden positions per image in the estimate of the bound
@@ -40,6 +40,7 @@ class MaskGIT(Prior):
         width: of the residual stream, a multiple of `heads`.
         layers: blocks.
         heads: attention heads.
+        code_rank: numbers that tell a code from the others, see `CodeTable`; 0 is as many as the width, twice.
         dropout: in training, of the embeddings and of each block's output.
         order_temperature: of the noise in the choice of which samples are kept; inf is a random order.
         num_conditions: classes to condition on; 0 is none.
@@ -61,6 +62,7 @@ class MaskGIT(Prior):
         width: Size = 256,
         layers: Count = 4,
         heads: Count = 4,
+        code_rank: Rank = 0,
         dropout: Share = 0.0,
         order_temperature: Annotated[float, Range(0, math.inf)] = 4.5,
         num_conditions: Conditioned = 0,
@@ -72,11 +74,14 @@ class MaskGIT(Prior):
         if not order_temperature >= 0:
             raise SmaltiError(f"order_temperature must not be negative, not {order_temperature}")
         self.prefix, self.order_temperature = prefix, order_temperature
-        self.codes = nn.Embedding(codebook_size + 1, width)  # the last one is "hidden"
-        nn.init.normal_(self.codes.weight, std=0.02)
+        self.codes = CodeTable(codebook_size, width, code_rank, extra=1)  # the last one is "hidden"
         self.positions, self.drop = GridPositions(grid, width), nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, layers, causal=False) for _ in range(layers))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, codebook_size)
+        self.norm = nn.LayerNorm(width)
+
+    def begin_with(self, vectors: Tensor) -> None:
+        """Code vectors (K, D) for the table of codes, see `CodeTable`."""
+        self.codes.begin_with(vectors)
 
     def logits(self, codes: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of every position given the known codes, (B, h, w, K) float32.
@@ -94,7 +99,7 @@ class MaskGIT(Prior):
         stream = self.drop(torch.cat([self.prefix(len(codes), condition), self.codes(seen) + self.positions()], dim=1))
         for block in self.blocks:
             stream = block(stream)
-        return self.head(self.norm(stream[:, -self.num_codes :]))
+        return self.codes.logits(self.norm(stream[:, -self.num_codes :]))
 
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
         """Nats per hidden code, at shares of hidden codes as sampling will meet them."""

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.priors.attention import Block, GridPositions, Prefix
+from smalti.priors.attention import Block, CodeTable, GridPositions, Prefix
 from smalti.priors.base import CausalPrior, PriorLoss, nats_of
 from smalti.priors.layers import Features, behind, by_position, last, previous
-from smalti.ranges import CodebookSize, Conditioned, Count, Share, Size
+from smalti.ranges import CodebookSize, Conditioned, Count, Rank, Share, Size
 
 TEXT_WEIGHT = 1 / 8  # of the text's share of the loss [1]; the codes have the rest
 
@@ -31,6 +31,7 @@ class Transformer(CausalPrior):
         width: of the residual stream, a multiple of `heads`.
         layers: blocks.
         heads: attention heads.
+        code_rank: numbers that tell a code from the others, see `CodeTable`; 0 is as many as the width, twice.
         dropout: in training, of the embeddings and of each block's output.
         num_conditions: classes to condition on; 0 is none.
         text_vocabulary: text tokens to condition on; 0 is none.
@@ -48,6 +49,7 @@ class Transformer(CausalPrior):
         width: Size = 256,
         layers: Count = 4,
         heads: Count = 4,
+        code_rank: Rank = 0,
         dropout: Share = 0.0,
         num_conditions: Conditioned = 0,
         text_vocabulary: Conditioned = 0,
@@ -55,12 +57,15 @@ class Transformer(CausalPrior):
     ):
         prefix = Prefix(width, num_conditions, text_vocabulary, text_length)
         super().__init__(codebook_size, grid, prefix.conditions)
-        self.prefix, self.codes = prefix, nn.Embedding(codebook_size, width)
-        nn.init.normal_(self.codes.weight, std=0.02)
+        self.prefix, self.codes = prefix, CodeTable(codebook_size, width, code_rank)
         self.positions, self.drop = GridPositions(grid, width), nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, layers, causal=True) for _ in range(layers))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, codebook_size)
+        self.norm = nn.LayerNorm(width)
         self.text_head = nn.Linear(width, text_vocabulary + 1) if text_length else None  # the last one ends the text
+
+    def begin_with(self, vectors: Tensor) -> None:
+        """Code vectors (K, D) for the table of codes, see `CodeTable`."""
+        self.codes.begin_with(vectors)
 
     def _stream(self, codes: Features, condition: Tensor | None) -> Features:
         """The outputs (B, P - 1 + T, width): the last T predict the codes, those before them the text."""
@@ -72,7 +77,7 @@ class Transformer(CausalPrior):
         return self.norm(stream)
 
     def _network(self, codes: Features, condition: Tensor | None) -> Features:
-        return self.head(last(self._stream(codes, condition), self.num_codes))
+        return self.codes.logits(last(self._stream(codes, condition), self.num_codes))
 
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
         """Nats per code; with text 7/8 of that plus 1/8 of the nats per text token (the end of the text is one)."""
@@ -80,7 +85,7 @@ class Transformer(CausalPrior):
             return super().loss(codes, condition)
         self._check_codes(codes)
         stream = self._stream(codes, self.conditions.check(condition, len(codes)))
-        per_code = nats_of(self.head(stream[:, -self.num_codes :]), codes.flatten(1)).mean()
+        per_code = nats_of(self.codes.logits(stream[:, -self.num_codes :]), codes.flatten(1)).mean()
         ends = self.text_head.out_features - 1
         before = F.pad(condition, (1, 0), value=-1)[:, :-1]
         targets = torch.where((condition < 0) & (before >= 0), ends, condition)  # what is behind the end stays -1

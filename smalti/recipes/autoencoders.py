@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from smalti.configs import Spec, effective
-from smalti.data.config import DataConfig
+from smalti.data.config import Augment, DataConfig
 from smalti.errors import SmaltiError
 from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig, Preprocessing
@@ -96,7 +96,8 @@ class Common:
         networks: around the bottleneck.
         likelihood: p(x|z).
         optimizer: AdamW with warm-up and cosine, averaged weights.
-        augment: none, flip, or flip_shift.
+        augment: none, flip, flip_shift, or, for photographs, crop: windows of random place, size and form, and flips.
+        crop_area: of the smallest window, as a share of the largest one's; 0.5 by default.
         photo: further terms of the loss, for photographs.
         corruption: the noise that the model learns to remove.
         steps: optimiser steps.
@@ -110,7 +111,8 @@ class Common:
     networks: Around = Around()
     likelihood: LikelihoodName = "gaussian"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=4e-3, warmup=100, ema_decay=0.998)
-    augment: Literal["none", "flip", "flip_shift"] = "flip_shift"
+    augment: Augment = "flip_shift"
+    crop_area: float | None = None
     photo: PhotoConfig = PhotoConfig()
     corruption: Corruption = Corruption()
     steps: int = 2400
@@ -127,7 +129,13 @@ class Common:
             corruption=self.corruption,
         )
         return Experiment(
-            data=self.data, model=model, loss=loss, optimizer=self.optimizer, photo=self.photo, augment=self.augment
+            data=self.data,
+            model=model,
+            loss=loss,
+            optimizer=self.optimizer,
+            photo=self.photo,
+            augment=self.augment,
+            crop_area=self.crop_area,
         )
 
 

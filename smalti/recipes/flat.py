@@ -77,8 +77,9 @@ def recipe(
                 if value is inspect.Parameter.empty:
                     raise SmaltiError(f"{name}: the keyword {key!r} is missing")
             given = {key: _build(records[key], values) if key in records else values[key] for key in own}
-            settings = {key: value for key, value in values.items() if hasattr(run, key) and value is not None}
-            return replace(function(**given), recipe=name, run=replace(run, **settings))
+            made = function(**given)
+            of_run = {key: value for key, value in values.items() if hasattr(run, key) and value is not None}
+            return replace(made, recipe=name, run=replace(made.run, **settings, **of_run))
 
         why = {key: f" By default that of {follow.why}." for key in following if follow}
         flat.__doc__ = _documented(function, list(records.values()), list(keywords), why)

@@ -10,7 +10,7 @@ shows both.
 from dataclasses import dataclass
 from typing import Literal
 
-from smalti.data.config import DataConfig
+from smalti.data.config import Augment, DataConfig
 from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.autoencoders import LikelihoodName, ramp
@@ -54,7 +54,8 @@ def mlp_vae(
     *,
     data: DataConfig = DataConfig(data="emoji"),
     likelihood: LikelihoodName = "gaussian",
-    augment: Literal["none", "flip", "flip_shift"] = "flip_shift",
+    augment: Augment = "flip_shift",
+    crop_area: float | None = None,
     beta: float = 16.0,
     beta_warmup: float = 0.1,
 ) -> Experiment:
@@ -63,10 +64,11 @@ def mlp_vae(
     Args:
         data: what to train on, and to measure with.
         likelihood: p(x|z).
-        augment: none, flip, or flip_shift.
+        augment: none, flip, flip_shift, or crop: windows of random place, size and form, and flips.
+        crop_area: of the smallest window, as a share of the largest one's; 0.5 by default.
         beta: weight of the KL; 1 trains the ELBO, 16 gives better samples of emoji and less sharp reconstructions.
         beta_warmup: the part of the run over which beta rises from 0.
     """
     model = vector.model(preprocessing, likelihood)
     loss = LossConfig(beta=ramp(beta, beta_warmup))
-    return Experiment(data=data, model=model, loss=loss, optimizer=optimizer, augment=augment)
+    return Experiment(data=data, model=model, loss=loss, optimizer=optimizer, augment=augment, crop_area=crop_area)

@@ -6,6 +6,7 @@ smalti sample runs/transformer --text "red heart" --num 16 --out hearts.png
 smalti train pixelsnail --tokenizer pixels --levels 2 --image_size 28 --data DIR --out runs/mnist
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from smalti.errors import SmaltiError
 from smalti.files import CONFIG, WEIGHTS, file_hash
 from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
 from smalti.recipes.flat import recipe
-from smalti.training.experiment import OptimizerConfig, PriorExperiment
+from smalti.training.experiment import OptimizerConfig, PriorExperiment, ViewsConfig
+from smalti.training.settings import RunSettings
 
 RUN: dict[str, Any] = {"steps": 800}
+BATCH_CODES = 2048  # of a batch: 32 grids of 8x8
+SMALL_GRID = 64  # codes; of larger grids a step costs more than what a wide network gains
+LARGE_CODEBOOK = 1024  # codes of more than these are seen too seldom for tables of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,35 @@ class Captions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """A transformer; what is not given follows from the codes.
+
+    Attributes:
+        width: of the residual stream; 192 by default, of grids of more than 64 codes 128.
+        layers: blocks; 4 by default, of grids of more than 64 codes 3.
+        heads: attention heads; 4 by default.
+        code_rank: numbers that tell a code from the others, in one table that starts with the tokenizer's code vectors;
+            0 is two tables as wide as the network. By default 0 up to K = 1,024, else 64.
+        dropout: of the embeddings and of each block's output; 0.1 by default, of grids of more than 64 codes 0.
+    """
+
+    width: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    code_rank: int | None = None
+    dropout: float | None = None
+
+    def spec(self, codebook_size: int, grid: tuple[int, int], **options: Any) -> Spec:
+        """Of a prior with these blocks and other options."""
+        size: dict[str, Any] = {"width": 128, "layers": 3, "heads": 4, "dropout": 0.0}
+        if math.prod(grid) <= SMALL_GRID:
+            size = {"width": 192, "layers": 4, "heads": 4, "dropout": 0.1}
+        size["code_rank"] = 0 if codebook_size <= LARGE_CODEBOOK else 64
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return {**options, **size, **given}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Codes:
     """What is modelled, and how it is learned.
 
@@ -60,8 +94,10 @@ class Codes:
         levels: with the tokenizer "pixels", K: 256, the default, is exact, 2 is dynamic binarisation.
         label: the kind of label to condition on (emoji: group or subgroup; folders: class); empty is none.
         condition_dropout: share of the images that are given without their label or text, for guidance; 0.1 by default.
+        views: of each image whose codes are learned too.
         optimizer: AdamW with warm-up and cosine, averaged weights.
         minutes: how long a new run may take, in place of steps.
+        batch_size: images per batch; 32 by default, of transformers as many as have 2,048 codes, but 4 to 32.
     """
 
     tokenizer: str
@@ -72,11 +108,13 @@ class Codes:
     levels: int | None = None
     label: str = ""
     condition_dropout: float | None = None
+    views: ViewsConfig = ViewsConfig()
     optimizer: OptimizerConfig = OptimizerConfig(warmup=100, weight_decay=0.05, ema_decay=0.998)
     minutes: float | None = None
+    batch_size: int | None = None
 
-    def experiment(self, prior: Spec, captions: Captions = Captions()) -> PriorExperiment:
-        """The training of a prior of these codes."""
+    def experiment(self, prior: Spec | Blocks, captions: Captions = Captions(), **own: Any) -> PriorExperiment:
+        """The training of a prior of these codes, by its spec, or of blocks with more options."""
         from smalti.data.conditions import labels_of
         from smalti.data.sources import open_data
 
@@ -91,6 +129,10 @@ class Codes:
             codes = PixelLevels(channels=channels, **pixels).codes
         else:
             codes = _codes_of(self.tokenizer)
+        run = RunSettings()
+        if isinstance(prior, Blocks):
+            run = RunSettings(batch_size=min(32, max(4, BATCH_CODES // math.prod(codes["grid"]))))
+            prior = prior.spec(codes["codebook_size"], codes["grid"], **own)
         dropout = (self.condition_dropout, 0.1)
         model = PriorConfig(
             prior=prior,
@@ -100,24 +142,7 @@ class Codes:
             **effective(bool(self.label or text), "without label or text", condition_dropout=dropout),
             **codes,
         )
-        return PriorExperiment(data=self.data, model=model, optimizer=self.optimizer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blocks:
-    """A transformer.
-
-    Attributes:
-        width: of the residual stream.
-        layers: blocks.
-        heads: attention heads.
-        dropout: of the embeddings and of each block's output.
-    """
-
-    width: int = 192
-    layers: int = 4
-    heads: int = 4
-    dropout: float = 0.1
+        return PriorExperiment(data=self.data, model=model, optimizer=self.optimizer, views=self.views, run=run)
 
 
 @recipe(**RUN)
@@ -152,7 +177,7 @@ def pixelsnail(
 @recipe(**RUN)
 def transformer(codes: Codes, network: Blocks, captions: Captions) -> PriorExperiment:
     """Decoder-only transformer over the codes of a tokenizer, or over text and codes: the second stage of DALL-E."""
-    return codes.experiment({"kind": "transformer", **vars(network)}, captions)
+    return codes.experiment(network, captions, kind="transformer")
 
 
 @recipe(**RUN)
@@ -162,7 +187,7 @@ def maskgit(codes: Codes, network: Blocks, captions: Captions, *, order_temperat
     Args:
         order_temperature: of the noise in the choice of the codes that are kept in a round; inf is a random order.
     """
-    return codes.experiment({"kind": "maskgit", **vars(network), "order_temperature": order_temperature}, captions)
+    return codes.experiment(network, captions, kind="maskgit", order_temperature=order_temperature)
 
 
 def _codes_of(tokenizer: str) -> dict[str, Any]:
@@ -173,14 +198,10 @@ def _codes_of(tokenizer: str) -> dict[str, Any]:
     if not (folder / CONFIG).exists():
         raise SmaltiError(f"{tokenizer}: no trained model in this folder; give the run of a vqvae or a dvae, or pixels")
     model = Autoencoder.outline(folder)
-    shape = model.codes_bottleneck.grid_shape(*model.grid)
-    if len(shape) != 2:
-        raise SmaltiError(
-            f"{tokenizer}: priors take one code at a position, not codes of the shape {shape}; give another tokenizer"
-        )
+    (height, width), bottleneck = model.grid, model.codes_bottleneck
     return {
-        "codebook_size": model.codes_bottleneck.codebook_size,
-        "grid": (shape[0], shape[1]),
+        "codebook_size": bottleneck.codebook_size,
+        "grid": (height, width * bottleneck.num_codebooks),  # several codes at a position stand side by side
         "tokenizer": str(folder.resolve()),
         "tokenizer_hash": file_hash(folder / WEIGHTS),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from smalti.configs import FREE, effective, nearest
-from smalti.data.config import DataConfig
+from smalti.data.config import Augment, DataConfig
 from smalti.errors import SmaltiError
 from smalti.files import relative_place
 from smalti.models.config import AutoencoderConfig
@@ -92,6 +92,32 @@ class PhotoConfig:
         for name, least in (("perceptual_window", 8), ("discriminator_window", 8), ("discriminator_width", 1)):
             if (given := getattr(self, name)) is not None and given < least:
                 raise SmaltiError(f"{name} must be at least {least}, not {given}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Further codes of an image for a prior to learn from: those of other views of it.
+
+    Attributes:
+        views: whose codes a prior learns too: none; flip, of the mirror image; or crop, of windows of random place,
+            size and form, flipped half of the time.
+        num_views: of crop, how many of each image; 8 by default. The codes of all are made before the training.
+        view_area: of crop, area of the smallest window, as a share of the largest's; 0.5 by default.
+    """
+
+    views: Literal["none", "flip", "crop"] = "none"
+    num_views: int | None = None
+    view_area: float | None = None
+
+    def __post_init__(self) -> None:
+        options = {"num_views": (self.num_views, 8), "view_area": (self.view_area, 0.5)}
+        chosen = effective(self.views == "crop", "without views crop", **options)
+        for name in options:
+            object.__setattr__(self, name, chosen.get(name))
+        if self.num_views is not None and self.num_views < 1:
+            raise SmaltiError(f"num_views must be at least 1, not {self.num_views}")
+        if self.view_area is not None and not 0 < self.view_area <= 1:
+            raise SmaltiError(f"view_area is a share, above 0 and at most 1, not {self.view_area}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +215,15 @@ class Experiment(Training):
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
     photo: PhotoConfig = PhotoConfig()
-    augment: Literal["none", "flip", "flip_shift"] = "none"
+    augment: Augment = "none"
+    crop_area: float | None = None  # of augment crop: area of the smallest window, of the largest's; 0.5 by default
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chosen = effective(self.augment == "crop", "without augment crop", crop_area=(self.crop_area, 0.5))
+        object.__setattr__(self, "crop_area", chosen.get("crop_area"))
+        if self.crop_area is not None and not 0 < self.crop_area <= 1:
+            raise SmaltiError(f"crop_area is a share, above 0 and at most 1, not {self.crop_area}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +231,7 @@ class PriorExperiment(Training):
     """The training of a prior on the codes of a trained tokenizer, complete."""
 
     model: PriorConfig  # with its tokenizer
+    views: ViewsConfig = ViewsConfig()
 
     def placed(self, folder: Path) -> Self:
         """The tokenizer's place too."""

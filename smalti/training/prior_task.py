@@ -12,6 +12,7 @@ from torch import Tensor
 from smalti.data.account import line_of
 from smalti.data.batches import Epochs, evenly_spread
 from smalti.data.conditions import captions_of
+from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.generate.tokenizer import open_tokenizer
 from smalti.images.contact_sheets import grid
@@ -37,27 +38,31 @@ class PriorTask(Task[CodeModel]):
 
     def __init__(self, experiment: PriorExperiment, device: str, run: Path, progress: bool, resumes: bool = False):
         self.experiment, self.device, config = experiment, device, experiment.model
-        text = self._text(run, resumes)
+        source = open_data(experiment.data, "train")
+        text = self._text(run, resumes, source)
         with torch.random.fork_rng():  # the same initial weights whether the codes were cached or not
             if progress:
-                print(line_of(open_data(experiment.data, "train")), file=sys.stderr)
-            self.codes = load_codes(config, experiment.data, "train", run, text, progress)
+                print(line_of(source), file=sys.stderr)
+            self.codes = load_codes(config, source, run, text, experiment.views, progress)
             self.data = {"train": self.codes.about}
             self.held_out = held_out(lambda count: self._validation_codes(count, run, text, progress), experiment.run)
             self.tokenizer = open_tokenizer(config, device)
         self.model = CodeModel(config, text).to(device).train()
+        if self.tokenizer.vectors is not None:
+            self.model.prior.begin_with(self.tokenizer.vectors)
 
     def _validation_codes(
         self, count: int, run: Path, text: TextTokenizer | None, progress: bool
     ) -> tuple[Tensor, Tensor | None]:
         """At most `count` codes of the validation split, evenly spread, and their conditions."""
-        found = load_codes(self.experiment.model, self.experiment.data, "validation", run, text, progress)
+        source = open_data(self.experiment.data, "validation")
+        found = load_codes(self.experiment.model, source, run, text, progress=progress)
         self.data |= {"validation": found.about}
         codes, condition = found.fixed()
         places = evenly_spread(len(codes), count)
         return codes[places], None if condition is None else condition[places]
 
-    def _text(self, run: Path, resumes: bool) -> TextTokenizer | None:
+    def _text(self, run: Path, resumes: bool, source: Source) -> TextTokenizer | None:
         """The text tokenizer: the run's own, that of the model that it starts from, or a new one of the captions."""
         config, start = self.experiment.model.text, self.experiment.start
         if config is None:
@@ -66,7 +71,7 @@ class PriorTask(Task[CodeModel]):
             return TextTokenizer.load(run, config.length, config.vocabulary)
         if start and (theirs := CodeModel.from_pretrained(start.model)).config.text == config:
             return theirs.text
-        captions = captions_of(open_data(self.experiment.data, "train"), config.languages)
+        captions = captions_of(source, config.languages)
         return TextTokenizer.train((text for row in captions for text in row), config.vocabulary, config.length)
 
     def batches(self, start: int) -> Iterator[Tensor]:

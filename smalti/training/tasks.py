@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from smalti.data.account import line_of
-from smalti.data.batches import Batches, Pixels, some_images
+from smalti.data.batches import Batches, some_images
+from smalti.data.crops import open_pixels
 from smalti.data.sources import open_data
 from smalti.errors import SmaltiError
 from smalti.images.contact_sheets import before_after
@@ -96,7 +97,7 @@ class AutoencoderTask(Task[Autoencoder]):
         source = open_data(experiment.data, "train")
         if progress:
             print(line_of(source), file=sys.stderr)
-        self.pixels = Pixels(source, self.preprocessing, progress=progress)
+        self.pixels = open_pixels(source, self.preprocessing, experiment.crop_area, progress=progress)
         self.data = {"train": {"num_images": len(source), "fingerprint": source.fingerprint}}
         try:
             self.shown = some_images(experiment.data, "validation", self.preprocessing, NUM_SAMPLES)

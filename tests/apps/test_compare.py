@@ -178,7 +178,6 @@ def test_unequal_rates_are_flagged():
         (["--priors", "vqvae:pixelcn"], "unknown recipe 'pixelcn'; did you mean 'pixelcnn'?"),
         (["--priors", "vqvae:dvae"], "vqvae:dvae: dvae is no recipe of a prior"),
         (["--priors", "vae:pixelcnn"], "the prior vae:pixelcnn has nothing to model: this model has no codes"),
-        (["--systems", "ae,rvq", "--priors", "rvq:pixelcnn"], "several codes at a position are not supported"),
         (["--priors", "dvae:pixelcnn,dvae:pixelcnn"], "priors must be different, not dvae:pixelcnn twice"),
         (["--priors", "none", "--prior_steps", "3"], "prior_steps 3 has no effect without priors"),
         (["--systems", "ae,fsq", "--prior_steps", "3"], "prior_steps 3 has no effect without priors"),

@@ -13,6 +13,7 @@ from smalti import Autoencoder, Generator, SmaltiError
 from smalti.apps.cli import main
 from smalti.apps.runs import kept_evaluation
 from smalti.configs import to_dict
+from smalti.data.sources import open_data
 from smalti.files import read_json, relative_place
 from smalti.priors.code_model import CodeModel
 from smalti.reports.model_card import public
@@ -190,21 +191,21 @@ def test_codes_belong_to_images_not_to_names(place, tmp_path, monkeypatch):
     made = {}
     for name in ("one", "two"):
         monkeypatch.chdir(tmp_path / name)
-        made[name] = load_codes(config, "photos", "test", cache).codes
-        assert torch.equal(made[name], load_codes(config, "photos", "test", None).codes)
+        made[name] = load_codes(config, open_data("photos", "test"), cache).codes
+        assert torch.equal(made[name], load_codes(config, open_data("photos", "test"), None).codes)
     assert not torch.equal(made["one"], made["two"])
     written = (cache / "codes-test.safetensors").stat().st_mtime_ns
-    load_codes(config, tmp_path / "two" / "photos", "test", cache)  # another spelling
+    load_codes(config, open_data(tmp_path / "two" / "photos", "test"), cache)  # another spelling
     (tmp_path / "two").rename(tmp_path / "moved")
-    load_codes(config, tmp_path / "moved" / "photos", "test", cache)
+    load_codes(config, open_data(tmp_path / "moved" / "photos", "test"), cache)
     assert (cache / "codes-test.safetensors").stat().st_mtime_ns == written
     Image.fromarray(draw_image(99, (16, 16))).save(tmp_path / "moved" / "photos" / "test" / "odd" / "51.png")
-    anew = load_codes(config, tmp_path / "moved" / "photos", "test", cache).codes
+    anew = load_codes(config, open_data(tmp_path / "moved" / "photos", "test"), cache).codes
     assert not torch.equal(anew, made["two"])
     damaged = bytearray((cache / "codes-test.safetensors").read_bytes())
     damaged[-1] ^= 1
     (cache / "codes-test.safetensors").write_bytes(damaged)
-    assert torch.equal(load_codes(config, tmp_path / "moved" / "photos", "test", cache).codes, anew)
+    assert torch.equal(load_codes(config, open_data(tmp_path / "moved" / "photos", "test"), cache).codes, anew)
 
 
 def test_bad_images_are_left_out_with_their_labels(place, tmp_path):
@@ -214,17 +215,17 @@ def test_bad_images_are_left_out_with_their_labels(place, tmp_path):
     labelled = replace(
         CodeModel.from_pretrained(place / "runs" / "prior").config, label_kind="class", labels=("even", "odd")
     )
-    whole = load_codes(labelled, data, "train", None)
+    whole = load_codes(labelled, open_data(data, "train"), None)
     places = [index for index in range(8) if index not in (0, 6)]  # even 0 2 4 6, odd 1 3 5 7
     for name in ("even/0.png", "odd/5.png"):
         (data / "train" / name).write_bytes(b"no image")
     for _ in range(2):
         with pytest.warns(UserWarning, match="skipped 2 bad images"):
-            found = load_codes(labelled, data, "train", None)
+            found = load_codes(labelled, open_data(data, "train"), None)
         assert torch.equal(found.codes, whole.codes[places]) and torch.equal(found.classes, whole.classes[places])
     with pytest.warns(UserWarning, match="skipped 2 bad images"):
-        load_codes(labelled, data, "train", tmp_path)
-    again = load_codes(labelled, data, "train", tmp_path)
+        load_codes(labelled, open_data(data, "train"), tmp_path)
+    again = load_codes(labelled, open_data(data, "train"), tmp_path)
     assert torch.equal(again.codes, found.codes) and torch.equal(again.classes, found.classes)
     assert found.fingerprint == again.fingerprint != whole.fingerprint
 

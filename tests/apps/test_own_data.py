@@ -8,6 +8,7 @@ from PIL import Image
 from conftest import draw_image
 from smalti import DataConfig, Experiment
 from smalti.apps.cli import main
+from smalti.data.sources import open_data
 from smalti.files import read_json, read_tensors
 from smalti.recipes import pixelcnn, vqvae
 
@@ -99,7 +100,7 @@ def test_codes_of_other_parts_are_not_those_of_the_cache(run, folders, tmp_path)
     model = pixelcnn(tokenizer=str(run), data=folders["a"]).model
     for test, count in (("b", 5), ("c", 7), ("b", 5)):
         data = DataConfig(data=folders["a"], test=folders[test])
-        assert len(load_codes(model, data, "test", tmp_path)) == count
+        assert len(load_codes(model, open_data(data, "test"), tmp_path)) == count
 
 
 def test_a_model_that_does_not_say_what_it_was_trained_on_needs_data(run, folders, tmp_path, capsys):

@@ -67,11 +67,12 @@ def test_a_prior_trains_evaluates_and_says_what_it_is(runs, image_folder, capsys
 
 
 def test_codes_are_made_once_and_are_the_tokenizers(runs, image_folder):
+    from smalti.data.sources import open_data
     from smalti.training.codes import load_codes
 
     config = Generator.from_pretrained(str(runs / "transformer")).model.config
-    cached = load_codes(config, str(image_folder), "train", runs / "transformer")
-    fresh = load_codes(config, str(image_folder), "train", None)
+    cached = load_codes(config, open_data(str(image_folder), "train"), runs / "transformer")
+    fresh = load_codes(config, open_data(str(image_folder), "train"), None)
     assert torch.equal(cached.codes, fresh.codes) and torch.equal(cached.classes, fresh.classes)
     assert torch.equal(cached.sample(torch.tensor([3, 1]))[0], cached.fixed()[0][[3, 1]])
     assert (runs / "transformer" / "codes-train.safetensors").exists()

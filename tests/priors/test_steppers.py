@@ -11,7 +11,7 @@ from smalti.errors import SmaltiError
 from smalti.ops.native import VARIANTS, load
 from smalti.priors.base import CausalPrior, Conditions
 from smalti.priors.family import PRIORS
-from smalti.priors.layers import CausalConv2d, attend
+from smalti.priors.layers import CausalConv2d, attend, previous
 from smalti.priors.machine import NativeStepper
 from smalti.priors.plan import CachedStepper
 
@@ -30,6 +30,7 @@ SMALL = {
     "transformer": [
         {"width": 6, "layers": 1, "heads": 3},
         {"width": 40, "layers": 2, "heads": 2},
+        {"width": 16, "layers": 1, "heads": 2, "code_rank": 9},
         {"width": 16, "layers": 2, "heads": 2, "text_vocabulary": 5, "text_length": 19},
     ],
 }
@@ -178,6 +179,26 @@ def test_an_unknown_function_is_left_to_pytorch(function, stepper, monkeypatch):
     found, logits = stepped(prior, codes, None)
     assert type(found) is (stepper if AVAILABLE else CachedStepper)
     torch.testing.assert_close(logits, prior.logits(codes), rtol=1e-5, atol=1e-5)
+
+
+class Shifted(CausalPrior):
+    """What stands before a code, of more than its embedding."""
+
+    def __init__(self):
+        super().__init__(K, GRID, Conditions())
+        self.embedding, self.linear, self.head = nn.Embedding(K, 8), nn.Linear(8, 12), nn.Linear(12, K)
+        self.start = nn.Parameter(torch.randn(1, 12))
+
+    def _network(self, codes, condition):
+        codes = codes.flatten(1)
+        return self.head(previous(self.linear(self.embedding(codes)), self.start.expand(len(codes), -1)))
+
+
+@torch.no_grad()
+def test_the_first_position_has_the_first_value_whatever_is_shifted():
+    torch.manual_seed(0)
+    prior, codes = Shifted().eval(), torch.randint(0, K, (3, *GRID))
+    torch.testing.assert_close(stepped(prior, codes, None)[1], prior.logits(codes), rtol=1e-5, atol=1e-5)
 
 
 def test_stepping_puts_the_mode_back_and_needs_no_gradient():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smalti.errors import SmaltiError
-from smalti.priors.family import Transformer
+from smalti.priors.family import MaskGIT, Transformer
 
 TEXTS = torch.tensor([[1, 2, -1, -1], [-1, -1, -1, -1], [0, 1, 2, 3]])
 ENDS = 5
@@ -57,3 +57,31 @@ def test_classes_and_text_exclude_each_other():
         Transformer(codebook_size=7, grid=(2, 3), num_conditions=2, text_vocabulary=5, text_length=4)
     with pytest.raises(SmaltiError, match="a multiple of heads, not 10 and 4"):
         Transformer(codebook_size=7, grid=(2, 3), width=10, heads=4)
+
+
+@pytest.mark.parametrize("kind", [Transformer, MaskGIT])
+def test_a_factorised_table_knows_from_the_start_which_codes_look_alike(kind):
+    vectors = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    vectors[4] = vectors[2] + 1e-3
+    prior = kind(codebook_size=7, grid=(2, 3), width=16, layers=1, heads=2, code_rank=5)
+    before = prior.codes.table.weight.clone()
+    prior.begin_with(vectors)
+    table = prior.codes.table.weight.detach()
+    assert torch.equal(table[:7, 3:], before[:7, 3:]) and torch.equal(table[7:], before[7:])
+    assert torch.allclose(table[:7, :3].T @ table[:7, :3] / 7, torch.eye(3), atol=1e-5)  # white
+    distances = torch.cdist(table[:7, :3], table[:7, :3]) + 9 * torch.eye(7)
+    assert distances.argmin().item() in (2 * 7 + 4, 4 * 7 + 2)
+    for plain in (prior.codes.head.weight, kind(codebook_size=7, grid=(2, 3), width=16, heads=2).codes.table.weight):
+        assert plain.std() < 0.2  # and a prior with tables of its own takes nothing
+    wide = kind(codebook_size=7, grid=(2, 3), width=16, layers=1, heads=2, code_rank=2)
+    wide.begin_with(torch.randn(7, 6))
+    assert torch.allclose(wide.codes.table.weight[:7].T @ wide.codes.table.weight[:7] / 7, torch.eye(2), atol=1e-5)
+
+
+def test_the_first_guess_is_close_to_uniform():
+    """A factorised table begins as a plain head does: with logits below one in size."""
+    torch.manual_seed(0)
+    prior = Transformer(codebook_size=256, grid=(4, 4), width=64, layers=2, heads=2, code_rank=32).eval()
+    prior.begin_with(torch.randn(256, 8))
+    bits = prior.loss(torch.randint(0, 256, (8, 4, 4)), None).terms["bits_per_code"].item()
+    assert 7.9 < bits < 8.5
