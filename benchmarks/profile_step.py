@@ -78,7 +78,7 @@ def one(recipe: str, size: int, batch: int, precision: str, options: dict, label
             with clock.part("codebook and averaged weights"):
                 task.after_step()
                 state.finish_step()
-            for event in found.key_averages() if profiled else ():
+            for event in found.key_averages() if found is not None else ():
                 if "::" in event.key:
                     operators[group_of(event.key)] += event.self_cpu_time_total
     parts = {name: round(1000 * statistics.median(seconds[:STEPS]), 2) for name, seconds in clock.seconds.items()}
