@@ -91,13 +91,13 @@ def main() -> None:
         return
     keep_freed_memory()
     torch.set_num_threads(given.threads)
-    what, results = f"{given.image_size}x{given.image_size}, batch {given.batch}", []
+    what = f"{given.image_size}x{given.image_size}, batch {given.batch}"
     for recipe in OPTIONS:
         sides = {precision: training(recipe, given.image_size, given.batch, precision) for precision in SIDES}
-        results.append(compare(f"training {recipe}, {what}", sides, "bf16", given.rounds, "images/s"))
+        trained = compare(f"training {recipe}, {what}", sides, "bf16", given.rounds, "images/s")
         sides = encoding(recipe, given.image_size, given.batch)
-        results.append(compare(f"encoding {recipe}, {what}", sides, "bf16", given.rounds, "images/s"))
-    save(results, Path(given.out))
+        encoded = compare(f"encoding {recipe}, {what}", sides, "bf16", given.rounds, "images/s")
+        save([trained, encoded], Path(given.out))
 
 
 if __name__ == "__main__":
