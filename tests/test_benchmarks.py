@@ -11,6 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import common
+import precision
+import profile_step
 import sampling
 import validation
 
@@ -109,3 +111,26 @@ def test_validations_inside_a_training_are_timed(image_folder):
         patch.setattr(validation, "dvae", lambda: tiny)
         seconds, reading, validations, _ = validation.shares(calls)
     assert len(validations) == 2 and 0 < reading + sum(validations) < seconds
+
+
+def test_a_profile_accounts_for_a_whole_step(monkeypatch, capsys):
+    monkeypatch.setattr(profile_step, "WARM", 1)
+    monkeypatch.setattr(profile_step, "STEPS", 1)
+    monkeypatch.setattr(profile_step, "PROFILED", 1)
+    tiny = {"stride": 4, "codebook_size": 16, "width": 8}
+    found = profile_step.one("vqvae", 16, 2, "fp32", tiny, "now")
+    assert found["workload"] == "now: vqvae, 16 px, batch 2, fp32"
+    assert sum(found["parts"].values()) == pytest.approx(found["milliseconds"], abs=0.1)
+    assert sum(found["operators"].values()) == pytest.approx(1, abs=0.01)
+    assert "forward and loss" in capsys.readouterr().out
+    names = {"aten::mkldnn_convolution": "convolutions", "aten::addmm": "products", "aten::add": profile_step.OTHER}
+    assert {name: profile_step.group_of(name) for name in names} == names
+
+
+def test_precision_measures_nothing_where_there_is_no_bf16(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["precision.py", "--out", str(tmp_path / "found.json")])
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: False)
+    precision.main()
+    assert "nothing to measure" in capsys.readouterr().out and not [*tmp_path.iterdir()]
+    assert precision.training("vqvae", 16, 2, "fp32")() > 0
+    assert all(side() > 0 for side in precision.encoding("ae", 16, 2).values())

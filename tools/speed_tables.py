@@ -198,6 +198,21 @@ def validation() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-validation`; {told}."]
 
 
+def profile_step() -> list[str]:
+    results = timings("profile_step")
+    if not results:
+        return ["Not measured yet: `make bench-profile_step`."]
+    names = [*results[0]["parts"], *results[0]["operators"]]
+    rows = [["milliseconds", *(f"{one['milliseconds']}" for one in results)]]
+    for name in names:
+        part = name in results[0]["parts"]
+        shares = [one["parts"][name] / one["milliseconds"] if part else one["operators"][name] for one in results]
+        rows.append([name if part else f"of the operators: {name}", *(f"{share:.1%}" for share in shares)])
+    places = "; ".join(dict.fromkeys(where(one) for one in results))
+    header = ["CPU time of a step", *(one["workload"] for one in results)]
+    return [*markdown_table(header, rows), "", f"`make bench-profile_step`, one thread; {places}."]
+
+
 def codec() -> list[str]:
     sets = [timings(f"codec_{name}")[-1] for name in ("emoji", "cifar10")]
 
@@ -220,8 +235,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "process": process,
     "imports": imports,
     "validation": validation,
+    "profile_step": profile_step,
     **{
         name: benchmark(name)
-        for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading")
+        for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")
     },
 }
