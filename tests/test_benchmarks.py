@@ -7,12 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import common
+import quality
+import quality_peers
 import sampling
 import validation
+
+from smalti.data.batches import Pixels
+from smalti.data.sources import open_data
+from smalti.recipes import vqvae
 
 
 def test_ratios_are_taken_round_by_round_in_rotated_order(capsys):
@@ -109,3 +116,92 @@ def test_validations_inside_a_training_are_timed(image_folder):
         patch.setattr(validation, "dvae", lambda: tiny)
         seconds, reading, validations, _ = validation.shares(calls)
     assert len(validations) == 2 and 0 < reading + sum(validations) < seconds
+
+
+class Means(quality_peers.Peer):
+    """A peer whose code says how bright a cell is, and whose one parameter is the brightness of all."""
+
+    def __init__(self, settings, size, stride, codebook_size):
+        super().__init__(settings, size, stride, codebook_size)
+        self.brightness, self.seen = torch.nn.Parameter(torch.tensor(1.0)), []
+
+    def loss(self, images, progress):
+        self.seen.append((progress, len(images)))
+        return (images - self.brightness).square().mean()
+
+    def reconstruct(self, images):
+        codes = (torch.nn.functional.avg_pool2d(images.mean(1), 4) * 4).long()
+        return self.brightness.expand_as(images), codes
+
+
+SMALL_IMAGES = quality.Workload("small", "", 16, 4, 1.0)
+
+
+@pytest.fixture
+def pixels(image_folder):
+    return Pixels(open_data(str(image_folder), "train"), SMALL_IMAGES.preprocessing)
+
+
+def test_sides_are_measured_on_rounded_images():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    made = np.clip(pixels / 255 + rng.normal(0, 0.1, pixels.shape), 0, 1).astype(np.float32)
+    codes = torch.arange(40 * 16).view(40, 4, 4) % 6
+    batches = iter(zip(torch.from_numpy(made).permute(0, 3, 1, 2).split(32), codes.split(32), strict=True))
+    found = quality.measured(lambda images: next(batches), torch.from_numpy(pixels), 4, 8)
+    error = ((np.rint(made * 255) - pixels) / 255) ** 2
+    assert found["psnr_db"] == pytest.approx(np.mean(-10 * np.log10(error.mean((1, 2, 3)))), abs=1e-3)
+    assert found["usage"] == 0.75 and found["perplexity"] == pytest.approx(6, abs=0.01)
+    assert set(found) == {"psnr_db", "usage", "perplexity", "border_ratio", "period2_energy"}
+    same = quality.originals(torch.from_numpy(pixels), 4)
+    assert 0.9 < same["border_ratio"] < 1.1 and 2.8 < same["period2_energy"] < 3.2  # white noise
+
+
+def test_a_peer_is_trained_for_its_seconds(monkeypatch, pixels):
+    monkeypatch.setitem(quality.PEERS, "means", Means)
+    settings = quality.Settings(batch=3, rate=0.1)
+    trained = quality.train_peer("means", settings, SMALL_IMAGES, pixels, 0.3)
+    facts, seen = trained.facts, trained.reconstruct.__self__.seen
+    assert facts["cpu_seconds"] > 0.25 and facts["images_seen"] == 3 * facts["steps"] == 3 * len(seen)
+    assert all(count == 3 for _, count in seen) and [*seen] == sorted(seen) and seen[-1][0] > 0.8
+    assert trained.reconstruct(torch.zeros(1, 3, 16, 16))[0].sub(1).abs().min() > 0.05
+
+
+def test_ours_takes_its_seconds_and_the_images_at_hand(monkeypatch, pixels, image_folder):
+    monkeypatch.setitem(quality.OURS, "ours", (vqvae, {"codebook_size": 16, "width": 8}))
+    data = str(image_folder)
+    pixels.memory = np.zeros_like(pixels.memory)  # black, unlike those on the disk
+    trained = quality.train_ours("ours", SMALL_IMAGES, data, pixels, 1.5)
+    made, codes = trained.reconstruct(torch.zeros(2, 3, 16, 16))
+    assert codes.shape == (2, 4, 4) and made.shape == (2, 3, 16, 16)
+    assert trained.facts["codebook_size"] == 16 and trained.facts["steps"] > 3
+    assert made.mean() < 0.4
+
+
+def test_the_best_settings_are_those_of_the_longest_trials(monkeypatch, tmp_path):
+    trials = [("a", "p", 30, 22.0, 1), ("a", "p", 90, 20.0, 2), ("a", "p", 90, 21.0, 4), ("b", "p", 90, 30.0, 8)]
+    found = [
+        {"workload": key, "side": side, "seconds": seconds, "psnr_db": psnr, "settings": {"fold": fold}}
+        for key, side, seconds, psnr, fold in trials
+    ]
+    monkeypatch.setattr(quality, "tried", lambda: found)
+    assert quality.best_settings("a", "p").fold == 4 and quality.best_settings("b", "p").fold == 8
+    assert quality.best_settings("c", "p") == quality.Settings()
+
+
+def test_every_trial_of_a_peer_is_kept_with_what_can_be_tried_again():
+    trials = quality.tried()
+    assert {trial["side"] for trial in trials} <= set(quality.PEERS)
+    for trial in trials:
+        assert quality.Settings(**trial["settings"]) and trial["split"] == "validation"
+
+
+def test_sides_in_one_run(monkeypatch, tmp_path, image_folder):
+    monkeypatch.setitem(quality.PEERS, "means", Means)
+    monkeypatch.setitem(quality.WORKLOADS, "small", SMALL_IMAGES)
+    monkeypatch.setattr(quality, "OURS", {"ours": (vqvae, {"codebook_size": 16, "width": 8})})
+    picture = tmp_path / "sides.png"
+    found = quality.compare_sides("small", str(image_folder), ["ours", "means"], 0.5, 4, picture, 1)
+    assert [*found["sides"]] == ["ours", "means"] and picture.stat().st_size > 100
+    assert all(side["metrics"]["psnr_db"] > 0 for side in found["sides"].values())
+    assert found["sides"]["ours"]["codebook_size"] == 16 and found["images"] <= 4
