@@ -28,6 +28,7 @@ import torch
 from common import cpu_times, machine, save
 from quality_peers import PEERS, Settings
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from smalti.apps.process import keep_freed_memory
 from smalti.data.batches import Batches, Pixels
@@ -61,15 +62,19 @@ class Workload:
     size: int
     stride: int
     seconds: float
+    sides: tuple[str, ...] = ()
 
     @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(image_size=self.size)
 
 
+SIDES = ("smalti vqvae", "smalti vqvae, its own K", "smalti dvae", *PEERS)
 WORKLOADS = {
-    "photographs": Workload("photographs at 128 px, 16x16 codes", "photos-*.parquet", 128, 8, 90),
-    "cifar10": Workload("CIFAR-10, 8x8 codes", "cifar10-*.parquet", 32, 4, 132),
+    "photographs": Workload("photographs at 128 px, 16x16 codes", "photos-*.parquet", 128, 8, 90, SIDES),
+    "cifar10": Workload(
+        "CIFAR-10, 8x8 codes", "cifar10-*.parquet", 32, 4, 132, tuple(side for side in SIDES if "own" not in side)
+    ),
 }
 OURS: dict[str, tuple[Callable[..., Experiment], dict[str, Any]]] = {
     "smalti vqvae": (vqvae, {"codebook_size": K}),
@@ -100,19 +105,22 @@ def images_at_hand(pixels: Pixels) -> Iterator[None]:
         yield
 
 
-def steps_for(experiment: Experiment, seconds: float) -> int:
-    """How many steps of a training take so many CPU seconds, with its start, by the first of them."""
-    start, clocks = time.process_time(), []
+def steps_for(experiment: Experiment, seconds: float) -> tuple[int, str]:
+    """How many steps of a training take so many CPU seconds, with its start, by the first of them; and in what type."""
+    start, clocks, autocast = time.process_time(), [], []
 
     def watch(step: Step) -> None:
         clocks.append(time.process_time())
         if len(clocks) >= 12 and clocks[-1] - clocks[2] > 0.05 * seconds:
             raise Enough
 
+    hook = register_module_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
         loop.train(experiment, Path(folder) / "run", on_step=watch, progress=False)
+    hook.remove()
     of_a_step = (clocks[-1] - clocks[2]) / (len(clocks) - 3)
-    return max(1, round((seconds - (clocks[2] - start)) / of_a_step) + 3)
+    steps = max(1, round((seconds - (clocks[2] - start)) / of_a_step) + 3)
+    return steps, "bf16" if any(autocast) else "fp32"
 
 
 def train_ours(name: str, workload: Workload, data: str, pixels: Pixels, seconds: float) -> Trained:
@@ -122,8 +130,8 @@ def train_ours(name: str, workload: Workload, data: str, pixels: Pixels, seconds
     often = {"sample_every": 0, "validate_every": 0, "checkpoint_every": 10**9}
     experiment = experiment.with_settings(steps=10**6, **often)
     with images_at_hand(pixels), tempfile.TemporaryDirectory() as folder:
-        steps = steps_for(experiment, seconds)
-        for attempt in range(3):
+        steps, precision = steps_for(experiment, seconds)
+        for attempt in range(2):
             run = Path(folder) / str(attempt)
             start = time.process_time()
             loop.train(experiment.with_settings(steps=steps), run, progress=False)
@@ -133,11 +141,12 @@ def train_ours(name: str, workload: Workload, data: str, pixels: Pixels, seconds
             print(f"{name}: {steps} steps took {used:.1f} s of {seconds:g}; once more", flush=True)
             steps = round(steps * seconds / used)
         model = Autoencoder.from_pretrained(run).eval()
-        environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     batch = experiment.run.batch_size * experiment.optimizer.accumulate
     facts = about(model, model.codes_bottleneck.codebook_size, steps, batch, used)
-    facts |= {"precision": environment.get("precision", experiment.run.precision)}  # "auto" as it was decided
-    return Trained(reconstruct=lambda images: (model.reconstruct(images), model.encode(images)), facts=facts)
+    return Trained(
+        reconstruct=lambda images: (model.reconstruct(images), model.encode(images)),
+        facts={**facts, "precision": precision},
+    )
 
 
 def train_peer(
@@ -286,7 +295,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="the folder of the parquet files")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS], default=[*OURS, *PEERS], metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=SIDES, default=[*SIDES], metavar="NAME")
     parser.add_argument("--seconds", type=float, help="of each training, instead of the workload's")
     parser.add_argument("--images", type=int, default=10**6, help="of the test split, at most")
     parser.add_argument("--tune", choices=PEERS, metavar="PEER", help="try settings of a peer on the validation split")
@@ -297,7 +306,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     keep_freed_memory()
     torch.set_num_threads(1)
-    short = arguments.seconds or arguments.images < 10**6 or arguments.only != [*OURS, *PEERS]
+    short = arguments.seconds or arguments.images < 10**6 or arguments.only != [*SIDES]
     out = arguments.out or (Path(tempfile.mkdtemp()) / "quality.json" if short else RESULTS / "quality.json")
     for rotation, key in enumerate(arguments.workloads):
         data, seconds = f"{arguments.data}/{WORKLOADS[key].files}", arguments.seconds or WORKLOADS[key].seconds
@@ -305,7 +314,7 @@ def main(argv: list[str] | None = None) -> None:
             tune(arguments.tune, key, arguments.trials, data, seconds, arguments.images)
             continue
         picture = out.with_name(f"{out.stem}_{key}.png")
-        sides = arguments.only
+        sides = [side for side in WORKLOADS[key].sides if side in arguments.only]
         found = compare_sides(key, data, sides, seconds, arguments.images, picture, rotation % len(sides))
         save([found], out)
 

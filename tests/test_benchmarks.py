@@ -175,6 +175,7 @@ def test_ours_takes_its_seconds_and_the_images_at_hand(monkeypatch, pixels, imag
     made, codes = trained.reconstruct(torch.zeros(2, 3, 16, 16))
     assert codes.shape == (2, 4, 4) and made.shape == (2, 3, 16, 16)
     assert trained.facts["codebook_size"] == 16 and trained.facts["steps"] > 3
+    assert trained.facts["precision"] in ("fp32", "bf16")
     assert made.mean() < 0.4
 
 
