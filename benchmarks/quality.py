@@ -7,9 +7,11 @@ half a cosine: that of a peer is a function of the CPU time used, ours has so ma
 which is measured first. The time of `smalti train` counts whole, with what it writes; the images are in memory before.
 Figures are of the test split, in fp32: PSNR is the mean over images of that of the 8-bit rounded reconstruction.
 
-The peers' settings are those of results/quality_tuning.json that did best on the validation split:
+The peers' settings are those of results/quality_tuning.json that did best on the validation split. More are tried, each
+beginning with the best so far, by
 
-    python benchmarks/quality.py --data DIR --tune vector-quantize-pytorch --with '{"width": 64, "fold": 4}'
+    python benchmarks/quality.py --data DIR --tune PEER --seconds 30                              # those of `TRIALS`
+    python benchmarks/quality.py --data DIR --tune PEER --with '{"width": 64}' '{"bf16": true}'   # others
 """
 
 import argparse
@@ -26,7 +28,7 @@ from unittest.mock import patch
 
 import torch
 from common import cpu_times, machine, save
-from quality_peers import PEERS, Settings
+from quality_peers import PEERS, TRIALS, Settings
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -62,18 +64,24 @@ class Workload:
     size: int
     stride: int
     seconds: float
+    batch: int  # of a peer, before others are tried
     sides: tuple[str, ...] = ()
 
     @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(image_size=self.size)
 
+    @property
+    def first_settings(self) -> Settings:
+        """Of every peer: what works for ours, the coarse half of the downsampling by folding pixels."""
+        return Settings(fold=self.stride // 2, batch=self.batch)
+
 
 SIDES = ("smalti vqvae", "smalti vqvae, its own K", "smalti dvae", *PEERS)
 WORKLOADS = {
-    "photographs": Workload("photographs at 128 px, 16x16 codes", "photos-*.parquet", 128, 8, 90, SIDES),
+    "photographs": Workload("photographs at 128 px, 16x16 codes", "photos-*.parquet", 128, 8, 90, 8, SIDES),
     "cifar10": Workload(
-        "CIFAR-10, 8x8 codes", "cifar10-*.parquet", 32, 4, 132, tuple(side for side in SIDES if "own" not in side)
+        "CIFAR-10, 8x8 codes", "cifar10-*.parquet", 32, 4, 132, 32, tuple(side for side in SIDES if "own" not in side)
     ),
 }
 OURS: dict[str, tuple[Callable[..., Experiment], dict[str, Any]]] = {
@@ -228,7 +236,16 @@ def best_settings(workload: str, peer: str) -> Settings:
     """Those with the highest PSNR on the validation split, of the longest trials."""
     own = [one for one in tried() if (one["workload"], one["side"]) == (workload, peer)]
     longest = [one for one in own if one["seconds"] == max(other["seconds"] for other in own)]
-    return Settings(**max(longest, key=lambda one: one["psnr_db"])["settings"]) if own else Settings()
+    return (
+        Settings(**max(longest, key=lambda one: one["psnr_db"])["settings"])
+        if own
+        else WORKLOADS[workload].first_settings
+    )
+
+
+def known(trial: dict[str, Any]) -> tuple[str, str, float, Settings]:
+    """What makes a trial another one."""
+    return trial["workload"], trial["side"], trial["seconds"], Settings(**trial["settings"])
 
 
 def tune(peer: str, key: str, trials: list[dict[str, Any]], data: str, seconds: float, images: int) -> None:
@@ -237,6 +254,8 @@ def tune(peer: str, key: str, trials: list[dict[str, Any]], data: str, seconds: 
     train, held_out = (Pixels(open_data(data, split), workload.preprocessing) for split in ("train", "validation"))
     for given in trials:
         settings = replace(best_settings(key, peer), **given)
+        if (key, peer, seconds, settings) in [known(one) for one in tried()]:
+            continue
         trained = train_peer(peer, settings, workload, train, seconds)
         found = measured(trained.reconstruct, held_out.evenly(images), workload.stride, K)
         entry = {"workload": key, "side": peer, "split": "validation", "seconds": seconds, **found, **trained.facts}
@@ -300,7 +319,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=10**6, help="of the test split, at most")
     parser.add_argument("--tune", choices=PEERS, metavar="PEER", help="try settings of a peer on the validation split")
     parser.add_argument(
-        "--with", dest="trials", type=json.loads, nargs="+", default=[{}], help="what differs from the best, as JSON"
+        "--with", dest="trials", type=json.loads, nargs="+", help="what differs from the best so far, each as JSON"
     )
     parser.add_argument("--out", type=Path, help="results/quality.json by default, for all sides at their full length")
     arguments = parser.parse_args(argv)
@@ -311,7 +330,8 @@ def main(argv: list[str] | None = None) -> None:
     for rotation, key in enumerate(arguments.workloads):
         data, seconds = f"{arguments.data}/{WORKLOADS[key].files}", arguments.seconds or WORKLOADS[key].seconds
         if arguments.tune:
-            tune(arguments.tune, key, arguments.trials, data, seconds, arguments.images)
+            trials = arguments.trials or TRIALS[arguments.tune]
+            tune(arguments.tune, key, trials, data, seconds, arguments.images)
             continue
         picture = out.with_name(f"{out.stem}_{key}.png")
         sides = [side for side in WORKLOADS[key].sides if side in arguments.only]

@@ -134,7 +134,7 @@ class Means(quality_peers.Peer):
         return self.brightness.expand_as(images), codes
 
 
-SMALL_IMAGES = quality.Workload("small", "", 16, 4, 1.0)
+SMALL_IMAGES = quality.Workload("small", "", 16, 4, 1.0, 4)
 
 
 @pytest.fixture
@@ -169,25 +169,37 @@ def test_a_peer_is_trained_for_its_seconds(monkeypatch, pixels):
 
 def test_ours_takes_its_seconds_and_the_images_at_hand(monkeypatch, pixels, image_folder):
     monkeypatch.setitem(quality.OURS, "ours", (vqvae, {"codebook_size": 16, "width": 8}))
-    data = str(image_folder)
-    pixels.memory = np.zeros_like(pixels.memory)  # black, unlike those on the disk
-    trained = quality.train_ours("ours", SMALL_IMAGES, data, pixels, 1.5)
+    taken, gather = [], pixels.gather
+    pixels.gather = lambda numbers: taken.extend(numbers) or gather(numbers)
+    trained = quality.train_ours("ours", SMALL_IMAGES, str(image_folder), pixels, 1.5)
     made, codes = trained.reconstruct(torch.zeros(2, 3, 16, 16))
     assert codes.shape == (2, 4, 4) and made.shape == (2, 3, 16, 16)
     assert trained.facts["codebook_size"] == 16 and trained.facts["steps"] > 3
     assert trained.facts["precision"] in ("fp32", "bf16")
-    assert made.mean() < 0.4
+    assert len(taken) >= trained.facts["images_seen"] > 0
 
 
-def test_the_best_settings_are_those_of_the_longest_trials(monkeypatch, tmp_path):
+def test_the_best_settings_are_those_of_the_longest_trials(monkeypatch):
     trials = [("a", "p", 30, 22.0, 1), ("a", "p", 90, 20.0, 2), ("a", "p", 90, 21.0, 4), ("b", "p", 90, 30.0, 8)]
     found = [
         {"workload": key, "side": side, "seconds": seconds, "psnr_db": psnr, "settings": {"fold": fold}}
         for key, side, seconds, psnr, fold in trials
     ]
     monkeypatch.setattr(quality, "tried", lambda: found)
+    monkeypatch.setitem(quality.WORKLOADS, "c", SMALL_IMAGES)
     assert quality.best_settings("a", "p").fold == 4 and quality.best_settings("b", "p").fold == 8
-    assert quality.best_settings("c", "p") == quality.Settings()
+    assert quality.best_settings("c", "p") == quality.Settings(fold=2, batch=4)
+
+
+def test_a_trial_is_written_down_and_not_made_twice(monkeypatch, tmp_path, image_folder, capsys):
+    monkeypatch.setitem(quality.PEERS, "means", Means)
+    monkeypatch.setitem(quality.WORKLOADS, "small", SMALL_IMAGES)
+    monkeypatch.setattr(quality, "TUNING", path := tmp_path / "tuning.json")
+    monkeypatch.setattr(quality, "tried", lambda: json.loads(path.read_text()) if path.exists() else [])
+    for trials in ([{"rate": 0.1}, {"width": 32}], [{}, {"rate": 0.1}]):
+        quality.tune("means", "small", trials, str(image_folder), 0.1, 4)
+    first, second = json.loads(path.read_text())
+    assert first["settings"]["rate"] == 0.1 and second["settings"]["width"] == 32 and first["split"] == "validation"
 
 
 def test_every_trial_of_a_peer_is_kept_with_what_can_be_tried_again():
@@ -195,6 +207,8 @@ def test_every_trial_of_a_peer_is_kept_with_what_can_be_tried_again():
     assert {trial["side"] for trial in trials} <= set(quality.PEERS)
     for trial in trials:
         assert quality.Settings(**trial["settings"]) and trial["split"] == "validation"
+    for peer, settings in quality.TRIALS.items():
+        assert peer in quality.PEERS and all(quality.Settings(**given) for given in settings)
 
 
 def test_sides_in_one_run(monkeypatch, tmp_path, image_folder):
