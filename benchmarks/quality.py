@@ -232,15 +232,17 @@ def tried(path: Path = TUNING) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
-def best_settings(workload: str, peer: str) -> Settings:
-    """Those with the highest PSNR on the validation split, of the longest trials."""
-    own = [one for one in tried() if (one["workload"], one["side"]) == (workload, peer)]
-    longest = [one for one in own if one["seconds"] == max(other["seconds"] for other in own)]
-    return (
-        Settings(**max(longest, key=lambda one: one["psnr_db"])["settings"])
-        if own
-        else WORKLOADS[workload].first_settings
-    )
+def best_settings(key: str, peer: str) -> Settings:
+    """Those with the highest PSNR on the validation split, of the longest trials.
+
+    Where none was made with these images, those of others, with this workload's folding and batch.
+    """
+    workload, all_trials = WORKLOADS[key], [one for one in tried() if one["side"] == peer]
+    own = [one for one in all_trials if one["workload"] == key]
+    if not all_trials:
+        return workload.first_settings
+    settings = Settings(**max(own or all_trials, key=lambda one: (one["seconds"], one["psnr_db"]))["settings"])
+    return settings if own else replace(settings, fold=workload.first_settings.fold, batch=workload.batch)
 
 
 def known(trial: dict[str, Any]) -> tuple[str, str, float, Settings]:

@@ -186,9 +186,12 @@ def test_the_best_settings_are_those_of_the_longest_trials(monkeypatch):
         for key, side, seconds, psnr, fold in trials
     ]
     monkeypatch.setattr(quality, "tried", lambda: found)
-    monkeypatch.setitem(quality.WORKLOADS, "c", SMALL_IMAGES)
+    for key in "abc":
+        monkeypatch.setitem(quality.WORKLOADS, key, SMALL_IMAGES)
     assert quality.best_settings("a", "p").fold == 4 and quality.best_settings("b", "p").fold == 8
-    assert quality.best_settings("c", "p") == quality.Settings(fold=2, batch=4)
+    assert quality.best_settings("c", "q") == quality.Settings(fold=2, batch=4)
+    found[-1]["settings"]["bf16"] = True
+    assert quality.best_settings("c", "p") == quality.Settings(fold=2, batch=4, bf16=True)
 
 
 def test_a_trial_is_written_down_and_not_made_twice(monkeypatch, tmp_path, image_folder, capsys):
