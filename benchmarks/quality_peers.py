@@ -212,11 +212,12 @@ PEERS: dict[str, type[Peer]] = {
 }
 TRIALS: dict[str, list[dict[str, int | float | bool]]] = {  # one after the other, each from the best before it
     "vector-quantize-pytorch": [
-        {}, {"width": 64}, {"width": 128}, {"bf16": True}, {"cosine": True}, {"batch": 32}, {"rate": 2e-3}, {"fold": 1},
+        {}, {"width": 64}, {"width": 128}, {"bf16": True}, {"cosine": True}, {"batch": 16}, {"rate": 2e-3},
+        {"rate": 4e-3}, {"fold": 1},
     ],
-    "diffusers": [{"width": 32}, {"width": 64}, {"bf16": True}, {"batch": 16}, {"rate": 5e-4}],
+    "diffusers": [{"width": 32}, {"width": 64}, {"bf16": True}, {"rate": 2e-3}],
     "DALLE-pytorch": [
         {"width": 64, "code_dim": 128, "rate": 2e-3}, {"bf16": True}, {"annealed": False}, {"width": 96},
-        {"code_dim": 256}, {"kl": 0.05}, {"fold": 1},
+        {"code_dim": 256}, {"rate": 4e-3}, {"kl": 0.05}, {"fold": 1},
     ],
 }  # fmt: skip
