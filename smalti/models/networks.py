@@ -22,6 +22,7 @@ class Networks(ABC):
     stride: int  # pixels per grid position, in both directions
     fixed_size: tuple[int, int] | None = None  # the only image height and width, or None
     grey: float = 0.5  # what the encoder sees as 0: it is subtracted from the images
+    reach: int | None = None  # pixels beyond a grid cell that its code, or its pixels, may depend on; None is all
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the features of an image of any size, which is padded to the stride."""
@@ -138,6 +139,8 @@ class ResidualNetworks(Networks):
         self.convolutions, self.stem_kernel = convolutions, stem_kernel
         self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
         self.gain = 1 / (len(self.widths) * depth) ** 2
+        wide = depth * (convolutions - 1)  # 3x3 convolutions at each resolution
+        self.reach = patch * (stem_kernel // 2 + wide * (2 ** len(self.widths) - 1))
 
     def _groups(self, before: int, widths: list[int], kernels: list[int], between: nn.Module) -> list[nn.Module]:
         layers: list[nn.Module] = []
@@ -196,6 +199,7 @@ class StridedNetworks(Networks):
             needed = "a stride that is a power of two, width >= 2, depth >= 0 and residual_channels >= 1"
             raise SmaltiError(f"need {needed}, not {given}")
         self.stride, self.width, self.depth, self.residual_channels = stride, width, depth, residual_channels
+        self.reach = (3 + depth) * stride - 2  # of the decoder: its 3x3 convolutions, then transposed ones
 
     def _residual(self) -> list[nn.Module]:
         return [*(_PlainBlock(self.width, self.residual_channels) for _ in range(self.depth)), nn.ReLU()]
