@@ -66,7 +66,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling
-ALONE := data_loading imports process against validation
+ALONE := data_loading imports process against validation large_images
 
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%)  ## everything, then the table of docs/performance.md; about an hour
 	$(BIN)/python tools/tables.py
