@@ -213,6 +213,40 @@ def profile_step() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-profile_step`, one thread; {places}."]
 
 
+def large_images() -> list[str]:
+    """Peak memory and time of every verb on a photograph."""
+    results = [one for one in timings("large_images") if "verbs" in one]
+    if not results:
+        return ["Not measured yet: `make bench-large_images`."]
+    rows = [
+        [one["workload"], f"`{verb}`", f"{used['peak_mb']:,}", f"{used['cpu_seconds']:.0f}"]
+        for one in results
+        for verb, used in one["verbs"].items()
+    ]
+    last = results[-1]
+    told = f"{where(last)}; {last['threads']} threads; {last['size'][1]} x {last['size'][0]} pixels"
+    header = ["recipe", "verb", "peak memory, MB", "seconds of the processor"]
+    return [*markdown_table(header, rows), "", f"`make bench-large_images`; {told}."]
+
+
+def tile_differences() -> list[str]:
+    """What tiles change, for networks that see less than the halo, more, and everything."""
+    results = [one for one in timings("large_images") if "differences" in one]
+    if not results:
+        return ["Not measured yet: `make bench-large_images`."]
+    rows = [
+        [
+            name,
+            "all" if one["reach_px"] is None else f"{one['reach_px']}",
+            f"{one['codes_that_differ']:.4%}",
+            "equal" if one["psnr_db"] is None else f"{one['psnr_db']}",
+        ]
+        for name, one in results[-1]["differences"].items()
+    ]
+    header = ["networks, random weights", "reach, px", "codes that differ", "PSNR of the same codes decoded, dB"]
+    return [*markdown_table(header, rows), "", f"`make bench-large_images`; {where(results[-1])}."]
+
+
 def codec() -> list[str]:
     sets = [timings(f"codec_{name}")[-1] for name in ("emoji", "cifar10")]
 
@@ -262,6 +296,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "validation": validation,
     "profile_step": profile_step,
     "quality": quality,
+    "large_images": large_images,
+    "tile_differences": tile_differences,
     **{
         name: benchmark(name)
         for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")

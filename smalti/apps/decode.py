@@ -22,7 +22,7 @@ def decode(
         most_pixels: of an image: it decides the memory that a file takes; by default 200 million.
     """
     from smalti.apps.encodedfile import check_fits, read_encoded
-    from smalti.apps.imagefiles import IMAGES_IN_CHUNK, progress_bar, suffix_for, write_image
+    from smalti.apps.imagefiles import chunks_of, progress_bar, suffix_for, write_image
     from smalti.apps.outfiles import new_files
     from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents
 
@@ -32,13 +32,12 @@ def decode(
         check_fits(encoded, model, most_pixels)
     preprocessing = model.config.preprocessing
     targets = new_files(out, encoded.names, suffix_for(preprocessing), force)
-    for start in progress_bar(range(0, len(encoded.names), IMAGES_IN_CHUNK), "decoding"):
-        chunk = slice(start, start + IMAGES_IN_CHUNK)
-        part = list(zip(encoded.values[chunk], encoded.sizes[chunk], strict=True))
+    for chunk in progress_bar(chunks_of(encoded.sizes), "decoding"):
+        part = [(encoded.values[index], encoded.sizes[index]) for index in chunk]
         if encoded.kind == "codes":
             images = model.decode_many([Encoded(*pair) for pair in part])
         else:
             images = model.decode_latents_many([EncodedLatents(*pair) for pair in part])
-        for target, image in zip(targets[start:], images, strict=False):
-            write_image(image, target, preprocessing)
+        for index, image in zip(chunk, images, strict=True):
+            write_image(image, targets[index], preprocessing)
     return {"written": [*map(str, targets)]}

@@ -16,6 +16,7 @@ def evaluate(
     data: str | None = None,
     *,
     split: Split = "test",
+    image_size: str | None = None,
     batch_size: int = 64,
     importance_samples: int = 0,
     distances: str | None = None,
@@ -34,6 +35,8 @@ def evaluate(
         data: emoji, a folder of images or of idx files, or *.parquet; by default what the run was trained on, with
             its validation and test images. A model from the hub needs it.
         split: train, validation, test or all.
+        image_size: of an autoencoder, the size of the images instead of that of the training, as 256 or 16x32; or
+            original: every image at its own size, whatever that is, one at a time.
         batch_size: images at a time; changes no number.
         importance_samples: of an autoencoder, samples per image for an estimate of -log p(x); 0 leaves it out.
         distances: by which networks, with commas: effnet (the default where it is installed), inception (FID and KID by
@@ -58,8 +61,10 @@ def evaluate(
                   probe_images=(probe_images, 1))  # fmt: skip
     folder, is_prior, measured = Path(run), what_is(run) == "prior", data_of(run, data)
     own = effective(not is_prior, "on a prior", importance_samples=(importance_samples or None, 0))
+    own |= effective(not is_prior, "on a prior", image_size=(image_size, None))
     more = {"noise": None if noise == "none" else noise, "noise_patch": noise_patch, "probe": probe or None}
     effective(not is_prior, "on a prior", **{name: (value, None) for name, value in more.items()})
+    effective(image_size is None, "with --image_size", **{name: (value, None) for name, value in more.items()})
     effective(is_prior, "on an autoencoder", tokenizer=(tokenizer, None))
     probing = effective(bool(probe), "without --probe", num_images=(probe_images, 10_000))
     effective(not is_prior or samples > 0, "on a prior without samples", distances=(distances, None))

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from smalti.images.reading import fit, read_pixels, to_images, to_pil
 from smalti.images.remarks import Remarks
 
 T = TypeVar("T")
-IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 24
+IMAGES_IN_CHUNK, PIXELS_IN_CHUNK = 256, 1 << 22
 ARRAY = ".npy"
 
 
@@ -78,7 +79,7 @@ class ImageFiles:
             say(told)
 
     def chunks(self, what: str) -> Iterator[tuple[list[Path], list[Tensor]]]:
-        """Files with their images (C, H, W), at most 256 or about 16 million pixels at a time."""
+        """Files with their images (C, H, W), at most 256 or about 4 million pixels, and one image more."""
         files: list[Path] = []
         images: list[Tensor] = []
         for file, found in self.each(what, lambda file: to_images(file, self.reading)):
@@ -86,9 +87,20 @@ class ImageFiles:
             images += found
             if sum(image[0].numel() for image in images) >= PIXELS_IN_CHUNK or len(images) >= IMAGES_IN_CHUNK:
                 yield files, images
-                files, images = [], []
+                files, images, found = [], [], []
         if files:
             yield files, images
+
+
+def chunks_of(sizes: Sequence[tuple[int, int]]) -> list[range]:
+    """The places of images of sizes (H, W), so many at a time as `ImageFiles.chunks` has."""
+    starts, pixels = [0], 0
+    for index, (height, width) in enumerate(sizes):
+        if index > starts[-1] and (pixels + height * width > PIXELS_IN_CHUNK or index - starts[-1] == IMAGES_IN_CHUNK):
+            starts.append(index)
+            pixels = 0
+        pixels += height * width
+    return [range(*pair) for pair in pairwise([*starts, len(sizes)])]
 
 
 def fitted(images: Sequence[str], preprocessing: Preprocessing) -> Tensor:

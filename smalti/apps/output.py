@@ -50,9 +50,9 @@ def _measured_on(result: dict[str, Any]) -> str:
     """Which images, how they were made to fit, and what looked at them."""
     text = f"{result['num_images']} images of the {result['split']} split of {result['data']}"
     if fitted := result.get("preprocessing"):
-        from smalti.images.preprocessing import size_of, size_text
+        from smalti.images.preprocessing import size_in_words
 
-        text += f"; {size_text(size_of(fitted['image_size']))}, {fitted['resize']}"
+        text += f"; {size_in_words(fitted['image_size'])}, {fitted['resize']}"
     for network in result.get("networks", {}).values():
         weights = f", weights {network['weights_sha256'][:12]}" if "weights_sha256" in network else ""
         text += f"\nlooked at by {network['network']}{weights}; {network['input']}"

@@ -41,7 +41,7 @@ def reconstruct(
     from smalti.apps.imagefiles import ARRAY, ImageFiles, suffix_for, write_image
     from smalti.apps.outfiles import new_files
     from smalti.images.contact_sheets import side_by_side
-    from smalti.images.fidelity import mse, psnr_db
+    from smalti.images.fidelity import by_channel, mse, psnr_db
     from smalti.images.noise import corrupt_each
     from smalti.images.reading import to_pil
     from smalti.models.autoencoder import Autoencoder
@@ -67,7 +67,8 @@ def reconstruct(
             if suffix_for(preprocessing) == ARRAY:
                 write_image(stages[1], targets[file].with_suffix(ARRAY), preprocessing)
                 written.append(str(targets[file].with_suffix(ARRAY)))
-            before, after = (psnr_db(mse(stage[None], stages[2][None]).clamp(min=1e-10)).item() for stage in stages[:2])
+            errors = (by_channel(mse, stage[None], stages[2][None]) for stage in stages[:2])
+            before, after = (psnr_db(error.clamp(min=1e-10)).item() for error in errors)
             rows.append({"image": str(file), **({"noisy_psnr_db": before} if chosen else {}), "psnr_db": after})
     means = {f"mean_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "image"}
     about = {"noise": str(corruption), "trained_noise": str(model.config.corruption)} if chosen else {}

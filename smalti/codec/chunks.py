@@ -12,7 +12,7 @@ from smalti.codec.adaptive import least_bits
 from smalti.codec.coders import Coder, Codes
 from smalti.codec.container import Sections
 from smalti.codec.errors import CannotDecode, DamagedFile, NotReadBack
-from smalti.codec.images import Picture, TiledModel, pack_alpha, unpack_alpha
+from smalti.codec.images import Picture, PictureModel, pack_alpha, unpack_alpha
 from smalti.codec.lossless import LEVELS, pack_pixels, unpack_pixels
 from smalti.codec.streams import check_room
 from smalti.codec.tables import ImageEntry
@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 class ChunkCoder:
     """Packs pictures into chunks, and unpacks them: `depth` codes at a position, every pixel if `lossless`."""
 
-    def __init__(self, model: TiledModel, coder: Coder, *, depth: int, lossless: bool):
+    def __init__(self, model: PictureModel, coder: Coder, *, depth: int, lossless: bool):
         self.model, self.coder, self.depth, self.lossless = model, coder, depth, lossless
 
     def pack(self, pictures: Sequence[Picture], *, verify: bool = False, instead: Coder | None = None) -> Chunk:

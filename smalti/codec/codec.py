@@ -18,7 +18,7 @@ from smalti.codec.chunks import ChunkCoder
 from smalti.codec.coders import AdaptiveCoder, Coder, Codes, FixedCoder, HistogramCoder
 from smalti.codec.container import HASH_BYTES, Header, cut
 from smalti.codec.errors import CannotDecode, DamagedFile, NotReadBack
-from smalti.codec.images import Alpha, Picture, TiledModel, to_picture
+from smalti.codec.images import Alpha, Picture, PictureModel, to_picture
 from smalti.codec.limits import CODEBOOK, DEPTH, IMAGES, IN_CHUNK, PIXELS, STRIDE, within
 from smalti.codec.prior_coder import PriorCoder
 from smalti.codec.tables import ImageTable, chunks_of
@@ -70,8 +70,8 @@ class Codec:
         most_pixels: int | None = None,
         progress: bool = False,
     ):
-        self.tiled = TiledModel(model)
-        bottleneck = self.tiled.bottleneck
+        self.picture_model = PictureModel(model)
+        bottleneck = self.picture_model.bottleneck
         if prior is not None:
             prior.config.check_tokenizer(model.source_hash)
         if lossless and (scale := model.config.preprocessing.value_range):
@@ -99,14 +99,14 @@ class Codec:
             )
         if self.depth < most and not bottleneck.prefix_decodable:
             raise SmaltiError(f"only a residual quantizer's codes can be cut to {depth}")
-        self._chunks = ChunkCoder(self.tiled, self._coder(self.coder_name), depth=self.depth, lossless=lossless)
+        self._chunks = ChunkCoder(self.picture_model, self._coder(self.coder_name), depth=self.depth, lossless=lossless)
         self.images_per_chunk = self._chunks.coder.images_per_chunk if images_per_chunk is None else images_per_chunk
         if not 1 <= self.images_per_chunk <= IN_CHUNK.most:
             raise SmaltiError(f"images_per_chunk must lie in 1 to {IN_CHUNK.most}, not {images_per_chunk}")
 
     def _coder(self, name: str) -> Coder:
         if name in PLAIN_CODERS:
-            return PLAIN_CODERS[name](self.tiled.bottleneck.codebook_size)
+            return PLAIN_CODERS[name](self.picture_model.bottleneck.codebook_size)
         if self.prior is None:
             raise SmaltiError("the coder 'prior' needs a trained prior of this model's codes; give one")
         return PriorCoder(self.prior, progress=self.progress)
@@ -156,7 +156,7 @@ class Codec:
             alike = coders[0] if len(set(coders)) == 1 else None
             coder = alike or self.coder_name
             header = Header(
-                coder=coder, lossless=self.lossless, codebook_size=self.tiled.bottleneck.codebook_size,
+                coder=coder, lossless=self.lossless, codebook_size=self.picture_model.bottleneck.codebook_size,
                 stride=self.model.stride, depth=self.depth, model_hash=_short(self.model.source_hash),
                 prior_hash=_short(self.prior.source_hash) if self.prior and coder == "prior" else "",
                 images_per_chunk=self.images_per_chunk, images=ImageTable.of(entries), chunk_bytes=tuple(lengths),
@@ -177,10 +177,10 @@ class Codec:
         entries, grids = [], []
         for picture in pictures:
             entries.append(picture.entry)
-            grids.append(self.tiled.encode(picture.pixels, self.depth))
-        whole = self.prior is not None and self.depth == self.tiled.bottleneck.num_codebooks
+            grids.append(self.picture_model.encode(picture.pixels, self.depth))
+        whole = self.prior is not None and self.depth == self.picture_model.bottleneck.num_codebooks
         result = {}
-        size = self.tiled.bottleneck.codebook_size
+        size = self.picture_model.bottleneck.codebook_size
         plain = [name for name, kind in PLAIN_CODERS.items() if size <= kind.most_codes]
         for name in [*plain, "prior"] if whole else plain:
             coder = self._coder(name)
@@ -221,7 +221,7 @@ class Codec:
         return chunks.codes(archive.sections(number), archive.entries(number))
 
     def _chunks_by(self, coder: str, header: Header) -> ChunkCoder:
-        return ChunkCoder(self.tiled, self._coder(coder), depth=header.depth, lossless=header.lossless)
+        return ChunkCoder(self.picture_model, self._coder(coder), depth=header.depth, lossless=header.lossless)
 
     def check(self, header: Header) -> None:
         """Raise unless a file is one of this model and prior.
@@ -239,7 +239,7 @@ class Codec:
         if header.prior_hash and header.prior_hash != prior:
             own = f", not {prior}" if prior else ""
             raise CannotDecode(f"this file needs the prior {header.prior_hash}{own}; give it by --prior")
-        bottleneck = self.tiled.bottleneck
+        bottleneck = self.picture_model.bottleneck
         fits = (header.codebook_size, header.stride) == (bottleneck.codebook_size, self.model.stride)
         if not fits or header.depth > bottleneck.num_codebooks:
             raise DamagedFile("the header does not fit the model that it names")

@@ -1,8 +1,6 @@
-"""Images of any kind and size to a model's codes and back: grey and transparent ones, large photographs in tiles."""
+"""Images of any kind and size to a model's codes and back: grey and transparent ones of any size."""
 
 import io
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,9 +25,6 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.modes import using
 
 Alpha = Literal["keep", "drop", "refuse"]
-Place = tuple[slice, ...]  # (rows, columns)
-TILE, HALO = 512, 64  # pixels: larger images are worked on in tiles, each with what lies around it
-WHOLE_PIXELS = 1 << 20  # images up to this size are not cut
 
 
 class Picture(NamedTuple):
@@ -150,8 +145,8 @@ def unpack_alpha(data: bytes, entry: ImageEntry) -> NDArray[np.uint8]:
     raise DamagedFile(f"an alpha channel of {image.size} {image.mode} for an image of {size}")
 
 
-class TiledModel:
-    """An autoencoder for images of any size: large ones go through it in tiles, so that memory stays bounded.
+class PictureModel:
+    """An autoencoder for the pictures of a file: of any size, in grey or colour.
 
     Args:
         model: an autoencoder with a codebook.
@@ -167,51 +162,30 @@ class TiledModel:
         if self.channels not in (1, 3):
             raise SmaltiError(f"this model is of {self.channels} channels; a .smalti file holds grey and colour images")
         self.model, self.bottleneck = model, model.codes_bottleneck
-        self.tile = -(-TILE // model.stride)  # in codes
-        self.halo = -(-HALO // model.stride)
 
     def grid(self, entry: ImageEntry, depth: int) -> tuple[int, int, int]:
         """(depth, h, w) of the codes of an image."""
-        return depth, -(-entry.height // self.model.stride), -(-entry.width // self.model.stride)
+        return depth, *self.model.networks.grid_of(entry.height, entry.width)
 
     def encode(self, pixels: NDArray[np.uint8], depth: int) -> NDArray[np.int64]:
         """The codes (depth, h, w) of uint8 (H, W, C)."""
-        grid = [-(-side // self.model.stride) for side in pixels.shape[:2]]
-        codes = np.zeros((self.bottleneck.num_codebooks, *grid), np.int64)
-        for keep, around, inside in self._tiles(*grid):
-            part = torch.from_numpy(recolour_pixels(pixels[self._in_pixels(around)], self.channels).copy())
-            codes[..., *keep] = self.model.encode(part.permute(2, 0, 1))[0][..., *inside].cpu().numpy()
-        return codes[:depth]
+        codes = self.model.encode(pixels)[0].cpu().numpy()
+        return codes.reshape(self.bottleneck.num_codebooks, *codes.shape[-2:])[:depth]
 
     def decode(self, codes: NDArray[np.int64], entry: ImageEntry) -> Tensor:
         """The image float32 (C, H, W) in [0, 1] of codes (depth, h, w): the model's C, the entry's H and W."""
-        image = torch.empty(self.channels, *(side * self.model.stride for side in codes.shape[1:]))
-        for keep, around, inside in self._tiles(*codes.shape[1:]):
-            part = torch.from_numpy(np.ascontiguousarray(codes[..., *around]))
-            found = self._decode_tile(part if self.bottleneck.num_codebooks == 1 else part[None])
-            image[..., *self._in_pixels(keep)] = found[..., *self._in_pixels(inside)]
-        return image[:, : entry.height, : entry.width]
-
-    def _decode_tile(self, codes: Tensor) -> Tensor:
-        """The image (C, H, W) of codes (1, *grid), always alone: `Autoencoder.decode` would fill up a batch."""
+        grids = torch.from_numpy(codes)
+        grids = grids if self.bottleneck.num_codebooks == 1 else grids[None]
         with using(self.model) as model:
-            latents = model.codes_bottleneck.decode(codes.to(model.device))
-            return model.likelihood.mean(model.decoder(latents))[0].cpu()
+            image = model.tiles.decode(grids, lambda part: _decoded(model, part))[0]
+        return image[:, : entry.height, : entry.width]
 
     def pixels(self, codes: NDArray[np.int64], entry: ImageEntry) -> NDArray[np.uint8]:
         """The image uint8 (H, W, C) of codes, with the channels of its mode."""
         return recolour_pixels(to_uint8(self.decode(codes, entry)[None])[0].numpy(), entry.channels)
 
-    def _tiles(self, height: int, width: int) -> Iterator[tuple[Place, ...]]:
-        """Tiles of a grid of codes: the place to keep, that with its halo, and where the former lies in the latter."""
-        whole = height * width * self.model.stride**2 <= WHOLE_PIXELS
-        axes = [self._along(length, length if whole else self.tile) for length in (height, width)]
-        return (tuple(zip(*pair, strict=True)) for pair in product(*axes))
 
-    def _along(self, length: int, tile: int) -> Iterator[tuple[slice, slice, slice]]:
-        for start in range(0, length, tile):
-            stop, first = min(start + tile, length), max(0, start - self.halo)
-            yield slice(start, stop), slice(first, min(stop + self.halo, length)), slice(start - first, stop - first)
-
-    def _in_pixels(self, place: Place) -> Place:
-        return tuple(slice(part.start * self.model.stride, part.stop * self.model.stride) for part in place)
+def _decoded(model: Autoencoder, codes: Tensor) -> Tensor:
+    """The image (1, C, H, W) of codes (1, *grid), always alone: `Autoencoder.decode` would fill up a batch."""
+    latents = model.codes_bottleneck.decode(codes.to(model.device))
+    return model.likelihood.mean(model.decoder(latents)).cpu()

@@ -142,10 +142,7 @@ class Pixels:
 
     def _read(self, index: int) -> np.ndarray:
         pixels = self._fitted(self.source.read(index, self.reading))
-        if not self.fixed_binary:
-            return pixels
-        uniform = np.random.default_rng([BINARY_SEED, int(self.source.indices[index])]).random(pixels.shape)
-        return np.where(uniform * 255 < pixels, np.uint8(255), np.uint8(0))
+        return _binary(pixels, int(self.source.indices[index])) if self.fixed_binary else pixels
 
     def _fitted(self, pixels: np.ndarray) -> np.ndarray:
         return fit(pixels, self.size)
@@ -179,6 +176,51 @@ class Pixels:
         """All images once, in order: batches of uint8 (B, H, W, C)."""
         for start in range(0, len(self), batch_size):
             yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
+
+
+def _binary(pixels: np.ndarray, number: int) -> np.ndarray:
+    """Every value as 0 or 255, sampled once as a Bernoulli: always the same for the image of a number."""
+    uniform = np.random.default_rng([BINARY_SEED, number]).random(pixels.shape)
+    return np.where(uniform * 255 < pixels, np.uint8(255), np.uint8(0))
+
+
+class Originals:
+    """The images of a source, each at its own size, one after the other: one is in memory at a time.
+
+    Args:
+        source: where the images come from.
+        preprocessing: of their pixels; its size is of no account.
+    """
+
+    def __init__(self, source: Source, preprocessing: Preprocessing):
+        self.source, self.remarks = source, Remarks()
+        self.reading = replace(preprocessing.reading, remarks=self.remarks)
+        self.fixed_binary = preprocessing.binarize == "fixed"
+        self.bad: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.source) - len(self.bad)
+
+    def in_order(self, batch_size: int = 1) -> Iterator[Tensor]:
+        """All images that can be read, once, in order: uint8 (1, H, W, C) whatever `batch_size` is.
+
+        Raises:
+            SmaltiError: none can be read.
+        """
+        self.bad = []
+        for index in range(len(self.source)):
+            try:
+                pixels = self.source.read(index, self.reading)
+            except BadImage as error:
+                self.bad.append(str(error))
+                continue
+            pixels = _binary(pixels, int(self.source.indices[index])) if self.fixed_binary else pixels
+            yield torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None]
+        self.remarks.say()
+        if self.bad and not len(self):
+            raise SmaltiError(f"{self.source.name}: no image can be read; the first: {self.bad[0]}")
+        if self.bad:
+            warnings.warn(f"skipped {len(self.bad)} bad images; the first: {self.bad[0]}", stacklevel=2)
 
 
 def evenly_spread(length: int, count: int) -> list[int]:

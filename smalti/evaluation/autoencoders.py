@@ -1,9 +1,9 @@
 """The evaluation protocol of all autoencoders: every number is over a whole split, summed first and divided once."""
 
-import contextlib
-import copy
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import smalti
 from smalti.configs import to_dict
-from smalti.data.batches import Pixels
+from smalti.data.batches import Originals, Pixels
 from smalti.data.config import Data, DataConfig
 from smalti.data.source import Source
 from smalti.data.sources import open_data
@@ -23,11 +23,13 @@ from smalti.evaluation.catalogue import in_order
 from smalti.evaluation.generation import sampler_of_model
 from smalti.evaluation.latents import LatentStatistics
 from smalti.evaluation.metrics import ms_ssim, nominal_bits_per_pixel, ssim
+from smalti.evaluation.passes import Pass, one_pass
 from smalti.evaluation.perception import FeatureNetwork, Observer
 from smalti.evaluation.samples import measure_samples
 from smalti.evaluation.spread import PerImage
-from smalti.images.fidelity import mse, psnr_db
+from smalti.images.fidelity import by_channel, mse, psnr_db
 from smalti.images.pixels import model_images
+from smalti.images.preprocessing import ORIGINAL
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.modes import using
@@ -47,6 +49,7 @@ def evaluate(
     importance_samples: int = 0,
     networks: Mapping[str, FeatureNetwork] | None = None,
     samples: int = 0,
+    image_size: int | str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure a model on every image of a split; docs/evaluation.md says what each metric is.
@@ -59,6 +62,8 @@ def evaluate(
         importance_samples: for nll_nats; 0 leaves it out.
         networks: for distances of sets and pairs, see `open_networks`; without them there are none.
         samples: images from p(z) whose distance to the data is measured; 0 leaves it out.
+        image_size: of the images, instead of that of the training, as 256 or 16x32; or "original": every image at its
+            own size, one at a time, so that sizes may be mixed and large.
         progress: show a bar on stderr.
 
     Returns:
@@ -67,16 +72,20 @@ def evaluate(
         resamples of the images in "spread", and what "originals" have where a metric must be set beside that.
 
     Raises:
-        SmaltiError: no such data or split, or samples of a model without a prior.
+        SmaltiError: no such data or split, samples of a model without a prior, or a size with which something else that
+            is asked for cannot be measured.
     """
     source = open_data(data, split)
-    preprocessing = model.config.preprocessing
-    pixels = Pixels(source, preprocessing, progress=progress)
+    _check_size(image_size, importance_samples, samples)
+    preprocessing, original = model.config.preprocessing, image_size == ORIGINAL
+    if image_size is not None and not original:
+        preprocessing = replace(preprocessing, image_size=image_size)
+    pixels = Originals(source, preprocessing) if original else Pixels(source, preprocessing, progress=progress)
     if (importance_samples or samples) and not model.bottleneck.has_prior:
         flag = "importance_samples" if importance_samples else "samples"
         raise SmaltiError(f"this model has no p(z), so no likelihood and no samples; leave --{flag} out")
     with torch.random.fork_rng(), using(model) as still:
-        totals = _Totals(still, Observer(networks or {}))
+        totals = _Totals(still, Observer(networks or {}), of_one_size=not original)
         torch.manual_seed(SEED)
         for images in _images(still, pixels, batch_size, progress):
             totals.add(images, importance_samples)
@@ -87,7 +96,8 @@ def evaluate(
         "num_images": len(pixels),
         "fingerprint": source.fingerprint,
         "num_bad_images": len(pixels.bad),
-        "preprocessing": {**preprocessing.in_words, "resize": preprocessing.resize, "range": "[0, 1]"},
+        "preprocessing": {**preprocessing.in_words, "resize": preprocessing.resize, "range": "[0, 1]"}
+        | ({"image_size": ORIGINAL, "resize": "none"} if original else {}),
         "importance_samples": importance_samples,
         "model_hash": model.source_hash,
         "smalti": smalti.__version__,
@@ -99,7 +109,14 @@ def evaluate(
     return result
 
 
-def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool) -> Iterator[Tensor]:
+def _check_size(image_size: int | str | None, importance_samples: int, samples: int) -> None:
+    if importance_samples and image_size == ORIGINAL:
+        raise SmaltiError("importance samples are of images of one size; give another --image_size, or leave one out")
+    if samples and image_size is not None:
+        raise SmaltiError("samples are of the size of the training; leave --image_size or --samples out")
+
+
+def _images(model: Autoencoder, pixels: Pixels | Originals, batch_size: int, progress: bool) -> Iterator[Tensor]:
     """Batches of the split in order, on the model's device."""
     generator = torch.Generator().manual_seed(SEED)
     with tqdm(total=len(pixels), desc="evaluating", unit="image", disable=not progress, leave=False) as bar:
@@ -111,81 +128,66 @@ def _images(model: Autoencoder, pixels: Pixels, batch_size: int, progress: bool)
 class _Totals:
     """What is known of a split's images; `results` divides once."""
 
-    def __init__(self, model: Autoencoder, observer: Observer):
+    def __init__(self, model: Autoencoder, observer: Observer, *, of_one_size: bool):
         self.model, self.observer = model, observer
         self.measured, self.of_originals = PerImage(), PerImage()
         self.bf16_equal = self.bf16_codes = 0
         bottleneck = model.bottleneck
         self.discrete = bottleneck if isinstance(bottleneck, DiscreteBottleneck) else None
         self.counts: Tensor | None = None  # (q, K)
-        self.nominal_bits_per_pixel = 0.0
-        self.latents = LatentStatistics(bottleneck)
+        self.num_codes = self.num_pixels = 0
+        self.latents = LatentStatistics(bottleneck if of_one_size else None)
 
     def add(self, images: Tensor, importance_samples: int) -> None:
         """Count one batch (B, C, H, W)."""
-        model = self.model
-        features = model.features(images)
-        bottleneck = model.bottleneck(features)
-        self.latents.add(features)
-        parameters = model.decoder(bottleneck.latents)
-        self._fidelity(images, model.likelihood.mean(parameters))
-        self._likelihoods(images, features, parameters, bottleneck.kl)
+        found = one_pass(self.model, images, self.latents.add)
+        self._fidelity(images, found.reconstructions)
+        self._likelihoods(images, found)
         if importance_samples:
-            self.measured.add(nll_nats=importance_sampled_nll(model, images, importance_samples))
-        if self.discrete is not None and bottleneck.codes is not None:
-            self._codes(images, bottleneck.codes)
+            self.measured.add(nll_nats=importance_sampled_nll(self.model, images, importance_samples))
+        if self.discrete is not None and found.codes is not None:
+            self._codes(images, found.codes)
 
     def _fidelity(self, images: Tensor, reconstructions: Tensor) -> None:
         """Errors, artefacts, and what networks see."""
-        errors = mse(images, reconstructions)
+        both = images, reconstructions
+        errors = by_channel(mse, *both)
         self.measured.add(
             psnr_db=psnr_db(errors.clamp(min=1e-10)),
-            ssim=ssim(images, reconstructions),
-            ms_ssim=ms_ssim(images, reconstructions),
+            ssim=ssim(*both),
+            ms_ssim=ms_ssim(*both),
             mse=errors,
-            ring_error=artefacts.ring_error(images, reconstructions),
+            ring_error=by_channel(artefacts.ring_error, *both),
         )
         for shown, kept in ((reconstructions, self.measured), (images, self.of_originals)):
             kept.add(
-                sharpness=artefacts.sharpness(images, shown),
-                period2_energy=artefacts.period2_energy(shown),
-                border_ratio=artefacts.border_ratio(shown, self.model.stride),
+                sharpness=by_channel(artefacts.sharpness, images, shown),
+                period2_energy=by_channel(artefacts.period2_energy, shown),
+                border_ratio=by_channel(partial(artefacts.border_ratio, stride=self.model.stride), shown),
             )
         self.measured.add(**self.observer.add_pairs("originals", images, "made", reconstructions))
 
-    def _likelihoods(self, images: Tensor, features: Tensor, parameters: Tensor, kl: Tensor) -> None:
+    def _likelihoods(self, images: Tensor, found: Pass) -> None:
         """-log p(x|z) for deterministic, relaxed and sampled latents, and the bounds that follow."""
-        model = self.model
-        self.measured.add(**self._distortion("", parameters, images))
-        as_trained = copy.deepcopy(model.bottleneck).train()  # a copy, since training mode collects statistics
-        self.measured.add(**self._distortion("relaxed_", model.decoder(as_trained(features).latents), images))
-        if not model.bottleneck.has_prior:
+        distortions = dict(found.distortions)
+        nats, bits = (distortions.pop(f"sampled_distortion_{unit}", None) for unit in ("nats", "bits"))
+        self.measured.add(**distortions)
+        if nats is None:
             return
-        latents = model.bottleneck.sample_posterior(features).latents
-        sampled = self._distortion("sampled_", model.decoder(latents), images)
-        nats, bits = sampled["sampled_distortion_nats"], sampled.get("sampled_distortion_bits")
-        per_dim = None if bits is None else (bits + kl / math.log(2)) / images[0].numel()
-        self.measured.add(
-            sampled_distortion_nats=nats, rate_nats=kl, elbo_nats=-(nats.double() + kl.double()), bits_per_dim=per_dim
-        )
-
-    def _distortion(self, kind: str, parameters: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """-log p(x|z) of images, in nats and in bits of their 8-bit pixels."""
-        values = {f"{kind}distortion_nats": self.model.likelihood.nll(parameters, images)}
-        with contextlib.suppress(SmaltiError):  # a Bernoulli on grey images is no likelihood of pixels
-            values[f"{kind}distortion_bits"] = self.model.likelihood.bits(parameters, images)
-        return values
+        per_dim = None if bits is None else (bits + found.kl / math.log(2)) / images[0].numel()
+        elbo = -(nats.double() + found.kl.double())
+        self.measured.add(sampled_distortion_nats=nats, rate_nats=found.kl, elbo_nats=elbo, bits_per_dim=per_dim)
 
     def _codes(self, images: Tensor, codes: Tensor) -> None:
         """Count codes, and those that a bf16 encoder gives too."""
         assert self.discrete is not None
         counts = self.discrete.histogram(codes)
         self.counts = counts if self.counts is None else self.counts + counts
-        size = (self.discrete.codebook_size, *images.shape[-2:])
-        self.nominal_bits_per_pixel = nominal_bits_per_pixel(codes[0].numel(), *size)
+        self.num_codes += codes.numel()
+        self.num_pixels += len(images) * images[0, 0].numel()
         if self.bf16_codes < BF16_IMAGES * codes[0].numel():
             with torch.autocast(images.device.type, dtype=torch.bfloat16):
-                rounded = self.discrete.encode(self.model.features(images))
+                rounded = self.model.tiles.encode(images, self.model.features, self.discrete.encode)
             self.bf16_equal += int((rounded == codes).sum())
             self.bf16_codes += rounded.numel()
 
@@ -196,9 +198,10 @@ class _Totals:
         spread = {name: measured.spread(name) for name in measured}
         found["psnr_of_mean_mse_db"] = -10 * math.log10(max(found["mse"], 1e-10))
         found |= self.latents.metrics()
-        if self.counts is not None:
+        if self.counts is not None and self.discrete is not None:
             found |= {"usage": usage(self.counts), "perplexity": perplexity(self.counts)}
-            found["nominal_bits_per_pixel"] = self.nominal_bits_per_pixel
+            size = self.discrete.codebook_size, self.num_pixels
+            found["nominal_bits_per_pixel"] = nominal_bits_per_pixel(self.num_codes, *size)
             found["bf16_equal_codes"] = self.bf16_equal / max(1, self.bf16_codes)
         distances = self.observer.distances("made", "originals", paired=True)
         distances |= self.observer.halves("originals", prefix="halves_")

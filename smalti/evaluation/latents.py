@@ -10,7 +10,7 @@ ACTIVE = 0.01  # of the variance of the posterior mean, in units of p(z)'s [1, s
 
 
 class LatentStatistics:
-    """Moments of q(z|x) over images, summed batch by batch; of another posterior there are none.
+    """Moments of q(z|x) over images of one size, summed batch by batch; of another posterior there are none.
 
     A latent dimension, or unit, is one channel at one position of the grid.
 
@@ -27,7 +27,7 @@ class LatentStatistics:
         [2] Hoffman, Johnson. ELBO surgery: yet another way to carve up the variational evidence lower bound. 2016.
     """
 
-    def __init__(self, bottleneck: Bottleneck):
+    def __init__(self, bottleneck: Bottleneck | None):
         self.bottleneck = bottleneck if isinstance(bottleneck, GaussianPosterior) else None
         self.num_images = 0
         self.sums: list[Tensor] = []  # of the mean, its square, the variance and the ln variance, each (D, h, w)

@@ -24,6 +24,7 @@ class FeatureNetwork(ABC):
     needs: ClassVar[str]  # what to install
     set_metrics: ClassVar[tuple[str, str] | None] = None  # names of the Frechet and the kernel distance
     pair_metric: ClassVar[str | None] = None
+    in_pieces: ClassVar[bool] = True  # large images are shown in pieces, weighed by their pixels; otherwise whole
 
     @abstractmethod
     def __init__(self, device: str): ...
@@ -87,6 +88,7 @@ class Inception(FeatureNetwork):
 
     needs = "torch-fidelity"
     set_metrics = ("fid", "kid")
+    in_pieces = False  # it resizes every image
 
     def __init__(self, device: str):
         from torch_fidelity.utils import create_feature_extractor  # pyright: ignore[reportMissingImports]
@@ -134,6 +136,7 @@ class Lpips(FeatureNetwork):
 NETWORKS: dict[str, type[FeatureNetwork]] = {"effnet": EffNet, "inception": Inception, "lpips": Lpips}
 DEFAULT = "effnet"
 PIXELS_AT_ONCE = 1 << 18
+PIECE_PX = 256  # about the side of the pieces of an image of more pixels than that
 
 
 def chosen_networks(names: str | None, device: str) -> dict[str, FeatureNetwork]:
@@ -176,7 +179,8 @@ class Observer:
     """Shows sets of images to networks, batch by batch, and keeps what their distances need.
 
     Images (B, C, H, W) in [0, 1] are rounded to 8 bits, as they would be in a file, and grey ones taken as colour; of
-    more than three bands the first three are shown.
+    more than three bands the first three are shown. Images of more than a quarter of a million pixels are shown in
+    equal pieces of about 256 x 256, and what is seen is averaged, weighed by their pixels.
     """
 
     def __init__(self, networks: Mapping[str, FeatureNetwork]):
@@ -186,26 +190,33 @@ class Observer:
     def add(self, name: str, images: Tensor) -> None:
         """Show images that belong to the set `name`."""
         for part in _few(images):
-            self._look(name, part)
+            self._look({name: part})
 
     def add_pairs(self, name: str, images: Tensor, other: str, others: Tensor) -> dict[str, Tensor]:
         """Show images of the set `name` with their pairs of the set `other`; the distances of pairs (B,) by metric."""
         found: dict[str, list[Tensor]] = {}
         for part, other_part in zip(_few(images), _few(others), strict=True):
-            seen, seen_others = self._look(name, part), self._look(other, other_part)
-            for key, network in self.networks.items():
-                if network.pair_metric:
-                    found.setdefault(network.pair_metric, []).append(network.pair(seen[key], seen_others[key]))
+            for metric, distances in self._look({name: part, other: other_part}).items():
+                found.setdefault(metric, []).append(distances)
         return {metric: torch.cat(values) for metric, values in found.items()}
 
-    def _look(self, name: str, images: Tensor) -> dict[str, Any]:
-        """What each network sees of a few images."""
-        seen, rounded = {}, as_colour(images.clamp(0, 1).mul(255).round() / 255)
+    def _look(self, sets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Show each network a few images of one set, or pairs of two; the distances of pairs (B,) by metric."""
+        found: dict[str, Tensor] = {}
         for key, network in self.networks.items():
-            seen[key] = network.look(rounded)
-            if network.set_metrics:
-                self.sets.setdefault((name, key), []).append(network.pooled(seen[key]).float().cpu())
-        return seen
+            pooled: dict[str, Tensor] = {}
+            for share, place in _pieces(next(iter(sets.values())), network):
+                shown = [as_colour(images[..., *place].clamp(0, 1).mul(255).round() / 255) for images in sets.values()]
+                seen = [network.look(images) for images in shown]
+                if network.set_metrics:
+                    parts = (share * network.pooled(one).float().cpu() for one in seen)
+                    pooled = {name: part + pooled.get(name, 0) for name, part in zip(sets, parts, strict=True)}
+                if network.pair_metric and len(seen) == 2:
+                    distances = share * network.pair(*seen)
+                    found[network.pair_metric] = distances + found.get(network.pair_metric, 0)
+            for name, features in pooled.items():
+                self.sets.setdefault((name, key), []).append(features)
+        return found
 
     def distances(self, name: str, other: str, *, paired: bool = False, prefix: str = "") -> dict[str, Distance]:
         """The distances of two sets, by the name of the metric after `prefix`; `paired` as in `frechet_distance`."""
@@ -232,6 +243,25 @@ class Observer:
     def about(self) -> dict[str, dict[str, str]]:
         """Each network's own words."""
         return {name: network.about() for name, network in self.networks.items()}
+
+
+def _pieces(images: Tensor, network: FeatureNetwork) -> list[tuple[float, tuple[slice, slice]]]:
+    """(share of the pixels, place) of the pieces in which a network is shown images of one size."""
+    height, width = images.shape[-2:]
+    if not network.in_pieces or height * width <= PIXELS_AT_ONCE:
+        return [(1.0, (slice(0, height), slice(0, width)))]
+    rows, columns = (_parts(length) for length in (height, width))
+    return [
+        ((down.stop - down.start) * (across.stop - across.start) / (height * width), (down, across))
+        for down in rows
+        for across in columns
+    ]
+
+
+def _parts(length: int) -> list[slice]:
+    """A length in equal parts of about `PIECE_PX`."""
+    count = -(-length // PIECE_PX)
+    return [slice(part * length // count, (part + 1) * length // count) for part in range(count)]
 
 
 def _few(images: Tensor) -> tuple[Tensor, ...]:

@@ -4,6 +4,8 @@ Grey becomes colour by repetition. Colour becomes grey by the luma of ITU-R BT.6
 uint8 rounded as Pillow's mode "L" does, (19595 R + 38470 G + 7471 B + 2^15) >> 16; for floats as it is.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,12 @@ def to_float(pixels: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Turn float [0, 1] (B, C, H, W) into uint8 (B, H, W, C): clamped, rounded to the nearest level."""
     check_shape(images, "B C H W", "images")
-    return images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return images.detach().float().clamp(0, 1).mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape (...) as (B, ...); a single one is not copied."""
+    return images[0][None] if len(images) == 1 else torch.stack(list(images))
 
 
 def recolour_pixels(pixels: np.ndarray, channels: int) -> np.ndarray:

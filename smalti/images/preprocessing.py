@@ -19,6 +19,7 @@ CURVES: dict[Noise, tuple[float, ...]] = {  # the levels of an evaluation
 
 
 Size = int | tuple[int, int]  # in pixels: the side of a square, or (H, W)
+ORIGINAL = "original"  # where an evaluation takes a size: every image at its own
 Range = tuple[float, float]  # the values of black and of white
 
 
@@ -43,6 +44,11 @@ def size_of(text: int | str, what: str = "image_size") -> tuple[int, int]:
 def size_text(size: tuple[int, int]) -> str:
     """(H, W) as it is written: "16x32"."""
     return f"{size[0]}x{size[1]}"
+
+
+def size_in_words(image_size: int | str) -> str:
+    """What an evaluation says of the size of its images: "16x32", or that every image has its own."""
+    return "every image at its own size" if image_size == ORIGINAL else size_text(size_of(image_size))
 
 
 def range_of(text: str) -> Range:

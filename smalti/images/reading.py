@@ -150,7 +150,7 @@ def to_images(values: Images, reading: Reading) -> list[torch.Tensor]:
         else:
             tensor = recolour_images(tensor, reading.channels)
     check_bands(tensor.shape[-3], reading.channels, "an image")
-    tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
+    tensor = tensor.float().div_(255) if tensor.dtype == torch.uint8 else tensor
     return list(tensor) if tensor.ndim == 4 else [tensor]
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
-from smalti.images.pixels import crop_to, pad_to_multiple
+from smalti.images.pixels import crop_to, stacked
 from smalti.images.preprocessing import size_text
 from smalti.images.reading import Images, to_images
 from smalti.models.bottlenecks import BOTTLENECKS, BottleneckOutput, DiscreteBottleneck
@@ -16,6 +16,7 @@ from smalti.models.bottlenecks.layer import freeze_layers
 from smalti.models.config import AutoencoderConfig
 from smalti.models.likelihoods import LIKELIHOODS
 from smalti.models.networks import NETWORKS, in_own_type
+from smalti.models.tiles import Tiles
 from smalti.modes import evaluating, using
 from smalti.pretrained import Pretrained
 from smalti.shapes import check_shape
@@ -60,8 +61,9 @@ class Autoencoder(Pretrained):
     `forward` is for training. `encode`, `decode`, `reconstruct` are for using the model: deterministic in every mode,
     without gradients, for images of any size, and they take files, Pillow images, arrays or tensors: see `to_images`.
     An image has the same codes, latents and reconstruction, bit for bit, alone or among others. They leave the model's
-    mode alone, so that it may be trained on another thread. In `.half()`, `.bfloat16()` and `.double()` the networks
-    compute in that type; the bottleneck and the likelihood stay in float32, and images go in and out as float32.
+    mode alone, so that it may be trained on another thread. Images of more than a million pixels go through the
+    networks in tiles, see `smalti.models.tiles`. In `.half()`, `.bfloat16()` and `.double()` the networks compute in
+    that type; the bottleneck and the likelihood stay in float32, and images go in and out as float32.
 
     Raises:
         SmaltiError: a part's kind or keyword is unknown.
@@ -98,6 +100,11 @@ class Autoencoder(Pretrained):
         return self.networks.stride
 
     @property
+    def tiles(self) -> Tiles:
+        """How images of any size go through the networks."""
+        return Tiles(self.networks)
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(h, w) of the latents of an image of the size that the model was trained on."""
         return self.networks.grid_of(*self.config.preprocessing.size)
@@ -124,6 +131,12 @@ class Autoencoder(Pretrained):
         check_shape(images, "B C H W", "images", C=self.config.preprocessing.channels)
         self.check_size(images.shape[2], images.shape[3])
         return self.encoder((images - self.networks.grey).contiguous(memory_format=torch.channels_last))
+
+    def check_fits(self, height: int, width: int) -> None:
+        """Raise a SmaltiError unless images of this size go through the networks when they are padded."""
+        size = self.networks.fixed_size
+        if size is not None and (height > size[0] or width > size[1]):
+            self.check_size(height, width)  # as it is, not as it is padded
 
     def check_size(self, height: int, width: int) -> None:
         """Raise a SmaltiError unless images of this size go through the networks as they are."""
@@ -252,7 +265,7 @@ class Autoencoder(Pretrained):
             if like is not None:
                 images = self._stack(like)
                 check_shape(images, "B C H W", "the image", B=1)
-                features = self._of_padded(still.features, images).expand(num, -1, -1, -1)
+                features = self._of_features(_themselves, images).expand(num, -1, -1, -1)
                 sample = bottleneck.sample_posterior(features, temperature)
                 return LatentSample(sample.latents, sample.codes, (images.shape[2], images.shape[3]))
             height, width = self.grid
@@ -275,7 +288,7 @@ class Autoencoder(Pretrained):
         ends = self._stack([start, end])
         check_shape(ends, "B C H W", "the images at the ends", B=2)
         with using(self) as still:
-            first, last = self._of_padded(still.features, ends)
+            first, last = self._of_features(_themselves, ends)
             path = still.bottleneck.interpolate(first, last, torch.linspace(0, 1, steps)).float()
             before, after = self._latents(ends).split(1)
         latents, size = torch.cat([before, path[1:-1], after]), (ends.shape[2], ends.shape[3])
@@ -287,7 +300,7 @@ class Autoencoder(Pretrained):
         if len(sizes) != 1:
             found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)) or "none"
             raise SmaltiError(f"expected images of one size, got {found}; use encode_many() or reconstruct_many()")
-        return torch.stack(listed)
+        return stacked(listed)
 
     def _decode_many(
         self,
@@ -299,26 +312,32 @@ class Autoencoder(Pretrained):
         return [crop_to(image, size) for image, (_, size) in zip(images, encoded, strict=True)]
 
     def _encode(self, images: Tensor) -> Tensor:
-        still = evaluating(self)
-        bottleneck = still.codes_bottleneck
-        return self._of_padded(lambda batch: bottleneck.encode(still.features(batch)), images)
+        return self._of_features(evaluating(self).codes_bottleneck.encode, images)
 
     def _latents(self, images: Tensor) -> Tensor:
-        still = evaluating(self)
-        return self._of_padded(lambda batch: still.bottleneck(still.features(batch)).latents.float(), images)
+        bottleneck = evaluating(self).bottleneck
+        return self._of_features(lambda features: bottleneck(features).latents.float(), images)
 
     def _decoded(self, latents: Tensor) -> Tensor:
-        return self.likelihood.mean(self.decoder(latents))
+        return self.tiles.decode(latents, lambda part: self.likelihood.mean(self.decoder(part)))
 
     def _reconstruct(self, images: Tensor) -> Tensor:
         return self.decode_latents(self._latents(images), (images.shape[2], images.shape[3]))
 
-    def _of_padded(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        size, (height, width) = self.networks.fixed_size, images.shape[2:]
-        if size is not None and (height > size[0] or width > size[1]):
-            self.check_size(height, width)  # as it is, not as it is padded
-        padded = pad_to_multiple(images.to(self.device), size or self.stride)
-        return _in_fixed_batches(function, padded, padded.shape[2] * padded.shape[3], "images")
+    def _of_features(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """What a function makes, position by position, of the features of images (B, C, H, W): (B, ..., h, w)."""
+        still, tiles, (height, width) = evaluating(self), self.tiles, images.shape[2:]
+        self.check_fits(height, width)
+
+        def of_batch(batch: Tensor) -> Tensor:
+            return tiles.encode(batch, lambda part: still.features(part.to(self.device)), function)
+
+        rows, columns = tiles.padded(height, width)
+        return _in_fixed_batches(of_batch, images, rows * columns, "images")
+
+
+def _themselves(features: Tensor) -> Tensor:
+    return features
 
 
 @torch.no_grad()
@@ -335,8 +354,10 @@ def _in_fixed_batches(function: Callable[[Tensor], Tensor], inputs: Tensor, pixe
     if not pixels:
         raise SmaltiError(f"{name} must have pixels, not the shape {tuple(inputs.shape)}")
     count = max(1, FIXED_BATCH_PIXELS // pixels)
-    filled = F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, -len(inputs) % count))
-    return torch.cat([function(batch) for batch in filled.split(count)])[: len(inputs)]
+    missing = -len(inputs) % count
+    filled = F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else inputs
+    found = [function(batch) for batch in filled.split(count)]
+    return (found[0] if len(found) == 1 else torch.cat(found))[: len(inputs)]
 
 
 def map_by_size(
@@ -355,5 +376,5 @@ def map_by_size(
         count = max(1, min(batch_size, PIXELS_AT_ONCE // (shape[-2] * shape[-1] * stride**2)))
         for start in range(0, len(indices), count):
             chosen = indices[start : start + count]
-            results.update(zip(chosen, function(torch.stack([images[index] for index in chosen])), strict=True))
+            results.update(zip(chosen, function(stacked([images[index] for index in chosen])), strict=True))
     return [results[index] for index in range(len(images))]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from smalti.configs import differences, nearest
 from smalti.errors import SmaltiError
 from smalti.evaluation.catalogue import METRICS, describe, format_metric, format_number, heading
-from smalti.images.preprocessing import Preprocessing, size_text
+from smalti.images.preprocessing import Preprocessing, size_in_words
 from smalti.reports import html
 
 CONDITIONS = ("data", "fingerprint", "split", "num_images", "preprocessing", "importance_samples", "tokenizer_hash")
@@ -132,9 +132,9 @@ def measured_on(row: Row) -> str:
     """What a run was measured on, and with it the others of its table."""
     text = "{num_images} images of the {split} split of {data}".format_map(row.evaluation)
     if preprocessing := row.evaluation.get("preprocessing"):
-        named = ("image_size", "channels", "value_range")
+        named = ("channels", "value_range")
         seen = Preprocessing(**{name: preprocessing[name] for name in named if name in preprocessing})
-        text += f", {size_text(seen.size)}, {seen.kind}"
+        text += f", {size_in_words(preprocessing['image_size'])}, {seen.kind}"
     if tokenizer := row.evaluation.get("tokenizer_hash"):
         text += f", codes of the tokenizer {_short(tokenizer)}"
     return text

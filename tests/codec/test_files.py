@@ -16,7 +16,7 @@ from PIL import Image
 from smalti.codec import Archive, CannotDecode, Codec, DamagedFile
 from smalti.codec.container import MAGIC, Header, cut
 from smalti.codec.errors import NotReadBack
-from smalti.codec.images import TiledModel
+from smalti.codec.images import PictureModel
 from smalti.codec.tables import ImageEntry, ImageTable, chunks_of
 from smalti.codec.varints import sized, varint
 from smalti.errors import SmaltiError
@@ -131,7 +131,7 @@ def test_a_residual_quantizers_depth_is_the_quality(folder):
         codec = Codec(model, depth=depth)
         data = codec.compress(image)
         sizes.append(len(data))
-        codes = torch.from_numpy(codec.tiled.encode(image, depth))
+        codes = torch.from_numpy(codec.picture_model.encode(image, depth))
         expected = model.decode(codes[None])[0]
         found = np.asarray(codec.decompress(data)[0]) / 255
         assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() < 0.003
@@ -140,16 +140,16 @@ def test_a_residual_quantizers_depth_is_the_quality(folder):
         Codec(model, depth=4)
 
 
-def test_large_images_are_cut_and_hardly_anyone_notices(model, monkeypatch):
-    tiled, entry = TiledModel(model), ImageEntry(150, 210, "RGB")
+def test_large_images_have_the_codes_of_encode_and_come_back_whole(model, monkeypatch):
+    picture_model, entry = PictureModel(model), ImageEntry(150, 210, "RGB")
     image = draw_image(0, (150, 210))
-    whole = tiled.encode(image, 1)
-    picture = tiled.decode(whole, entry)
-    monkeypatch.setattr("smalti.codec.images.WHOLE_PIXELS", 1000)
-    tiled.tile, tiled.halo = 16, 8
-    cut = tiled.encode(image, 1)
-    assert (cut == whole).mean() > 0.999
-    assert (tiled.decode(whole, entry) - picture).abs().max() < 1e-4
+    whole = picture_model.encode(image, 1)
+    picture = picture_model.decode(whole, entry)
+    monkeypatch.setattr("smalti.models.tiles.WHOLE_PIXELS", 1000)
+    monkeypatch.setattr("smalti.models.tiles.TILE", 64)
+    cut = picture_model.encode(image, 1)
+    assert np.array_equal(cut, model.encode(image).numpy()) and (cut == whole).mean() > 0.999
+    assert (picture_model.decode(whole, entry) - picture).abs().max() < 1e-4
 
 
 # ------------------------------------------------------------------ verified, and within limits
@@ -182,7 +182,7 @@ def test_a_prior_that_is_too_noisy_is_done_without(good, lossless, model, prior,
     with Archive(io.BytesIO(data)) as archive:
         assert [archive.header.coder_of(chunk) for chunk in range(3)] == ["prior"] * good + ["adaptive"] * (3 - good)
         assert bool(archive.header.prior_hash) == bool(good) and data[4] == 1 + bool(good)
-        expected = [codec.tiled.encode(np.asarray(image), 1) for image in images]
+        expected = [codec.picture_model.encode(np.asarray(image), 1) for image in images]
         assert all(np.array_equal(codec.read_codes(archive, chunk)[0], expected[chunk]) for chunk in range(3))
     assert len(codec.decompress(data)) == 3
     if not good:
@@ -222,7 +222,7 @@ def test_codebooks_of_millions_are_written_and_read_or_refused(bits, coder, fold
     data = codec.compress(image)
     with Archive(io.BytesIO(data)) as archive:
         assert archive.header.codebook_size == 1 << bits
-        assert np.array_equal(codec.read_codes(archive, 0)[0], codec.tiled.encode(image, 1))
+        assert np.array_equal(codec.read_codes(archive, 0)[0], codec.picture_model.encode(image, 1))
     assert len(codec.decompress(data)) == 1 and set(codec.sizes([codec.picture(image)])) == {"fixed", "adaptive"}
 
 

@@ -3,11 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import reference
+from conftest import draw_image
 from smalti.errors import SmaltiError
 from smalti.evaluation.autoencoders import evaluate, importance_sampled_nll
-from smalti.evaluation.metrics import ssim
+from smalti.evaluation.metrics import ms_ssim, ssim
 from smalti.images.fidelity import mse, psnr_db
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig, Preprocessing
@@ -137,3 +139,63 @@ def test_importance_sampling_tightens_towards_the_exact_likelihood():
         many = importance_sampled_nll(model, images, 20_000)
     assert (few >= exact - 0.05).all()
     torch.testing.assert_close(many, exact, rtol=0, atol=0.05)
+
+
+def test_every_image_at_its_own_size(image_folder, tmp_path):
+    """Of images that all have the size of the training it is the same evaluation."""
+    folder, model = tmp_path / "mixed", make("vqvae")
+    folder.mkdir()
+    for index, size in enumerate([(16, 16)] * 3):
+        Image.fromarray(draw_image(index, size)).save(folder / f"{index}.png")
+    same, own = (evaluate(model, str(folder), "all", image_size=size) for size in (None, "original"))
+    assert own["preprocessing"]["image_size"] == "original" and own["num_images"] == 3
+    assert own["metrics"] == pytest.approx(same["metrics"], rel=1e-3)
+    Image.fromarray(draw_image(3, (50, 71))).save(folder / "3.png")
+    (folder / "4.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="skipped 1 bad"):
+        mixed = evaluate(model, str(folder), "all", image_size="original")
+    assert mixed["num_images"] == 4
+    image = torch.from_numpy(draw_image(3, (50, 71))).permute(2, 0, 1)[None] / 255
+    last = psnr_db(mse(model.reconstruct(image), image)).item()
+    assert mixed["metrics"]["psnr_db"] == pytest.approx((3 * own["metrics"]["psnr_db"] + last) / 4, rel=1e-4)
+    codes, pixels = 3 * 16 + 13 * 18, 3 * 256 + 50 * 71
+    assert mixed["metrics"]["nominal_bits_per_pixel"] == pytest.approx(codes * 4 / pixels)
+    (folder / "4.png").unlink()
+    assert evaluate(model, str(folder), "all", image_size="8x24")["preprocessing"]["image_size"] == "8x24"
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_large_images_are_measured_in_tiles_as_the_whole(system, tmp_path, monkeypatch):
+    folder, model = tmp_path / "large", make(system)
+    folder.mkdir()
+    Image.fromarray(draw_image(0, (90, 130))).save(folder / "0.png")
+    whole = evaluate(model, str(folder), "all", image_size="original")["metrics"]
+    monkeypatch.setattr("smalti.models.tiles.WHOLE_PIXELS", 2000)
+    monkeypatch.setattr("smalti.models.tiles.TILE", 64)
+    monkeypatch.setattr("smalti.images.fidelity.AT_ONCE", 2000)
+    tiled = evaluate(model, str(folder), "all", image_size="original")["metrics"]
+    assert tiled.keys() == whole.keys()
+    deterministic = [name for name in whole if not name.startswith(("relaxed", "sampled", "elbo", "bits_per_dim"))]
+    assert {name: tiled[name] for name in deterministic} == pytest.approx(
+        {name: whole[name] for name in deterministic}, rel=1e-3
+    )
+    assert tiled == pytest.approx(whole, rel=0.05)  # the noise of latents is another
+
+
+@pytest.mark.parametrize("options", [{"importance_samples": 5}, {"samples": 5}])
+def test_what_is_of_one_size_is_refused_at_original_sizes(options, image_folder):
+    with pytest.raises(SmaltiError, match="image_size"):
+        evaluate(make("vae"), str(image_folder), "all", image_size="original", **options)
+
+
+@pytest.mark.parametrize("size", [(170, 201), (400, 165)])
+def test_similarity_in_strips_is_that_of_the_package(size, monkeypatch):
+    package = pytest.importorskip("pytorch_msssim")
+    images = torch.from_numpy(draw_image(0, size)).permute(2, 0, 1)[None] / 255
+    others = (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    known = [getattr(package, name)(images, others, data_range=1.0, size_average=False) for name in ("ssim", "ms_ssim")]
+    assert torch.equal(ssim(images, others), known[0]) and torch.equal(ms_ssim(images, others), known[1])
+    monkeypatch.setattr("smalti.images.fidelity.AT_ONCE", 1000)
+    monkeypatch.setattr("smalti.evaluation.metrics.STRIP", 20_000)
+    assert torch.allclose(ssim(images, others), known[0], atol=1e-5)
+    assert torch.allclose(ms_ssim(images, others), known[1], atol=1e-5)

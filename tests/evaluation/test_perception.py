@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from smalti.data.batches import some_images
 from smalti.errors import SmaltiError
-from smalti.evaluation.perception import Observer, chosen_networks, open_networks
+from smalti.evaluation.perception import FeatureNetwork, Observer, chosen_networks, open_networks
 from smalti.images.preprocessing import Preprocessing
 
 SIZE = 32
@@ -161,3 +161,38 @@ def test_a_torchvision_of_another_torch_is_an_error_of_one_line(monkeypatch):
     monkeypatch.setattr(distances.importlib, "import_module", broken)
     with pytest.raises(SmaltiError, match="torchvision::nms does not exist"):
         distances.frechet_distance(torch.rand(5, 2), torch.rand(5, 2))
+
+
+class Means(FeatureNetwork):
+    """A network whose features are the means of the colours: what pieces, weighed by their pixels, leave as it is."""
+
+    set_metrics, pair_metric = ("frechet", "kernel"), "difference"
+
+    def __init__(self, device="cpu"):
+        self.shapes = []
+
+    def look(self, images):
+        self.shapes.append(tuple(images.shape[2:]))
+        return images.mean((2, 3))
+
+    def pooled(self, seen):
+        return seen
+
+    def pair(self, seen, others):
+        return (seen - others).sum(1)
+
+    def about(self):
+        return {}
+
+
+@pytest.mark.parametrize("size", [(512, 512), (600, 1001), (100, 3000)])
+def test_large_images_are_seen_in_pieces_that_count_by_their_pixels(size):
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    observer = Observer({"means": Means()})
+    found = observer.add_pairs("one", images[:1], "other", images[1:])["difference"]
+    means = images.mean((2, 3))
+    assert found.tolist() == pytest.approx((means[:1] - means[1:]).sum(1).tolist(), abs=1e-6)
+    assert torch.allclose(torch.cat([observer.sets["one", "means"][0], observer.sets["other", "means"][0]]), means)
+    shapes = observer.networks["means"].shapes
+    assert sum(rows * columns for rows, columns in shapes) == 2 * size[0] * size[1]
+    assert len(shapes) == (2 if size == (512, 512) else 24) and (size == (512, 512) or max(map(max, shapes)) <= 256)

@@ -91,6 +91,8 @@ class ResidualNetworks(Networks):
         self.padding: Padding = padding
         self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
         self.gain = 1 / (len(self.widths) * depth) ** 2
+        wide = depth * (convolutions - 1)  # 3x3 convolutions at each resolution
+        self.reach = patch * (max(stem_kernel, last_kernel) // 2 + wide * (2 ** len(self.widths) - 1))
 
     def _groups(self, before: int, widths: list[int], kernels: list[int], between: nn.Module) -> list[nn.Module]:
         layers: list[nn.Module] = []

@@ -40,6 +40,7 @@ class StridedNetworks(Networks):
             needed = "a stride that is a power of two, width >= 2, depth >= 0 and residual_channels >= 1"
             raise SmaltiError(f"need {needed}, not {given}")
         self.stride, self.width, self.depth, self.residual_channels = stride, width, depth, residual_channels
+        self.reach = (3 + depth) * stride - 2  # of the decoder: its 3x3 convolutions, then transposed ones
 
     def _residual(self) -> list[nn.Module]:
         return [*(_PlainBlock(self.width, self.residual_channels) for _ in range(self.depth)), nn.ReLU()]

@@ -46,8 +46,6 @@ class VqganNetworks(Networks):
         [1] Esser, Rombach, Ommer. Taming Transformers for High-Resolution Image Synthesis. 2020. arXiv:2012.09841
     """
 
-    reach = None
-
     def __init__(
         self,
         *,
