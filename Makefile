@@ -7,7 +7,7 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: demo test test-kernels sanitize fuzz check lint types format clean peers bench
+.PHONY: demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -66,9 +66,10 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling
-ALONE := data_loading imports process against validation
+ALONE := data_loading imports process against validation precision profile_step
 
-bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%)  ## everything, then the table of docs/performance.md; about an hour
+# DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
+bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour
 	$(BIN)/python tools/tables.py
 
 $(BESIDE_PEERS:%=bench-%): bench-%: $(PEERS)/.installed  ## one of them; `make bench-lookup THREADS=1`
@@ -76,6 +77,10 @@ $(BESIDE_PEERS:%=bench-%): bench-%: $(PEERS)/.installed  ## one of them; `make b
 
 $(ALONE:%=bench-%): bench-%: $(STAMP)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/$*.py
+
+bench-quality: $(PEERS)/.installed  ## decibels for seconds; `make bench-quality DATA=DIR`
+	@[ -n "$(DATA)" ] || { echo "bench-quality: name the folder of photos-*.parquet and cifar10-*.parquet with DATA=DIR"; exit 2; }
+	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/quality.py --data "$(DATA)"
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 

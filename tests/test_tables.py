@@ -60,6 +60,23 @@ def test_variants_stand_side_by_side(page):
     assert "- AVX2: P avx2" in text and "- AVX-512: P avx512" in text
 
 
+def test_sides_of_equal_seconds_stand_in_a_table_a_data_set(page):
+    assert speed_tables.quality() == []
+    figures = {"usage": 1.0, "perplexity": 400.0, "border_ratio": 1.5, "period2_energy": 1.2}
+    facts = {"parameters": 1000, "images_seen": 2000, "cpu_seconds": 90.1, "precision": "fp32"}
+    sides = {
+        "smalti vqvae": {"metrics": {"psnr_db": 22.0, **figures}, "codebook_size": 512, **facts},
+        "peer": {"metrics": {"psnr_db": 21.0, **figures}, "codebook_size": 512, **facts},
+    }
+    of_originals = {"border_ratio": 1.0, "period2_energy": 1.7}
+    result = entry("avx2", 1.0, workload="photographs", seconds=90, images=480, originals=of_originals, sides=sides)
+    (page.parent / "benchmarks" / "quality.json").write_text(json.dumps([result, {**result, "workload": "others"}]))
+    text = "\n".join(speed_tables.quality())
+    assert "| smalti vqvae | **22.00** |" in text and text.count("| originals |") == 2
+    assert "480 images of the test split of photographs" in text and "test split of others" in text
+    assert "| 512 | 1,000 | 2,000 | 90.1 | fp32 |" in text and "90 CPU seconds of 1 thread" in text
+
+
 def test_what_a_run_measured_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "QUALITY", tmp_path)
     (tmp_path / "x.json").write_text(json.dumps({"commands": ["c"], "metrics": {"psnr_db": 1.0}, "note": "n"}))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from smalti.reports.tables import markdown_table
+from smalti.reports.tables import Row, as_markdown, markdown_table
 
 SPEED = Path(__file__).parent.parent / "benchmarks" / "results"
 VARIANTS = {"avx2": "AVX2", "avx512": "AVX-512", "portable": "portable", "off": "no kernels"}
@@ -198,6 +198,21 @@ def validation() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-validation`; {told}."]
 
 
+def profile_step() -> list[str]:
+    results = timings("profile_step")
+    if not results:
+        return ["Not measured yet: `make bench-profile_step`."]
+    names = [*results[0]["parts"], *results[0]["operators"]]
+    rows = [["milliseconds", *(f"{one['milliseconds']}" for one in results)]]
+    for name in names:
+        part = name in results[0]["parts"]
+        shares = [one["parts"][name] / one["milliseconds"] if part else one["operators"][name] for one in results]
+        rows.append([name if part else f"of the operators: {name}", *(f"{share:.1%}" for share in shares)])
+    places = "; ".join(dict.fromkeys(where(one) for one in results))
+    header = ["CPU time of a step", *(one["workload"] for one in results)]
+    return [*markdown_table(header, rows), "", f"`make bench-profile_step`, one thread; {places}."]
+
+
 def codec() -> list[str]:
     sets = [timings(f"codec_{name}")[-1] for name in ("emoji", "cifar10")]
 
@@ -214,14 +229,41 @@ def codec() -> list[str]:
     return [*markdown_table(header, rows), "", f"`python benchmarks/codec.py`, one thread; {where(sets[0])}."]
 
 
+def quality() -> list[str]:
+    """What each side reached in the same CPU seconds, a table a data set; nothing before it was measured."""
+    lines = []
+    for result in timings("quality"):
+        where_from = {"data": result["workload"], "split": "test", "num_images": result["images"]}
+        rows = [
+            Row(
+                name,
+                {**where_from, "metrics": side["metrics"], "originals": result["originals"]},
+                {
+                    "K": side["codebook_size"],
+                    "parameters": side["parameters"],
+                    "images seen": side["images_seen"],
+                    "CPU seconds": side["cpu_seconds"],
+                    "precision": side["precision"],
+                },
+            )
+            for name, side in result["sides"].items()
+        ]
+        *table, measured_on = as_markdown(rows, what="side").splitlines()
+        told = f"{result['seconds']:g} CPU seconds of {result['threads']} thread; {where(result)}"
+        lines += [*table, f"{measured_on} {told}; neighbours used {result['neighbour_load_cores']} cores.", ""]
+    return ["`make bench-quality`", "", *lines[:-1]] if lines else []
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "speed": speed,
     "codec": codec,
     "process": process,
     "imports": imports,
     "validation": validation,
+    "profile_step": profile_step,
+    "quality": quality,
     **{
         name: benchmark(name)
-        for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading")
+        for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")
     },
 }

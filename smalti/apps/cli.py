@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
 from smalti.apps import process
 from smalti.apps.code import find_recipe, run_code
 from smalti.apps.output import as_text, printable, say
-from smalti.configs import nearest
+from smalti.configs import nearest, to_dict
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
 from smalti.recipes.flat import help_texts
@@ -27,6 +28,7 @@ from smalti.training.settings import RunSettings
 
 VERBS: dict[str, Callable[..., Any]] = {name: getattr(smalti, name) for name in smalti.VERBS}
 INTERRUPTED = 130
+PRINT = "--print_config"
 PLACES = ("--data", "--out", "--from", "--tokenizer", "--like", "--model", "--prior", "--run")
 
 set_parsing_settings(parse_optionals_as_positionals=False)
@@ -123,6 +125,8 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         chosen, function = find_recipe(chosen)
         recipes = {**RECIPES, chosen: function}
         argv = ["train", chosen, *argv[2:]]
+    resolved = chosen and hasattr(recipes.get(chosen), "filled") and PRINT in argv
+    argv = [word for word in argv if word != PRINT] if resolved else argv
     for name, function in VERBS.items():
         child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
         commands.add_subcommand(name, child, help=_first_line(function))
@@ -148,8 +152,20 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     if recipe:
         function, out = recipes[recipe], arguments.pop("out")
         settings = {key: arguments.pop(key) for key in _settings_of(function)} | {"start_from": arguments.pop("from")}
+        if resolved:
+            return name, lambda: print(_as_config(function, arguments, settings, out), end=""), {}, as_json
         return name, lambda: VERBS[name](function(**arguments), out, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
+
+
+def _as_config(recipe: Any, arguments: dict[str, Any], settings: dict[str, Any], out: str) -> str:
+    """The arguments as YAML for --config, with the values of those that follow others."""
+    values = recipe.filled(**arguments)
+    if values.get("minutes") is not None:
+        values["steps"] = None
+    found = {**values, **settings, "out": out, "from": settings["start_from"]}
+    del found["start_from"]
+    return yaml.safe_dump(to_dict({key: value for key, value in found.items() if value is not None}), sort_keys=False)
 
 
 def _with_negative_values(argv: list[str]) -> list[str]:
@@ -171,8 +187,8 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
     for name, recipe in recipes.items():
         child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
         if name == chosen:
-            child.add_function_arguments(recipe, as_group=False)
-            _add_settings(child, recipe)
+            own = child.add_function_arguments(recipe, as_group=False)  # with those of what its **keywords go to
+            _add_settings(child, recipe, own)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
             text = "a model whose weights a new run begins with; its data, settings and some shapes may be others"
             child.add_argument("--from", type=str, default=None, metavar="RUN", help=text)
@@ -217,19 +233,18 @@ def _add_record(parser: ArgumentParser, record: Any) -> None:
 def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The settings of a run that a recipe or a verb has no parameter for, with their defaults.
 
-    A verb that has one for the steps takes no minutes. What follows from the experiment has none yet.
+    A verb that has one for the steps takes no minutes.
     """
     own, run = {*inspect.signature(function).parameters}, getattr(function, "run", None)
     taken = own | {"minutes"} if "steps" in own else own
-    names = [name for name in get_type_hints(RunSettings) if name not in taken]
-    return {name: None if name in getattr(function, "follow", {}) else getattr(run, name, None) for name in names}
+    return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in taken}
 
 
-def _add_settings(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+def _add_settings(parser: ArgumentParser, function: Callable[..., Any], taken: Sequence[str] = ()) -> None:
     texts, hints = help_texts(RunSettings), get_type_hints(RunSettings)
-    for name in getattr(function, "follow", {}):
-        texts[name] = f"{texts[name].rstrip('.')}; by default what suits what is trained."
     for name, default in _settings_of(function).items():
+        if name in taken:
+            continue
         hint = hints[name] if default is not None else hints[name] | None
         parser.add_argument(f"--{name}", type=hint, default=default, help=texts[name])
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from smalti.configs import effective
 from smalti.data.splits import Split
 from smalti.errors import SmaltiError
+from smalti.ops.precision import Precision, arithmetic
 
 
 def encode(
@@ -19,6 +20,7 @@ def encode(
     out: str = "codes.npz",
     force: bool = False,
     device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Encode images of any size, or a data set with its labels, to codes or latents, in one file.
 
@@ -33,6 +35,8 @@ def encode(
         out: the file, *.npz or *.parquet.
         force: overwrite the file.
         device: cpu, cuda, ...
+        precision: of the networks: fp32, whose codes are the same on every machine but for near ties; bf16, with some
+            other codes; or auto, which is bf16 where the device is fast at it.
     """
     from smalti.apps.encodedfile import SUFFIXES, EncodedFile, write_encoded
     from smalti.apps.imagefiles import DataImages, ImageFiles
@@ -61,7 +65,8 @@ def encode(
     for own, batch in images_in.chunks("encoding"):
         for name in own:  # of a data set they differ
             names.append(storable(name) if isinstance(name, str) else taken.new(storable(name.name)))
-        encoded += encode_many(batch)
+        with arithmetic(precision, device):
+            encoded += encode_many(batch)
     file = EncodedFile(
         kind=kind,
         names=names,

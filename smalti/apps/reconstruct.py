@@ -5,6 +5,7 @@ from typing import Any
 from smalti.configs import effective
 from smalti.files import atomic_path
 from smalti.images.preprocessing import Noise, asked_noise
+from smalti.ops.precision import Precision, arithmetic
 
 
 def reconstruct(
@@ -18,6 +19,7 @@ def reconstruct(
     seed: int | None = None,
     force: bool = False,
     device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Write before | after pictures of images of any size; with noise, noisy | restored | clean.
 
@@ -34,6 +36,7 @@ def reconstruct(
         seed: of the noise; 0 by default.
         force: overwrite pictures.
         device: cpu, cuda, ...
+        precision: of the networks: fp32, bf16, or auto, which is bf16 where the device is fast at it.
     """
     from smalti.apps.imagefiles import ARRAY, ImageFiles, suffix_for, write_image
     from smalti.apps.outfiles import new_files
@@ -54,7 +57,9 @@ def reconstruct(
     rows: list[dict[str, Any]] = []
     for files, clean in images_in.chunks("reconstructing"):
         seen = corrupt_each(clean, corruption, chosen.get("seed", 0), first=len(rows))
-        for file, *stages in zip(files, seen, model.reconstruct_many(seen), clean, strict=True):
+        with arithmetic(precision, device):
+            made = model.reconstruct_many(seen)
+        for file, *stages in zip(files, seen, made, clean, strict=True):
             stages = [stage.cpu() for stage in stages]
             with atomic_path(targets[file]) as temporary:
                 side_by_side(*(to_pil(stage)[0] for stage in stages[: 3 if chosen else 2])).save(temporary)

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.evaluation.distances import Distance, frechet_distance, kernel_distance
 from smalti.images.pixels import as_colour, to_uint8
-from smalti.models.features import EffNetLite0, perceptual_distances
+from smalti.models.features import FACTOR, EffNetLite0, enlarged, perceptual_distances
 
 
 class FeatureNetwork(ABC):
@@ -78,19 +77,6 @@ class EffNet(FeatureNetwork):
             "weights_sha256": self.network.weights_hash,
             "input": f"8-bit values, every pixel repeated {FACTOR} x {FACTOR} times",
         }
-
-
-FACTOR = 4
-
-
-def enlarged(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) with every pixel repeated 4 x 4 times.
-
-    The stages of the network have strides of 2, 4, 8, ..., and what repeats with a period of at most the stride becomes
-    a constant in them: seen at its own size, or at twice that, a checkerboard passes for texture. Repeated pixels give
-    it a period of 8. Small images, too, then have the size of what the network was trained on.
-    """
-    return F.interpolate(images, scale_factor=FACTOR, mode="nearest")
 
 
 class Inception(FeatureNetwork):

@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from smalti.images.pixels import as_colour
 
 EFFNET_STAGES = (0, 2, 4, 10, 15)  # the last block at each resolution: strides 2, 4, 8, 16, 32
 EFFNET_CENTRE, EFFNET_SCALE = 127 / 255, 128 / 255
+FACTOR = 4
 
 
 class EffNetLite0(nn.Module):
@@ -36,7 +38,8 @@ class EffNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The features of images (B, 3, H, W) in [0, 1] after each stage; a SmaltiError, if they are too small."""
-        check_size("effnet", images.shape[-2:])
+        if min(images.shape[-2:]) < self.smallest:
+            raise SmaltiError(f"effnet looks at no image of less than {self.smallest} pixels along a side")
         features, stages = self.stem((images - EFFNET_CENTRE) / EFFNET_SCALE), []
         for index, block in enumerate(self.blocks):
             features = block(features)
@@ -48,11 +51,35 @@ class EffNetLite0(nn.Module):
 FEATURES: dict[str, Callable[[], nn.Module]] = {"effnet": EffNetLite0}
 
 
+def enlarged(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) with every pixel repeated 4 x 4 times.
+
+    The stages of a network have strides of 2, 4, 8, ..., and what repeats with a period of at most the stride becomes
+    a constant in them: seen at its own size, or at twice that, a checkerboard passes for texture. Repeated pixels give
+    it a period of 8. Small images, too, then have the size of what the network was trained on.
+    """
+    return F.interpolate(images, scale_factor=FACTOR, mode="nearest")
+
+
 def check_size(name: str, size: Sequence[int]) -> None:
-    """Raise a SmaltiError unless a network of FEATURES takes images of this (H, W)."""
-    if min(size) < (least := getattr(FEATURES.get(name), "smallest", 1)):
-        found = f"{least} pixels along a side, not {size[0]}x{size[1]}"
+    """Raise a SmaltiError unless a network of FEATURES takes enlarged images of this (H, W)."""
+    if min(size) * FACTOR < (smallest := getattr(FEATURES.get(name), "smallest", 1)):
+        found = f"{-(-smallest // FACTOR)} pixels along a side, not {size[0]}x{size[1]}"
         raise SmaltiError(f"{name} looks at images of at least {found}: give larger images, or leave it out")
+
+
+def random_windows(side: int, *images: Tensor) -> tuple[Tensor, ...]:
+    """One square window at random of each image, the same of its counterparts: (B, C, side, side) each.
+
+    Of images (B, C, H, W) with a smaller side the window has all of that. Random numbers from torch's global generator.
+    """
+    height, width = images[0].shape[-2:]
+    rows, columns = (torch.randint(max(1, length - side + 1), (len(images[0]),)).tolist() for length in (height, width))
+    corners = list(zip(rows, columns, strict=True))
+    return tuple(
+        torch.stack([each[:, y : y + side, x : x + side] for each, (y, x) in zip(batch, corners, strict=True)])
+        for batch in images
+    )
 
 
 def perceptual_distances(stages: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
@@ -63,15 +90,17 @@ def perceptual_distances(stages: Sequence[Tensor], others: Sequence[Tensor]) -> 
     """
     total = stages[0].new_zeros(len(stages[0]))
     for first, second in zip(stages, others, strict=True):
-        difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
+        difference = F.normalize(first.float(), dim=1) - F.normalize(second.float(), dim=1)
         total = total + difference.square().sum(1).flatten(1).mean(1)
     return total
 
 
 class PerceptualDistance(nn.Module):
-    """`perceptual_distances` of a network, as a term of a loss.
+    """`perceptual_distances` of a network on enlarged images, as a term of a loss.
 
-    Gradient reaches both images; the network is frozen, always in eval mode.
+    What is trained on it must be seen by it: at their own size a network whose stem has stride 2 takes a checkerboard
+    for a constant, and a decoder then paints one. See `enlarged`. Gradient reaches both images; the network is frozen,
+    always in eval mode.
     """
 
     def __init__(self, features: nn.Module):
@@ -84,7 +113,10 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         """One distance for each pair of images (B, C, H, W) in [0, 1]: (B,), see `as_colour`."""
-        stages, of_others = (self.features(as_colour(both)) for both in (images, others))
+        stages, of_others = (
+            self.features(enlarged(as_colour(both)).contiguous(memory_format=torch.channels_last))
+            for both in (images, others)
+        )
         return perceptual_distances(stages, of_others)
 
 

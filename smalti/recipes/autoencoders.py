@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from smalti.configs import Spec, effective
 from smalti.data.config import Augment, DataConfig
+from smalti.errors import SmaltiError
 from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig, Preprocessing
-from smalti.recipes.flat import recipe
+from smalti.recipes.flat import Following, recipe
+from smalti.recipes.sizes import FOLLOWING, by_size
 from smalti.schedules import Schedule, constant, linear
 from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig, PhotoConfig
 
@@ -22,29 +24,65 @@ Estimator = Literal[
 ]
 LikelihoodName = Literal["gaussian", "laplace", "logit_laplace", "logistic_mixture", "bernoulli"]
 Choice = tuple[float | None, float]  # what was given, or None; and the default
+BY_SIZE = Following(FOLLOWING, by_size, "the preset")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residual:
-    """Residual networks; those of DALL-E are width 256, stride 8, depth 2 and the values named below.
+class Around:
+    """The networks around the bottleneck.
 
     Attributes:
+        networks: "residual", those of DALL-E, which are the fastest; or "vqgan", with normalisation and attention,
+            which take more time and draw more.
         stride: pixels per code in both directions, a power of two.
-        width: channels at the finest resolution; twice as many at each coarser one.
+        width: channels at the finest resolution, more at the coarser ones.
         depth: residual blocks at each resolution.
-        patch: pixels folded into channels at the ends of the networks; 1 is DALL-E's.
-        convolutions: in a residual block; 4 is DALL-E's.
-        block_ratio: outer channels of a block divided by its inner ones; 4 is DALL-E's.
-        stem_kernel: size of the first convolution; 7 is DALL-E's.
+        patch: pixels folded into channels at the ends of the networks; 1 is DALL-E's, and VQGAN's.
+        last_kernel: size of the last convolution; 1 is DALL-E's, 3 VQGAN's.
+        padding: of residual networks, around images and features: "zeros", the default, or "replicate".
+        convolutions: in a block of residual networks; 2 by default, 4 is DALL-E's.
+        block_ratio: outer channels of a block of residual networks divided by its inner ones; 2 by default, 4 is
+            DALL-E's.
+        stem_kernel: size of the first convolution of residual networks; 3 by default, 7 is DALL-E's.
+        multipliers: of the width at each resolution of vqgan networks, the finest first; the first of 1, 2, 2, 4, 4, 8
+            by default.
+        attention: resolutions of vqgan networks with attention, the finest is 0; the coarsest by default.
+        groups: of the normalisations of vqgan networks; 32 by default.
     """
 
+    networks: Literal["residual", "vqgan"] = "residual"
     stride: int = 4
     width: int = 64
     depth: int = 1
     patch: int = 2
-    convolutions: int = 2
-    block_ratio: int = 2
-    stem_kernel: int = 3
+    last_kernel: int = 1
+    padding: Literal["zeros", "replicate"] | None = None
+    convolutions: int | None = None
+    block_ratio: int | None = None
+    stem_kernel: int | None = None
+    multipliers: tuple[int, ...] | None = None
+    attention: tuple[int, ...] | None = None
+    groups: int | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """Of a member of `NETWORKS`."""
+        shared = {"width": self.width, "depth": self.depth, "patch": self.patch, "last_kernel": self.last_kernel}
+        defaults = {"padding": "zeros", "convolutions": 2, "block_ratio": 2, "stem_kernel": 3}
+        residual = {name: (getattr(self, name), default) for name, default in defaults.items()}
+        own = effective(self.networks == "residual", "on vqgan networks", **residual)
+        if self.networks == "residual":
+            shared["stride"] = self.stride
+        levels = max(1, self.stride // self.patch).bit_length()
+        vqgan = {"multipliers": (self.multipliers, (1, 2, 2, 4, 4, 8, 8)[:levels]), "groups": (self.groups, 32)}
+        vqgan |= {"attention": (self.attention, (levels - 1,))}
+        own |= effective(self.networks == "vqgan", "on residual networks", **vqgan)
+        if self.networks == "vqgan" and (
+            len(own["multipliers"]) != levels or self.patch << (levels - 1) != self.stride
+        ):
+            given = f"stride {self.stride}, patch {self.patch} and multipliers {own['multipliers']}"
+            raise SmaltiError(f"stride must be patch times 2 for each of the multipliers but the first, not {given}")
+        return {"kind": self.networks, **shared, **own}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +92,7 @@ class Common:
     Attributes:
         data: what to train on, and to measure with.
         preprocessing: of the images.
+        preset: defaults for images of a size: small, photo64, photo128 or photo256; auto takes that for --image_size.
         networks: around the bottleneck.
         likelihood: p(x|z).
         optimizer: AdamW with warm-up and cosine, averaged weights.
@@ -61,24 +100,29 @@ class Common:
         crop_area: of the smallest window, as a share of the largest one's; 0.5 by default.
         photo: further terms of the loss, for photographs.
         corruption: the noise that the model learns to remove.
+        steps: optimiser steps.
         minutes: how long a new run may take, in place of steps.
+        batch_size: images per batch.
     """
 
     data: DataConfig = DataConfig(data="emoji")
     preprocessing: Preprocessing = Preprocessing()
-    networks: Residual = Residual()
+    preset: Literal["auto", "small", "photo64", "photo128", "photo256"] = "auto"
+    networks: Around = Around()
     likelihood: LikelihoodName = "gaussian"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=4e-3, warmup=100, ema_decay=0.998)
     augment: Augment = "flip_shift"
     crop_area: float | None = None
     photo: PhotoConfig = PhotoConfig()
     corruption: Corruption = Corruption()
+    steps: int = 2400
     minutes: float | None = None
+    batch_size: int = 32
 
     def experiment(self, bottleneck: Spec, loss: LossConfig = LossConfig()) -> Experiment:
         """The training of an autoencoder with this bottleneck."""
         model = AutoencoderConfig(
-            networks={"kind": "residual", **vars(self.networks)},
+            networks=self.networks.spec,
             bottleneck=bottleneck,
             likelihood={"kind": self.likelihood},
             preprocessing=self.preprocessing,
@@ -135,7 +179,7 @@ class Vectors:
         return {"kind": "vector_quantizer", **options, **average}
 
 
-@recipe()
+@recipe(BY_SIZE)
 def ae(common: Common, *, latent_channels: int = 16) -> Experiment:
     """Autoencoder: no bottleneck but the number of channels; reconstructs best, cannot be sampled from.
 
@@ -145,7 +189,7 @@ def ae(common: Common, *, latent_channels: int = 16) -> Experiment:
     return common.experiment({"kind": "identity", "channels": latent_channels})
 
 
-@recipe()
+@recipe(BY_SIZE)
 def vae(common: Common, *, latent_channels: int = 16, beta: float = 1.0, beta_warmup: float = 0.0) -> Experiment:
     """Variational autoencoder: Gaussian latents, reparameterised.
 
@@ -158,13 +202,19 @@ def vae(common: Common, *, latent_channels: int = 16, beta: float = 1.0, beta_wa
     return common.experiment({"kind": "gaussian", "channels": latent_channels}, loss)
 
 
-@recipe()
+@recipe(BY_SIZE)
 def vqvae(common: Common, vectors: Vectors) -> Experiment:
     """VQ-VAE: the nearest of K code vectors, with a straight-through gradient."""
     return common.experiment(vectors.quantizer, vectors.loss)
 
 
-@recipe()
+@recipe(BY_SIZE, {"perceptual": "effnet", "adversarial_weight": 0.1})
+def vqgan(common: Common, vectors: Vectors) -> Experiment:
+    """VQ-VAE for photographs: a perceptual and an adversarial term beside the likelihood; needs smalti[perceptual]."""
+    return common.experiment(vectors.quantizer, vectors.loss)
+
+
+@recipe(BY_SIZE)
 def dvae(
     common: Common,
     *,

@@ -18,16 +18,12 @@ from smalti.files import CONFIG, WEIGHTS, file_hash
 from smalti.priors.config import PixelLevels, PriorConfig, TextConfig
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import OptimizerConfig, PriorExperiment, ViewsConfig
+from smalti.training.settings import RunSettings
 
 RUN: dict[str, Any] = {"steps": 800}
 BATCH_CODES = 2048  # of a batch: 32 grids of 8x8
 SMALL_GRID = 64  # codes; of larger grids a step costs more than what a wide network gains
 LARGE_CODEBOOK = 1024  # codes of more than these are seen too seldom for tables of their own
-
-
-def batch_size(experiment: PriorExperiment) -> int:
-    """Images of a batch: 32, or as many as have 2,048 codes, but 4 at least."""
-    return min(32, max(4, BATCH_CODES // math.prod(experiment.model.grid)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +97,7 @@ class Codes:
         views: of each image whose codes are learned too.
         optimizer: AdamW with warm-up and cosine, averaged weights.
         minutes: how long a new run may take, in place of steps.
+        batch_size: images per batch; 32 by default, of transformers as many as have 2,048 codes, but 4 to 32.
     """
 
     tokenizer: str
@@ -114,6 +111,7 @@ class Codes:
     views: ViewsConfig = ViewsConfig()
     optimizer: OptimizerConfig = OptimizerConfig(warmup=100, weight_decay=0.05, ema_decay=0.998)
     minutes: float | None = None
+    batch_size: int | None = None
 
     def experiment(self, prior: Spec | Blocks, captions: Captions = Captions(), **own: Any) -> PriorExperiment:
         """The training of a prior of these codes, by its spec, or of blocks with more options."""
@@ -131,7 +129,9 @@ class Codes:
             codes = PixelLevels(channels=channels, **pixels).codes
         else:
             codes = _codes_of(self.tokenizer)
+        run = RunSettings()
         if isinstance(prior, Blocks):
+            run = RunSettings(batch_size=min(32, max(4, BATCH_CODES // math.prod(codes["grid"]))))
             prior = prior.spec(codes["codebook_size"], codes["grid"], **own)
         dropout = (self.condition_dropout, 0.1)
         model = PriorConfig(
@@ -142,7 +142,7 @@ class Codes:
             **effective(bool(self.label or text), "without label or text", condition_dropout=dropout),
             **codes,
         )
-        return PriorExperiment(data=self.data, model=model, optimizer=self.optimizer, views=self.views)
+        return PriorExperiment(data=self.data, model=model, optimizer=self.optimizer, views=self.views, run=run)
 
 
 @recipe(**RUN)
@@ -174,13 +174,13 @@ def pixelsnail(
     return codes.experiment({"kind": "pixelsnail", **prior})
 
 
-@recipe({"batch_size": batch_size}, **RUN)
+@recipe(**RUN)
 def transformer(codes: Codes, network: Blocks, captions: Captions) -> PriorExperiment:
     """Decoder-only transformer over the codes of a tokenizer, or over text and codes: the second stage of DALL-E."""
     return codes.experiment(network, captions, kind="transformer")
 
 
-@recipe({"batch_size": batch_size}, **RUN)
+@recipe(**RUN)
 def maskgit(codes: Codes, network: Blocks, captions: Captions, *, order_temperature: float = 4.5) -> PriorExperiment:
     """Bidirectional transformer that samples many codes at a time, in rounds.
 

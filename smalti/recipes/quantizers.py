@@ -8,7 +8,7 @@
 from dataclasses import dataclass
 
 from smalti.configs import effective
-from smalti.recipes.autoencoders import Common, Vectors
+from smalti.recipes.autoencoders import BY_SIZE, Common, Vectors
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import Experiment, LossConfig
 
@@ -36,7 +36,7 @@ class Signs:
         return common.experiment({"kind": "binary_quantizer", **options}, loss)
 
 
-@recipe()
+@recipe(BY_SIZE)
 def fsq(common: Common, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
     """Finite scalar quantization: every channel is rounded to a few levels; there is no codebook to collapse.
 
@@ -46,13 +46,13 @@ def fsq(common: Common, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
     return common.experiment({"kind": "fsq", "levels": tuple(levels)})
 
 
-@recipe()
+@recipe(BY_SIZE)
 def lfq(common: Common, signs: Signs) -> Experiment:
     """Lookup-free quantization: the code is the signs of the features, K = 2^bits."""
     return signs.experiment(common, spherical=False)
 
 
-@recipe()
+@recipe(BY_SIZE)
 def bsq(common: Common, signs: Signs = Signs(softness=0.1)) -> Experiment:
     """Binary spherical quantization: the signs of features on the unit sphere, K = 2^bits."""
     return signs.experiment(common, spherical=True)
@@ -79,7 +79,7 @@ class Codebooks:
         return common.experiment(bottleneck, self.vectors.loss)
 
 
-@recipe()
+@recipe(BY_SIZE)
 def rvq(common: Common, codes: Codebooks = Codebooks(num_codebooks=4), *, drop: float | None = None) -> Experiment:
     """Residual VQ: several codes at each position, each of the residual of those before it; a prefix decodes too.
 
@@ -90,7 +90,7 @@ def rvq(common: Common, codes: Codebooks = Codebooks(num_codebooks=4), *, drop: 
     return codes.experiment("residual_quantizer", common, **several)
 
 
-@recipe()
+@recipe(BY_SIZE)
 def pq(common: Common, codes: Codebooks = Codebooks(num_codebooks=2)) -> Experiment:
     """Product VQ: the channels in groups, each with its own codebook."""
     return codes.experiment("product_quantizer", common)

@@ -32,39 +32,66 @@ class PhotoConfig:
 
     Attributes:
         perceptual: a feature network whose distance is added to the loss; for photographs.
-        perceptual_weight: of that distance, in the loss per dimension; 1 by default.
+        perceptual_weight: of that distance, in the loss per dimension; 0.3 by default.
+        perceptual_window: side in pixels of the part of an image that it looks at, four times enlarged, another one at
+            random at every step; 32 by default.
+        perceptual_share: the part of a batch's images that it looks at; 0.25 by default.
+        perceptual_start: the part of the run before it begins; 0.5 by default.
         adversarial_weight: of a patch discriminator: the length of its gradient in the decoder's last layer, in lengths
             of the rest's; 0 is none, 0.1 a good start.
         adversarial_start: the part of the run before the discriminator begins (an untrained decoder cannot learn from
             it); 0.5 by default.
-        discriminator_width: channels of its first layer; 64 by default.
+        discriminator_width: channels of its first layer; 32 by default.
+        discriminator_window: side in pixels of the part of an image that it judges, another one at random at every
+            step; 48 by default.
         discriminator_learning_rate: of its Adam; 2e-4 by default.
+        lecam_weight: of the penalty that keeps its judgements near the usual ones (LeCAM), for few images; 0 by
+            default.
     """
 
     perceptual: Literal["none", "effnet"] = "none"
     perceptual_weight: float | None = None
+    perceptual_window: int | None = None
+    perceptual_share: float | None = None
+    perceptual_start: float | None = None
     adversarial_weight: float = 0.0
     adversarial_start: float | None = None
     discriminator_width: int | None = None
+    discriminator_window: int | None = None
     discriminator_learning_rate: float | None = None
+    lecam_weight: float | None = None
 
     def __post_init__(self) -> None:
-        weight = (self.perceptual_weight, 1.0)
-        options = effective(self.perceptual != "none", "without perceptual", perceptual_weight=weight)
+        options = effective(
+            self.perceptual != "none",
+            "without perceptual",
+            perceptual_weight=(self.perceptual_weight, 0.3),
+            perceptual_window=(self.perceptual_window, 32),
+            perceptual_share=(self.perceptual_share, 0.25),
+            perceptual_start=(self.perceptual_start, 0.5),
+        )
         options |= effective(
             self.adversarial_weight != 0,
             "without adversarial_weight",
             adversarial_start=(self.adversarial_start, 0.5),
-            discriminator_width=(self.discriminator_width, 64),
+            discriminator_width=(self.discriminator_width, 32),
+            discriminator_window=(self.discriminator_window, 48),
             discriminator_learning_rate=(self.discriminator_learning_rate, 2e-4),
+            lecam_weight=(self.lecam_weight, 0.0),
         )
         for name, value in options.items():
             object.__setattr__(self, name, value)
-        for name in ("perceptual_weight", "adversarial_weight"):
+        for name in ("perceptual_weight", "adversarial_weight", "lecam_weight"):
             if (getattr(self, name) or 0) < 0:
                 raise SmaltiError(f"{name} must not be negative: {getattr(self, name)}")
-        if not 0 <= (self.adversarial_start or 0) < 1:
-            raise SmaltiError(f"adversarial_start is a part of the run, in [0, 1), not {self.adversarial_start}")
+        for name in ("perceptual_start", "adversarial_start"):
+            if not 0 <= (start := getattr(self, name) or 0) < 1:
+                raise SmaltiError(f"{name} is a part of the run, in [0, 1), not {start}")
+        if self.perceptual_share is not None and not 0 < self.perceptual_share <= 1:
+            raise SmaltiError(f"perceptual_share is a part of a batch, in (0, 1], not {self.perceptual_share}")
+        for name, least in (("perceptual_window", 8), ("discriminator_window", 8), ("discriminator_width", 1)):
+            if (given := getattr(self, name)) is not None and given < least:
+                raise SmaltiError(f"{name} must be at least {least}, not {given}")
 
 
 @dataclass(frozen=True, kw_only=True)

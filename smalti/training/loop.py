@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from smalti.configs import to_dict
 from smalti.errors import SmaltiError, cut
 from smalti.files import PARTIAL, atomic_path, remove_partial, write_json
 from smalti.modes import using
+from smalti.ops.precision import arithmetic, resolved
 from smalti.training.budget import Costs, TimeLeft, seconds_of, seconds_once
 from smalti.training.event_files import Hooks
 from smalti.training.experiment import Experiment, PriorExperiment, Training
@@ -71,7 +73,7 @@ def train(
         Interrupted: by Ctrl-C or SIGTERM, after writing a checkpoint.
     """
     run, started = Path(run), time.perf_counter() if started is None else started
-    device, autocast = _device(experiment.run)
+    device = _device(experiment.run)
     hooks = Hooks(run, experiment.run, on_step)
     folders = (run, run / "checkpoints", run / "samples")
     _make(*folders)
@@ -79,12 +81,13 @@ def train(
         remove_partial(*folders, run / LAST)
         checkpoint = newest_checkpoint(run / "checkpoints")
         begun = checkpoint is not None or (run / EXPERIMENT).exists()
-        experiment = resumed(run, experiment, checkpoint, start_from)
+        experiment = _precise(resumed(run, experiment, checkpoint, start_from), device)
+        autocast = functools.partial(arithmetic, experiment.run.precision, device)
         torch.manual_seed(_mix(experiment.run.seed, 0))
         task = _task(experiment, device, run, progress, checkpoint)
         if experiment.start and not checkpoint:
             begin_with(task.model, experiment.start)
-        state = TrainState(task.model, experiment.optimizer)
+        state = TrainState(task.model, experiment.optimizer, resolved(experiment.run.precision, device))
         if checkpoint:
             check_data(run, checkpoint, task.data)
             task.load(state.restore(checkpoint))
@@ -250,8 +253,8 @@ def _task(
     return PriorTask(experiment, device, run, progress, resumes=checkpoint is not None)
 
 
-def _device(settings: RunSettings) -> tuple[str, Callable[[], torch.autocast]]:
-    """The device's name and a context for the forward pass."""
+def _device(settings: RunSettings) -> str:
+    """The device's name."""
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -259,9 +262,15 @@ def _device(settings: RunSettings) -> tuple[str, Callable[[], torch.autocast]]:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SmaltiError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
-    kind = torch.device(device).type
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and kind == "cuda")
-    return device, lambda: torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16)
+    return device
+
+
+def _precise(experiment: T, device: str) -> T:
+    """The experiment with the precision that "auto" is here, which is then the run's own on other machines too."""
+    run, precision = experiment.run, resolved(experiment.run.precision, device)
+    if run.precision != precision == "bf16":
+        print("bf16: networks compute in bfloat16, which is faster here; --precision fp32 does not", file=sys.stderr)
+    return replace(experiment, run=replace(run, precision=precision))
 
 
 def _mix(seed: int, step: int) -> int:
@@ -286,6 +295,7 @@ def _describe(run: Path, experiment: Training, device: str, task: Task[Any]) -> 
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "precision": experiment.run.precision,
         "threads": torch.get_num_threads(),
         "command": sys.argv,
         "data": task.data,

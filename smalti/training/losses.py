@@ -14,6 +14,7 @@ baseline is the mean distortion of the other images of the batch (leave-one-out)
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from smalti.errors import SmaltiError
@@ -76,3 +77,20 @@ def score_function_loss(distortion: Tensor, log_prob: Tensor) -> Tensor:
     others = max(1, len(distortion) - 1)
     baseline = (distortion.sum() - distortion) / others
     return ((distortion - baseline).detach() * log_prob).mean()
+
+
+def passed_once(term: Tensor, images: Tensor) -> Tensor:
+    """A term of a loss with its value and its gradient at `images`, for which the networks between are passed now.
+
+    Gradients of it reach what made the images and nothing else. That is what the adaptive weight of a discriminator
+    takes twice; the networks between, which cost more than the decoder, are passed once, and their features are freed.
+
+    Args:
+        term: a scalar.
+        images: with gradient, of any shape; without gradients the term comes back as it is.
+    """
+    if not torch.is_grad_enabled():
+        return term
+    pull = torch.autograd.grad(term, images, retain_graph=True)[0]
+    linear = (pull * images).sum()
+    return linear - linear.detach() + term.detach()

@@ -50,6 +50,8 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
         old = replace(old, start=replace(old.start, model=absolute_place(old.start.model, run)))
     if experiment.run.minutes is not None:
         experiment = _begun(run, experiment, old)
+    if experiment.run.precision == "auto":
+        experiment = experiment.with_settings(precision=old.run.precision)
     known = old.start and (start_from is None or not Path(start_from).is_dir())
     new = replace(experiment, start=old.start if known else _start(start_from, run), history=old.history)
     if changed := differences(_deciding(old), _deciding(new)):

@@ -6,9 +6,11 @@ from typing import Any, Literal, get_args, get_origin
 
 from smalti.configs import FREE, effective
 from smalti.errors import SmaltiError
+from smalti.ops.precision import Precision
 
 Watched = Literal["log", "sample", "checkpoint", "validate"]
 TIMES: dict[Watched, int] = {"log": 50, "sample": 5, "checkpoint": 10, "validate": 10}  # in a run, by default
+APART: dict[Watched, int] = {"log": 10, "sample": 100, "checkpoint": 50, "validate": 50}  # steps, at least, by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,12 @@ class RunSettings:
         batch_size: images per batch.
         seed: of everything random.
         device: "auto" (CUDA where there is one), "cpu", "cuda", ...
-        precision: "auto" (bf16 on CUDA), "fp32", or "bf16" (autocast).
-        log_every: steps between lines of metrics.jsonl; by default there are 50 in a run.
-        sample_every: steps between pictures; 0 is never; by default there are 5 in a run.
-        checkpoint_every: steps between checkpoints; by default there are 10 in a run.
-        validate_every: steps between validations; 0 is never; by default there are 10 in a run.
+        precision: of the networks: "fp32", "bf16" (autocast), or "auto": bf16 on CUDA and on a processor that has bf16
+            arithmetic, fp32 on others; a run that goes on keeps what it was.
+        log_every: steps between lines of metrics.jsonl; by default 50 in a run, 10 steps apart or more.
+        sample_every: steps between pictures; 0 is never; by default 5 in a run, 100 steps apart or more.
+        checkpoint_every: steps between checkpoints; by default 10 in a run, 50 steps apart or more.
+        validate_every: steps between validations; 0 is never; by default 10 in a run, 50 steps apart or more.
         validation_images: at most this many evenly spread images of the validation split; 0 is all.
         keep: the model that the run's folder holds: the "last", or the "best" by validation_loss, with the last beside
             it in the folder last.
@@ -41,7 +44,7 @@ class RunSettings:
     batch_size: int = 32
     seed: int = 0
     device: str = field(default="auto", metadata=FREE)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     log_every: int | None = field(default=None, metadata=FREE)
     sample_every: int | None = field(default=None, metadata=FREE)
     checkpoint_every: int | None = field(default=None, metadata=FREE)
@@ -69,7 +72,7 @@ class RunSettings:
     def every(self, what: Watched) -> int:
         """Steps from one line, picture, checkpoint or validation to the next; 0 is never."""
         given = getattr(self, f"{what}_every")
-        return math.ceil(self.steps / TIMES[what]) if given is None else given
+        return max(APART[what], math.ceil(self.steps / TIMES[what])) if given is None else given
 
     @property
     def need_validation(self) -> dict[str, tuple[str | int | None, str | int]]:

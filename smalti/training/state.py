@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,12 @@ KEPT_CHECKPOINTS = 2
 NUMBER_RATE = 5.0  # learning rates of single numbers (log scales) are multiplied by this
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: nn.Module, config: OptimizerConfig, precision: Literal["fp32", "bf16"] = "fp32"
+) -> list[torch.optim.Optimizer]:
     """AdamW in three groups: matrices (with weight decay), vectors (without), single numbers (faster); perhaps Muon.
 
-    What a model's `no_weight_decay()` names, such as code vectors, is among the vectors.
+    What a model's `no_weight_decay()` names, such as code vectors, is among the vectors. The precision is Muon's.
 
     Raises:
         SmaltiError: a rate for Muon, and no kernels for it.
@@ -39,15 +41,16 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
         if members := [parameter for parameter in parameters if axes[id(parameter)] == count]:
             groups.append({"params": members, "weight_decay": weight_decay, "rate": rate})
     adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
-    return [adam, Muon([{"params": kernels, "rate": config.muon_rate}])] if kernels else [adam]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return [adam, Muon([{"params": kernels, "rate": config.muon_rate}], dtype=dtype)] if kernels else [adam]
 
 
 class TrainState:
     """The model, on its device, its moving average and its optimisers."""
 
-    def __init__(self, model: Pretrained, config: OptimizerConfig):
+    def __init__(self, model: Pretrained, config: OptimizerConfig, precision: Literal["fp32", "bf16"] = "fp32"):
         self.model, self.config, self.step = model, config, 0
-        self.optimizers = make_optimizers(model, config)
+        self.optimizers = make_optimizers(model, config, precision)
         self.average = copy.deepcopy(model) if config.ema_decay else None  # starts equal: no special first step
         self.parameters: list[Tensor] = list(model.parameters())
 

@@ -20,13 +20,13 @@ from smalti.images.noise import corrupt, corrupt_each
 from smalti.images.pixels import model_images, to_float, to_uint8
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
-from smalti.models.features import check_size, perceptual_distance
+from smalti.models.features import check_size, perceptual_distance, random_windows
 from smalti.ops.counts import perplexity, usage
 from smalti.pretrained import Pretrained
 from smalti.training.adversary import Adversary
 from smalti.training.experiment import Experiment
 from smalti.training.held_out import Means, held_out
-from smalti.training.losses import Loss, autoencoder_loss
+from smalti.training.losses import Loss, autoencoder_loss, passed_once
 from smalti.training.state import prefixed, under
 from smalti.training.usage import CodeUsage
 
@@ -90,7 +90,10 @@ class AutoencoderTask(Task[Autoencoder]):
         self.preprocessing = experiment.model.preprocessing
         self.model = Autoencoder(experiment.model).to(device).train()
         self.model.check_size(*self.preprocessing.size)  # before any image is read
-        check_size(experiment.photo.perceptual, self.preprocessing.size)
+        photo = experiment.photo
+        check_size(photo.perceptual, self.preprocessing.size)
+        self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
+        self.adversary = Adversary(photo, self.preprocessing.channels, device) if photo.adversarial_weight else None
         source = open_data(experiment.data, "train")
         if progress:
             print(line_of(source), file=sys.stderr)
@@ -105,11 +108,7 @@ class AutoencoderTask(Task[Autoencoder]):
         discrete = isinstance(bottleneck, DiscreteBottleneck)
         self.usage = CodeUsage(bottleneck.codebook_size, bottleneck.num_codebooks) if discrete else None
         self.alarm: str | None = None
-        photo = experiment.photo
-        self.perceptual = None if photo.perceptual == "none" else perceptual_distance(photo.perceptual).to(device)
-        self.adversary = Adversary(photo, self.preprocessing.channels, device) if photo.adversarial_weight else None
-        if self.adversary is not None:
-            self.phases = tuple(sorted({0.0, self.adversary.start}))
+        self.phases = tuple(sorted({0.0, photo.perceptual_start or 0.0, photo.adversarial_start or 0.0}))
         self.restarted = torch.zeros(())
 
     def _validation_pixels(self, count: int) -> Tensor:
@@ -143,16 +142,23 @@ class AutoencoderTask(Task[Autoencoder]):
             return loss
         assert loss.parameters is not None
         made = self.model.likelihood.mean(loss.parameters, clamp=False)
-        loss = self._with_perceptual(loss, made, images)
-        return self._with_adversary(loss, made, images, step / self.experiment.run.steps)
+        progress = step / self.experiment.run.steps
+        loss = self._with_perceptual(loss, made, images, progress)
+        return self._with_adversary(loss, made, images, progress)
 
-    def _with_perceptual(self, loss: Loss, made: Tensor, images: Tensor) -> Loss:
-        """Add the perceptual term, of reconstructions and their images."""
+    def _with_perceptual(self, loss: Loss, made: Tensor, images: Tensor, progress: float) -> Loss:
+        """Add the perceptual term, of windows of some reconstructions and their images."""
+        photo = self.experiment.photo
         if self.perceptual is None:
             return loss
-        assert self.experiment.photo.perceptual_weight is not None
-        term = self.perceptual(made, images).mean()
-        total = loss.total + self.experiment.photo.perceptual_weight * term
+        assert photo.perceptual_weight is not None and photo.perceptual_window and photo.perceptual_share
+        assert photo.perceptual_start is not None
+        if progress < photo.perceptual_start:
+            return loss._replace(terms=loss.terms | {"perceptual": loss.total.new_zeros(())})
+        count = max(1, round(photo.perceptual_share * len(images)))
+        seen, others = random_windows(photo.perceptual_window, made[:count], images[:count])
+        term = passed_once(self.perceptual(seen, others).mean(), made)
+        total = loss.total + photo.perceptual_weight * term
         return loss._replace(total=total, terms=loss.terms | {"perceptual": term.detach()})
 
     def _with_adversary(self, loss: Loss, made: Tensor, images: Tensor, progress: float) -> Loss:
@@ -181,7 +187,7 @@ class AutoencoderTask(Task[Autoencoder]):
             loss = autoencoder_loss(model, images, experiment.loss, experiment.loss.beta.end, seen)
             assert loss.parameters is not None
             made = model.likelihood.mean(loss.parameters, clamp=False)
-            loss = self._with_perceptual(loss, made, images)
+            loss = self._with_perceptual(loss, made, images, progress=1.0)
             psnr = psnr_db(mse(images, made.clamp(0, 1)).clamp(min=1e-10)).mean()
             means.add({**loss.terms, "loss": loss.total, "psnr_db": psnr}, len(batch))
             if loss.codes is not None:

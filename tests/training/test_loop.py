@@ -22,7 +22,7 @@ from smalti.training.settings import RunSettings
 from smalti.training.state import checkpoints
 
 SMALL = {"image_size": 16, "width": 8, "warmup": 2}
-RUN = {"batch_size": 4, "log_every": 2, "sample_every": 4, "checkpoint_every": 2}
+RUN = {"precision": "fp32", "batch_size": 4, "log_every": 2, "sample_every": 4, "checkpoint_every": 2}
 LONG = 100  # steps of a run that is killed on its way
 SYSTEMS = {"ae": {}, "vae": {}, "vqvae": {"codebook_size": 16}, "dvae": {"codebook_size": 16}}
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from smalti.errors import SmaltiError
 from smalti.files import read_checked, read_json, read_tensors
 from smalti.models.autoencoder import Autoencoder
 from smalti.modes import using
+from smalti.ops.precision import arithmetic
 from smalti.priors.code_model import CodeModel
 from smalti.recipes import RECIPES
 from smalti.training import loop, tasks
@@ -25,6 +27,7 @@ from smalti.training.settings import RunSettings
 from training.test_loop import SYSTEMS, latest_checkpoint, same, small, stop_at, weights, without_speed
 
 OFTEN = {"validate_every": 2, "validation_images": 5}
+FLOAT32 = partial(arithmetic, "fp32", "cpu")
 QUANTIZERS = ("fsq", "lfq", "bsq", "rvq", "pq")
 BEST = {**OFTEN, "keep": "best"}
 FOUND = {"validation_loss", "validation_distortion_nats", "validation_kl_nats", "validation_psnr_db"}
@@ -100,12 +103,11 @@ def test_validation_leaves_models_buffers_modes_and_random_numbers_alone(kind, d
     experiment = any_kind(kind, data, tokenizer, **OFTEN)
     (tmp_path / "run").mkdir()
     task = loop._task(experiment, "cpu", tmp_path / "run", False)
-    _, autocast = loop._device(experiment.run)
     task.loss(next(task.batches(0)), 0)  # what has been observed waits for `update`
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     modes, state = [module.training for module in task.model.modules()], torch.get_rng_state()
     extra = {name: value.clone() for name, value in task.state().items()}
-    found = [loop._validate(task, task.model, autocast) for _ in range(2)]
+    found = [loop._validate(task, task.model, FLOAT32) for _ in range(2)]
     assert found[0] == found[1] and np.isfinite(found[0]["validation_loss"])
     assert same(before, task.model.state_dict()) and same(extra, task.state())
     assert modes == [module.training for module in task.model.modules()]
@@ -142,7 +144,7 @@ def test_means_do_not_depend_on_the_batch_size(kind, data, tokenizer, tmp_path):
         folder.mkdir()
         experiment = any_kind(kind, data, tokenizer, batch_size=size, validation_images=0)
         task = loop._task(experiment, "cpu", folder, False)
-        found.append(loop._validate(task, task.model, loop._device(experiment.run)[1]))
+        found.append(loop._validate(task, task.model, FLOAT32))
     assert found[1] == pytest.approx(found[0], rel=1e-5) and found[2] == pytest.approx(found[0], rel=1e-5)
 
 
@@ -164,10 +166,11 @@ def test_the_perceptual_term_counts_and_the_adversary_does_not(data, tmp_path, m
 
     monkeypatch.setitem(features.FEATURES, "effnet", Brightness)
     photo = {"perceptual": "effnet", "adversarial_weight": 0.1, "adversarial_start": 0.0, "discriminator_width": 8}
+    photo |= {"perceptual_weight": 0.5}
     train(small("ae", data, steps=1, validate_every=1, **photo), tmp_path, progress=False)
     (record,) = read_metrics(tmp_path / "metrics.jsonl")
     assert "validation_perceptual" in record and "validation_adversarial" not in record
-    expected = record["validation_distortion_nats"] / (3 * 16 * 16) + record["validation_perceptual"]
+    expected = record["validation_distortion_nats"] / (3 * 16 * 16) + 0.5 * record["validation_perceptual"]
     assert record["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -210,9 +213,9 @@ def test_the_best_is_kept_with_the_last_beside_it(data, tmp_path, capsys):
     step = min(found, key=found.__getitem__)
     assert step < 12, "the test needs a run that gets worse"
     task = loop._task(experiment, "cpu", tmp_path, False)
-    again = loop._validate(task, Autoencoder.from_pretrained(tmp_path / "run"), loop._device(experiment.run)[1])
+    again = loop._validate(task, Autoencoder.from_pretrained(tmp_path / "run"), FLOAT32)
     assert again["validation_loss"] == pytest.approx(found[step], rel=1e-6)
-    last = loop._validate(task, Autoencoder.from_pretrained(tmp_path / "run" / "last"), loop._device(experiment.run)[1])
+    last = loop._validate(task, Autoencoder.from_pretrained(tmp_path / "run" / "last"), FLOAT32)
     assert last["validation_loss"] == pytest.approx(found[12], rel=1e-6)
     assert same(weights(tmp_path / "run" / "last"),
                 {name.removeprefix("average."): value for name, value in checkpoint(tmp_path / "run")[0].items()

@@ -45,7 +45,9 @@ class Convolution(nn.Conv2d):
     """A convolution that keeps the size, with the initialisation of DALL-E: weights N(0, 1/fan_in), bias 0."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: Padding = "zeros"):
-        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=padding if kernel > 1 else "zeros")
+        super().__init__(
+            in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=padding if kernel > 1 else "zeros"
+        )
         nn.init.normal_(self.weight, std=(in_channels * kernel**2) ** -0.5)
         assert self.bias is not None
         nn.init.zeros_(self.bias)
