@@ -138,7 +138,7 @@ class CodeTable(nn.Module):
         if self.into is None:
             return self.table(codes)
         if isinstance(codes, Value):  # steppers look up the vectors themselves
-            return F.embedding(codes, self.into(self.table.weight))
+            return codes.plan.note(F.embedding, (codes, self.into(self.table.weight)), {})
         return self.into(self.table(codes))
 
     def logits(self, stream: Features) -> Features:

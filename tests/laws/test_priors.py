@@ -23,7 +23,7 @@ MEMBERS = {
     "transformer": {"width": 16, "layers": 2, "heads": 2},
     "transformer classes": {"width": 16, "layers": 2, "heads": 2, "num_conditions": 3},
     "transformer rank": {"width": 16, "layers": 2, "heads": 2, "code_rank": 5},
-    "maskgit rank": {"width": 16, "layers": 2, "heads": 2, "code_rank": 5},
+    "maskgit classes rank": {"width": 16, "layers": 2, "heads": 2, "code_rank": 5, "num_conditions": 3},
     "pixelsnail": {"channels": 8, "blocks": 2, "residuals": 1, "heads": 2, "key_width": 4},
     "pixelsnail classes": {"channels": 8, "blocks": 1, "heads": 1, "key_width": 4, "num_conditions": 3},
     "maskgit": {"width": 16, "layers": 2, "heads": 2},
