@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
 from smalti.apps import process
 from smalti.apps.code import find_recipe, run_code
 from smalti.apps.output import as_text, printable, say
-from smalti.configs import nearest
+from smalti.configs import nearest, to_dict
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
 from smalti.recipes.flat import help_texts
@@ -27,6 +28,7 @@ from smalti.training.settings import RunSettings
 
 VERBS: dict[str, Callable[..., Any]] = {name: getattr(smalti, name) for name in smalti.VERBS}
 INTERRUPTED = 130
+PRINT = "--print_config"
 PLACES = ("--data", "--out", "--from", "--tokenizer", "--like", "--model", "--prior", "--run")
 
 set_parsing_settings(parse_optionals_as_positionals=False)
@@ -123,6 +125,8 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         chosen, function = find_recipe(chosen)
         recipes = {**RECIPES, chosen: function}
         argv = ["train", chosen, *argv[2:]]
+    resolved = chosen and hasattr(recipes.get(chosen), "filled") and PRINT in argv
+    argv = [word for word in argv if word != PRINT] if resolved else argv
     for name, function in VERBS.items():
         child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
         commands.add_subcommand(name, child, help=_first_line(function))
@@ -148,8 +152,20 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     if recipe:
         function, out = recipes[recipe], arguments.pop("out")
         settings = {key: arguments.pop(key) for key in _settings_of(function)} | {"start_from": arguments.pop("from")}
+        if resolved:
+            return name, lambda: print(_as_config(function, arguments, settings, out), end=""), {}, as_json
         return name, lambda: VERBS[name](function(**arguments), out, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
+
+
+def _as_config(recipe: Any, arguments: dict[str, Any], settings: dict[str, Any], out: str) -> str:
+    """The arguments as YAML for --config, with the values of those that follow others."""
+    values = recipe.filled(**arguments)
+    if values.get("minutes") is not None:
+        values["steps"] = None
+    found = {**values, **settings, "out": out, "from": settings["start_from"]}
+    del found["start_from"]
+    return yaml.safe_dump(to_dict({key: value for key, value in found.items() if value is not None}), sort_keys=False)
 
 
 def _with_negative_values(argv: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from smalti.images.preprocessing import size_of
 PresetName = Literal["small", "photo64", "photo128", "photo256"]
 LONG_MINUTES = 20  # from here on a budget is long
 LOOKUP = {"codebook_size": 16384, "code_dim": 8, "normalize": True}
-RELAXED = {"codebook_size": 4096, "code_dim": 8}
+RELAXED = {"codebook_size": 2048}  # whose softmax takes as long as the networks
 SCALAR = {"levels": (8, 8, 8, 6, 5)}  # 15,360 codes
 PHOTO_CODES = {"vqvae": LOOKUP, "vqgan": LOOKUP, "dvae": RELAXED, "fsq": SCALAR}
 PHOTO_CODES |= {"lfq": {"bits": 14}, "bsq": {"bits": 14}}
@@ -43,7 +43,7 @@ _PHOTO = {"width": 64, "depth": 1, "last_kernel": 3, "muon_rate": 5.0, "batch_si
 _PHOTO |= {"augment": "flip"}
 _LONGER = {"width": 96, "depth": 2}
 PRESETS: Mapping[PresetName, Preset] = {
-    "small": Preset(up_to=48, image_size=32, settings={}),  # the recipes' own
+    "small": Preset(up_to=48, image_size=32, settings={"muon_rate": 5.0}),  # else the recipes' own
     "photo64": Preset(
         up_to=96, image_size=64, settings={**_PHOTO, "stride": 4, "patch": 2}, codes=PHOTO_CODES, longer=_LONGER
     ),

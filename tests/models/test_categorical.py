@@ -114,3 +114,13 @@ def test_gaussian_kl_equals_the_numpy_reference():
 def test_bad_options_name_the_value(options, message):
     with pytest.raises(SmaltiError, match=message):
         make(**options)
+
+
+def test_a_codebook_as_large_as_the_first_batch_is_not_certain_of_its_codes():
+    """Each feature is its own code then: at no distance."""
+    torch.manual_seed(0)
+    features = torch.randn(4, 16, 16, 16)
+    few, many = (Categorical(codebook_size=size, code_dim=16) for size in (64, 1024))
+    few(features), many(features)
+    margins = [bottleneck.log_scale.exp().item() for bottleneck in (few, many)]
+    assert margins[0] < margins[1] < 4 * margins[0]

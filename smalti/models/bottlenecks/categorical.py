@@ -22,6 +22,8 @@ from smalti.schedules import Schedule
 
 FUSED = {"gumbel_softmax": False, "gumbel_straight_through": True}  # those that are one operation: whether it is hard
 
+ROWS = 1024  # at most so many features are held against all others
+
 
 class Categorical(CategoricalPosterior):
     """Categorical posterior over K codes: with Gumbel-Softmax [1, 2] in training, the bottleneck of a dVAE [3].
@@ -50,7 +52,8 @@ class Categorical(CategoricalPosterior):
             "reinforce".
         temperature: of the relaxation, a schedule; until `anneal` is called it is the first of it.
         sharpness: for "distance", the first value of exp(log_scale) times the mean squared distance to the nearest
-            code: the margin in nats by which a feature prefers its code at the start.
+            code: the margin in nats by which a feature prefers its code at the start. The distance is at least that
+            between features: of a codebook that has a code for each feature of the first batch it would be 0.
         prior_grid: (h, w): p has a learned distribution for each position of this grid; by default p is uniform.
         decay: of the moving average of the codes' shares.
         restart_below: see `Codebook`; only for "distance".
@@ -183,8 +186,8 @@ class Categorical(CategoricalPosterior):
         waited, flat = not codebook.started, flatten_grid(features)
         codebook.prepare(flat)
         if waited and codebook.started:
-            error = (flat - self.vectors[nearest_code(flat, self.vectors)]).square().sum(1).mean().clamp(min=1e-12)
-            self.log_scale.copy_((self.sharpness / error).log())
+            error = (flat - self.vectors[nearest_code(flat, self.vectors)]).square().sum(1).mean()
+            self.log_scale.copy_((self.sharpness / torch.maximum(error, _apart(flat)).clamp(min=1e-12)).log())
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         batch, _, height, width = features.shape
@@ -273,3 +276,11 @@ def _in_channels(logits: str, codebook_size: int, code_dim: int, in_channels: in
     if in_channels not in (None, needed):
         raise SmaltiError(f"{logits} logits need in_channels = {what} = {needed}, not {in_channels}")
     return needed
+
+
+def _apart(vectors: Tensor) -> Tensor:
+    """The mean squared distance of some of the vectors (N, D) to the nearest other one; 0 of a single one."""
+    some = torch.arange(0, len(vectors), -(-len(vectors) // ROWS), device=vectors.device)
+    squared = torch.cdist(vectors[some], vectors).square()
+    squared[torch.arange(len(some)), some] = float("inf")
+    return squared.amin(1).mean() if len(vectors) > 1 else vectors.new_zeros(())
