@@ -233,10 +233,11 @@ def _add_record(parser: ArgumentParser, record: Any) -> None:
 def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The settings of a run that a recipe or a verb has no parameter for, with their defaults.
 
-    A verb that has one for the steps takes no minutes.
+    A verb that has one for the steps takes no minutes; a recipe that hands keywords on has them from where these go.
     """
-    own, run = {*inspect.signature(function).parameters}, getattr(function, "run", None)
-    taken = own | {"minutes"} if "steps" in own else own
+    own, run = inspect.signature(function).parameters, getattr(function, "run", None)
+    handed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values())
+    taken = {*own, "minutes"} if "steps" in own or handed else {*own}
     return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in taken}
 
 
