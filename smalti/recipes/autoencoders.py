@@ -39,6 +39,8 @@ class Around:
         depth: residual blocks at each resolution.
         patch: pixels folded into channels at the ends of the networks; 1 is DALL-E's, and VQGAN's.
         last_kernel: size of the last convolution; 1 is DALL-E's, 3 VQGAN's.
+        pooling: of residual networks between their resolutions: "max" or "average"; max is DALL-E's.
+        activation: of residual networks: "relu" or "gelu"; relu is DALL-E's.
         padding: of residual networks, around images and features: "zeros", the default, or "replicate".
         convolutions: in a block of residual networks; 2 by default, 4 is DALL-E's.
         block_ratio: outer channels of a block of residual networks divided by its inner ones; 2 by default, 4 is
@@ -56,6 +58,8 @@ class Around:
     depth: int = 1
     patch: int = 2
     last_kernel: int = 1
+    pooling: Literal["max", "average"] | None = None
+    activation: Literal["relu", "gelu"] | None = None
     padding: Literal["zeros", "replicate"] | None = None
     convolutions: int | None = None
     block_ratio: int | None = None
@@ -68,7 +72,8 @@ class Around:
     def spec(self) -> Spec:
         """Of a member of `NETWORKS`."""
         shared = {"width": self.width, "depth": self.depth, "patch": self.patch, "last_kernel": self.last_kernel}
-        defaults = {"padding": "zeros", "convolutions": 2, "block_ratio": 2, "stem_kernel": 3}
+        defaults = {"pooling": "max", "activation": "relu", "padding": "zeros"}
+        defaults |= {"convolutions": 2, "block_ratio": 2, "stem_kernel": 3}
         residual = {name: (getattr(self, name), default) for name, default in defaults.items()}
         own = effective(self.networks == "residual", "on vqgan networks", **residual)
         if self.networks == "residual":

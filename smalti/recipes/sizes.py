@@ -40,8 +40,9 @@ class Preset:
 
 
 _PHOTO = {"width": 64, "depth": 1, "last_kernel": 3, "muon_rate": 5.0, "batch_size": 16, "steps": 4000}
-_PHOTO |= {"augment": "flip"}
-_LONGER = {"width": 96, "depth": 2}
+_PHOTO |= {"augment": "flip", "pooling": "average", "activation": "gelu"}
+RESIDUAL = ("pooling", "activation")  # of no other networks
+_LONGER = {"width": 128, "depth": 2, "augment": "crop"}  # so many epochs want more than flips
 PRESETS: Mapping[PresetName, Preset] = {
     "small": Preset(up_to=48, image_size=32, settings={"muon_rate": 5.0}),  # else the recipes' own
     "photo64": Preset(
@@ -64,7 +65,8 @@ def by_size(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         recipe: its name.
-        given: its keywords, None for those that follow; with "preset", "image_size", "steps" and "minutes".
+        given: its keywords, None for those that follow; with "preset", "networks", "image_size", "steps" and
+            "minutes".
 
     Raises:
         SmaltiError: an image size that is none, or both minutes and steps.
@@ -80,6 +82,8 @@ def by_size(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if minutes is not None:
         values |= preset.longer if minutes >= LONG_MINUTES else {}
         values.pop("steps", None)  # the minutes decide
+    if given["networks"] != "residual":
+        values = {name: value for name, value in values.items() if name not in RESIDUAL}
     if given.get("stride") and "patch" in values:
         values["patch"] = min(values["patch"], given["stride"])
     return values

@@ -1,7 +1,7 @@
 """Residual convolutional networks like DALL-E's."""
 
 import itertools
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,12 @@ from smalti.errors import SmaltiError
 from smalti.models.networks.base import Convolution, Head, Networks, Padding, Stride, unfolding
 from smalti.ranges import Count, Kernel, Range, Size
 
+Pooling = Literal["max", "average"]
+Activation = Literal["relu", "gelu"]
+
 
 class ResidualBlock(nn.Module):
-    """Pre-activation bottleneck block: identity + gain * (ReLU, convolution) repeated, with fewer channels between.
+    """Pre-activation bottleneck block: identity + gain * (activation, convolution) repeated, fewer channels between.
 
     The identity path stays in float32 under autocast, so that bf16 rounds only the small residual updates.
     """
@@ -26,6 +29,7 @@ class ResidualBlock(nn.Module):
         kernels: list[int],
         gain: float,
         padding: Padding,
+        activation: nn.Module,
     ):
         super().__init__()
         widths = [in_channels, *[inner_channels] * (len(kernels) - 1), out_channels]
@@ -33,20 +37,20 @@ class ResidualBlock(nn.Module):
         convolutions = (Convolution(before, after, kernel, padding) for (before, after), kernel in layers)
         self.convolutions = nn.ModuleList(convolutions)
         self.shortcut = Head(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
-        self.gain = gain
+        self.gain, self.activation = gain, activation
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, in, h, w) to (B, out, h, w)."""
         update = inputs
         for convolution in self.convolutions:
-            update = convolution(update.relu())
+            update = convolution(self.activation(update))
         return torch.add(self.shortcut(inputs), update.float(), alpha=self.gain)
 
 
 class ResidualNetworks(Networks):
-    """Groups of residual blocks with max-pooling (encoder) or nearest-neighbour upsampling (decoder) between them [1].
+    """Groups of residual blocks with pooling (encoder) or nearest-neighbour upsampling (decoder) between them [1].
 
-    The defaults of `block_ratio`, `convolutions`, `last_kernel` and `padding` are DALL-E's; its own networks are
+    The defaults of `block_ratio`, `convolutions` and the last four options are DALL-E's; its own networks are
     width=256, depth=2, stride=8, stem_kernel=7.
 
     Args:
@@ -60,7 +64,9 @@ class ResidualNetworks(Networks):
         stem_kernel: size of the encoder's first convolution, odd.
         last_kernel: size of the decoder's last convolution, odd. With 1 each position draws its patch on its own, and
             the borders of patches are seen in photographs; larger ones begin without a pattern (see `unfolding`).
-        padding: "zeros" around images and features darken the frame of a photograph; "replicate" repeats the edge.
+        padding: "zeros" around images and features, or "replicate": their edge is repeated.
+        pooling: "max", or "average", which keeps more of a photograph.
+        activation: "relu" or "gelu".
 
     References:
         [1] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, appendix A.1
@@ -78,6 +84,8 @@ class ResidualNetworks(Networks):
         stem_kernel: Kernel = 3,
         last_kernel: Kernel = 1,
         padding: Padding = "zeros",
+        pooling: Pooling = "max",
+        activation: Activation = "relu",
     ):
         if stride < 1 or stride & (stride - 1) or patch < 1 or patch & (patch - 1) or stride % patch:
             raise SmaltiError(f"stride, and patch that divides it, must be powers of two, not {stride} and {patch}")
@@ -89,6 +97,8 @@ class ResidualNetworks(Networks):
         self.convolutions, self.stem_kernel = convolutions, stem_kernel
         self.last_kernel = last_kernel
         self.padding: Padding = padding
+        self.pool = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pooling](2)
+        self.activation = {"relu": nn.ReLU, "gelu": nn.GELU}[activation]()
         self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
         self.gain = 1 / (len(self.widths) * depth) ** 2
         wide = depth * (convolutions - 1)  # 3x3 convolutions at each resolution
@@ -99,17 +109,25 @@ class ResidualNetworks(Networks):
         for width in widths:
             layers += [between] if layers else []
             for _ in range(self.depth):
-                options = {"inner_channels": width // self.block_ratio, "gain": self.gain, "padding": self.padding}
-                layers.append(ResidualBlock(before, width, kernels=kernels, **options))
+                block = ResidualBlock(
+                    before,
+                    width,
+                    inner_channels=width // self.block_ratio,
+                    kernels=kernels,
+                    gain=self.gain,
+                    padding=self.padding,
+                    activation=self.activation,
+                )
+                layers.append(block)
                 before = width
         return layers
 
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
         stem = Convolution(image_channels * self.patch**2, self.widths[0], self.stem_kernel, self.padding)
-        groups = self._groups(self.widths[0], self.widths, [3] * (self.convolutions - 1) + [1], nn.MaxPool2d(2))
+        groups = self._groups(self.widths[0], self.widths, [3] * (self.convolutions - 1) + [1], self.pool)
         fold = [nn.PixelUnshuffle(self.patch)] if self.patch > 1 else []
-        return nn.Sequential(*fold, stem, *groups, nn.ReLU(), Head(self.widths[-1], features))
+        return nn.Sequential(*fold, stem, *groups, self.activation, Head(self.widths[-1], features))
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
@@ -121,4 +139,4 @@ class ResidualNetworks(Networks):
         else:
             unfold = [nn.PixelShuffle(self.patch)] if self.patch > 1 else []
             last = [Head(widths[-1], parameters * self.patch**2), *unfold]
-        return nn.Sequential(Head(latents, lifted), *groups, nn.ReLU(), *last)
+        return nn.Sequential(Head(latents, lifted), *groups, self.activation, *last)
