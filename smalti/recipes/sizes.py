@@ -44,7 +44,7 @@ _PHOTO |= {"augment": "flip", "pooling": "average", "activation": "gelu"}
 RESIDUAL = ("pooling", "activation")  # of no other networks
 _LONGER = {"width": 128, "depth": 2, "augment": "crop"}  # so many epochs want more than flips
 PRESETS: Mapping[PresetName, Preset] = {
-    "small": Preset(up_to=48, image_size=32, settings={"muon_rate": 5.0}),  # else the recipes' own
+    "small": Preset(up_to=48, image_size=32, settings={"muon_rate": 5.0, "pooling": "max", "activation": "relu"}),
     "photo64": Preset(
         up_to=96, image_size=64, settings={**_PHOTO, "stride": 4, "patch": 2}, codes=PHOTO_CODES, longer=_LONGER
     ),
