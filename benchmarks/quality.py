@@ -30,12 +30,12 @@ import torch
 from common import cpu_times, machine, save
 from quality_peers import PEERS, TRIALS, Settings
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from smalti.apps.process import keep_freed_memory
 from smalti.data.batches import Batches, Pixels
 from smalti.data.sources import open_data
 from smalti.evaluation.artefacts import border_ratio, period2_energy
+from smalti.files import read_json
 from smalti.images.contact_sheets import labelled
 from smalti.images.fidelity import mse, psnr_db
 from smalti.images.pixels import to_float, to_uint8
@@ -84,8 +84,8 @@ WORKLOADS = {
         "CIFAR-10, 8x8 codes", "cifar10-*.parquet", 32, 4, 132, 32, tuple(side for side in SIDES if "own" not in side)
     ),
 }
-OURS: dict[str, tuple[Callable[..., Experiment], dict[str, Any]]] = {
-    "smalti vqvae": (vqvae, {"codebook_size": K}),
+OURS: dict[str, tuple[Callable[..., Experiment], dict[str, Any]]] = {  # with what is not the recipe's default
+    "smalti vqvae": (vqvae, {"codebook_size": K, "code_dim": 16, "normalize": False}),  # what suits so few codes
     "smalti vqvae, its own K": (vqvae, {}),
     "smalti dvae": (dvae, {"codebook_size": K}),
 }
@@ -108,47 +108,48 @@ class Enough(Exception):
 
 @contextmanager
 def images_at_hand(pixels: Pixels) -> Iterator[None]:
-    """Trainings take these images instead of reading their own."""
-    with patch.object(tasks, "Pixels", lambda *_, **__: pixels):
+    """Trainings take these images instead of opening their own."""
+    with patch.object(tasks, "open_pixels", lambda *_, **__: pixels):
         yield
 
 
-def steps_for(experiment: Experiment, seconds: float) -> tuple[int, str]:
-    """How many steps of a training take so many CPU seconds, with its start, by the first of them; and in what type."""
-    start, clocks, autocast = time.process_time(), [], []
+def steps_for(experiment: Experiment, seconds: float) -> int:
+    """How many steps of a training take so many CPU seconds, with its start, by the first of them."""
+    start, clocks = time.process_time(), []
 
     def watch(step: Step) -> None:
         clocks.append(time.process_time())
         if len(clocks) >= 12 and clocks[-1] - clocks[2] > 0.05 * seconds:
             raise Enough
 
-    hook = register_module_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
         loop.train(experiment, Path(folder) / "run", on_step=watch, progress=False)
-    hook.remove()
     of_a_step = (clocks[-1] - clocks[2]) / (len(clocks) - 3)
-    steps = max(1, round((seconds - (clocks[2] - start)) / of_a_step) + 3)
-    return steps, "bf16" if any(autocast) else "fp32"
+    return max(1, round((seconds - (clocks[2] - start)) / of_a_step) + 3)
 
 
 def train_ours(name: str, workload: Workload, data: str, pixels: Pixels, seconds: float) -> Trained:
-    """Train one of our recipes with its defaults; once more where it took too long."""
+    """Train one of our recipes with its defaults for the size of the images; once more where it took too long.
+
+    The schedule is that of `smalti train --minutes`, with the steps found by CPU seconds rather than by the clock.
+    """
     recipe, options = OURS[name]
     experiment = recipe(data=data, image_size=workload.size, stride=workload.stride, augment="flip", **options)
     often = {"sample_every": 0, "validate_every": 0, "checkpoint_every": 10**9}
     experiment = experiment.with_settings(steps=10**6, **often)
     with images_at_hand(pixels), tempfile.TemporaryDirectory() as folder:
-        steps, precision = steps_for(experiment, seconds)
+        steps = steps_for(experiment, seconds)
         for attempt in range(2):
             run = Path(folder) / str(attempt)
             start = time.process_time()
-            loop.train(experiment.with_settings(steps=steps), run, progress=False)
+            loop.train(experiment.lasting(steps), run, progress=False)
             used = time.process_time() - start
             if used <= (1 + TOLERANCE) * seconds:
                 break
             print(f"{name}: {steps} steps took {used:.1f} s of {seconds:g}; once more", flush=True)
             steps = round(steps * seconds / used)
         model = Autoencoder.from_pretrained(run).eval()
+        precision = read_json(run / "environment.json")["precision"]
     batch = experiment.run.batch_size * experiment.optimizer.accumulate
     facts = about(model, model.codes_bottleneck.codebook_size, steps, batch, used)
     return Trained(
