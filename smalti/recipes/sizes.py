@@ -39,12 +39,12 @@ class Preset:
     longer: Mapping[str, Any] = field(default_factory=dict)
 
 
-_PHOTO = {"width": 64, "depth": 1, "last_kernel": 3, "muon_rate": 5.0, "batch_size": 16, "steps": 4000}
-_PHOTO |= {"augment": "flip", "pooling": "average", "activation": "gelu"}
+_ALL = {"pooling": "average", "activation": "gelu", "muon_rate": 5.0}
+_PHOTO = {**_ALL, "width": 64, "depth": 1, "last_kernel": 3, "batch_size": 16, "steps": 4000, "augment": "flip"}
 RESIDUAL = ("pooling", "activation")  # of no other networks
 _LONGER = {"width": 128, "depth": 2, "augment": "crop"}  # so many epochs want more than flips
 PRESETS: Mapping[PresetName, Preset] = {
-    "small": Preset(up_to=48, image_size=32, settings={"muon_rate": 5.0, "pooling": "max", "activation": "relu"}),
+    "small": Preset(up_to=48, image_size=32, settings=_ALL),
     "photo64": Preset(
         up_to=96, image_size=64, settings={**_PHOTO, "stride": 4, "patch": 2}, codes=PHOTO_CODES, longer=_LONGER
     ),

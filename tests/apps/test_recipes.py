@@ -119,7 +119,7 @@ def test_no_keyword_of_a_recipe_is_silently_ignored(name, data, tokenizer):
     others = {key: other_values(item.annotation, defaults[key]) for key, item in keywords.items() if key not in given}
     if "preset" in others:
         others["preset"].remove("small")  # what auto takes for images of this size
-        others |= {"padding": ["replicate"], "pooling": ["average"], "activation": ["gelu"]}  # not the defaults
+        others |= {"padding": ["replicate"]}  # not the default
         others |= {"convolutions": [4], "block_ratio": [4]}
     choices = [{key: value} for key, values in others.items() for value in values if isinstance(value, str)]
     choices += [{"tokenizer": "pixels"}] if "tokenizer" in keywords else []
