@@ -94,14 +94,14 @@ class GridPositions(nn.Module):
         return (self.row.weight[:, None] + self.column.weight).flatten(0, 1)
 
 
-class CodeTable(nn.Module):
+class CodeTable(nn.Embedding):
     """What a code is to a transformer: the vector that is read of it, and how likely it is said to be.
 
     With `rank` 0 these are an embedding and a softmax head, two tables of K x width numbers that know nothing of each
     other. Otherwise one table of K x rank serves both, factorised [1] and tied [2]: a linear layer takes its rows to
-    the width of the stream, another the stream to scores against its rows. A large codebook then costs width / rank
-    times less of a step, and `begin_with` tells the prior from the start which codes look alike, which it could not
-    learn of codes that it sees a few times.
+    the width of the stream, another, the head, the stream to scores against its rows. A large codebook then costs
+    width / rank times less of a step, and `begin_with` tells the prior from the start which codes look alike, which it
+    could not learn of codes that it sees a few times.
 
     Shapes:
         codes   (B, n)         int64 in [0, K + extra)
@@ -110,7 +110,7 @@ class CodeTable(nn.Module):
 
     Args:
         codebook_size: K.
-        width: of the stream.
+        width: of the residual stream.
         rank: numbers that tell a code from the others; 0 is two tables of their own.
         extra: further codes that are read but never predicted.
 
@@ -120,31 +120,35 @@ class CodeTable(nn.Module):
     """
 
     def __init__(self, codebook_size: int, width: int, rank: int, extra: int = 0):
-        super().__init__()
-        self.codebook_size, self.rank = codebook_size, rank
-        self.table = nn.Embedding(codebook_size + extra, rank or width)
+        super().__init__(codebook_size + extra, rank or width)
+        self.codebook_size, self.width, self.rank = codebook_size, width, rank
         self.into = nn.Linear(rank, width) if rank else None
-        self.head = nn.Linear(width, rank or codebook_size)
         self.bias = nn.Parameter(torch.zeros(codebook_size)) if rank else None
-        nn.init.normal_(self.table.weight, std=1.0 if rank else 0.02)
-        if self.into is not None:
+        if self.into is None:
+            nn.init.normal_(self.weight, std=0.02)
+        else:
             nn.init.normal_(self.into.weight, std=0.02 / rank**0.5)
-            nn.init.normal_(self.head.weight, std=0.5 / (rank * width) ** 0.5)
-            for linear in (self.into, self.head):
-                nn.init.zeros_(linear.bias)
+            nn.init.zeros_(self.into.bias)
 
-    def forward(self, codes: Features) -> Features:
+    def head(self) -> nn.Linear:
+        """A new layer from the stream to what `logits` takes."""
+        head = nn.Linear(self.width, self.rank or self.codebook_size)
+        if self.rank:
+            nn.init.normal_(head.weight, std=0.5 / (self.rank * self.width) ** 0.5)
+            nn.init.zeros_(head.bias)
+        return head
+
+    def forward(self, input: Features) -> Features:
         """The vectors (B, n, width) of codes."""
         if self.into is None:
-            return self.table(codes)
-        if isinstance(codes, Value):  # steppers look up the vectors themselves
-            return codes.plan.note(F.embedding, (codes, self.into(self.table.weight)), {})
-        return self.into(self.table(codes))
+            return super().forward(input)
+        if isinstance(input, Value):  # steppers look up the vectors themselves
+            return F.embedding(input, self.into(self.weight))
+        return self.into(super().forward(input))
 
-    def logits(self, stream: Features) -> Features:
-        """Unnormalised log-probabilities of the K codes."""
-        scores = self.head(stream)
-        return scores if self.bias is None else F.linear(scores, self.table.weight[: self.codebook_size], self.bias)
+    def logits(self, scores: Features) -> Features:
+        """Unnormalised log-probabilities of the K codes, of what the head makes of the stream."""
+        return scores if self.bias is None else F.linear(scores, self.weight[: self.codebook_size], self.bias)
 
     @torch.no_grad()
     def begin_with(self, vectors: Tensor) -> None:
@@ -156,4 +160,4 @@ class CodeTable(nn.Module):
         directions, lengths, _ = torch.linalg.svd(centred, full_matrices=False)
         count = min(self.rank, int((lengths > 1e-4 * lengths.max()).sum()))
         if count:
-            self.table.weight[: self.codebook_size, :count] = directions[:, :count] * len(vectors) ** 0.5
+            self.weight[: self.codebook_size, :count] = directions[:, :count] * len(vectors) ** 0.5

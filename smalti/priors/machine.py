@@ -98,6 +98,8 @@ class Machine:
             make = MAKERS.get(value.function) or MAKERS.get(type(value.function))
             if make is None:
                 raise Unknown(value.function)
+            if value.late and not isinstance(value.function, Embed):  # the interpreter ends a step with nothing else
+                raise Unknown("what is made of a position's own code")
             self.at[value] = make(self, value, *value.arguments)
         embeddings = [value for value in plan.values if isinstance(value.function, Embed)]
         if len(embeddings) != 1 or plan.logits.by_row:
@@ -186,8 +188,8 @@ class Machine:
         return self._target(value, (value.function.table.shape[1],))
 
     def _previous(self, value: Value, source: Value) -> Place:
-        if not isinstance(source.function, Embed):  # which is written at the end of a step, all else in the next
-            raise Unknown("what stands before a code, of something else than its embedding")
+        if not isinstance(source.function, Embed) or not self._is_free(source):  # the first one goes into its memory
+            raise Unknown("what stands before a code, of something else than its embedding, or of one used twice")
         first = value.function.first
         if tuple(first.shape) != (self.plan.batch, *self.at[source].parts):
             raise Unknown(f"a first value of {tuple(first.shape)}")

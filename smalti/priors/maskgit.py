@@ -77,7 +77,7 @@ class MaskGIT(Prior):
         self.codes = CodeTable(codebook_size, width, code_rank, extra=1)  # the last one is "hidden"
         self.positions, self.drop = GridPositions(grid, width), nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, layers, causal=False) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
+        self.norm, self.head = nn.LayerNorm(width), self.codes.head()
 
     def begin_with(self, vectors: Tensor) -> None:
         """Code vectors (K, D) for the table of codes, see `CodeTable`."""
@@ -99,7 +99,7 @@ class MaskGIT(Prior):
         stream = self.drop(torch.cat([self.prefix(len(codes), condition), self.codes(seen) + self.positions()], dim=1))
         for block in self.blocks:
             stream = block(stream)
-        return self.codes.logits(self.norm(stream[:, -self.num_codes :]))
+        return self.codes.logits(self.head(self.norm(stream[:, -self.num_codes :])))
 
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
         """Nats per hidden code, at shares of hidden codes as sampling will meet them."""

@@ -5,11 +5,12 @@ of a `Plan` it records itself: functions of single positions (linear layers, act
 are called, by `__torch_function__`; the layers of `smalti.priors.layers`, which look at other positions, note
 themselves. `CachedStepper` runs the record in PyTorch, `smalti.priors.machine` natively where it knows all functions.
 
-A value is either known before a row begins, for all of its columns (all that it sees lies in the rows above), or at its
-position only. So a network's parts that look upwards are computed a row at a time, and no input is visited for nothing.
+A value is known before a row begins, for all of its columns (all that it sees lies in the rows above), or at its
+position only, or after it, if it is made of the position's own code, which later positions alone may look at. So a
+network's parts that look upwards are computed a row at a time, and no input is visited for nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -27,12 +28,14 @@ class Value:
         arguments: values and constants.
         options: keywords of `function`.
         by_row: known for all columns of a row before the row begins.
+        late: known after its position only: it is made of the position's own code.
         uses: by how many later values.
     """
 
     def __init__(self, plan: "Plan", function: Any, arguments: tuple, options: Mapping[str, Any], by_row: bool):
         self.plan, self.function, self.arguments, self.options = plan, function, arguments, options
         self.by_row, self.uses = by_row, 0
+        self.late = function is None or (_sees_own(function) and any(value.late for value in values_in(arguments)))
         for value in values_in(arguments):
             value.uses += 1
 
@@ -117,6 +120,13 @@ class Attend(NamedTuple):
 
     heads: int
     key_width: int
+
+
+def _sees_own(function: Any) -> bool:
+    """Whether the result at a position depends on the arguments at that position."""
+    if isinstance(function, Look):
+        return function.own and function.weight.shape[3] > function.reach
+    return not isinstance(function, Previous)
 
 
 class Window(NamedTuple):
@@ -214,30 +224,37 @@ class CachedStepper:
     def __init__(self, plan: Plan):
         self.plan, self.place = plan, 0
         self.known: dict[Value, Tensor] = {}
+        self.before: dict[Value, Tensor] = {}  # what a note of `Previous` stands for
         self.windows: dict[Value, Tensor] = {}  # (B, rows, reach + w + reach, C)
         self.caches = plan.prefill()
 
     @torch.no_grad()
     def step(self, previous: Tensor | None) -> Tensor:
         """The logits (B, K) of the next position, given the codes (B,) of the one before."""
-        column = self.place % self.plan.grid[1]
         if previous is not None:
-            for value in self.plan.values:
-                if isinstance(value.function, Embed):
-                    self._keep(value, value.function.table[previous], (self.place - 1) % self.plan.grid[1])
+            self._end(previous)
+        column = self.place % self.plan.grid[1]
         if column == 0:
             for value, window in self.windows.items():
                 self.windows[value] = F.pad(window[:, 1:], (0, 0, 0, 0, 0, 1))
-            self._run(True, slice(None))
-        self._run(False, column)
+            self._run((value for value in self.plan.values if value.by_row), slice(None))
+        self._run((value for value in self.plan.values if not value.by_row and not value.late), column)
         self.place += 1
         logits = self.known[self.plan.logits]
         return logits[:, column] if self.plan.logits.by_row else logits
 
-    def _run(self, by_row: bool, column: Any) -> None:
+    def _end(self, codes: Tensor) -> None:
+        """What is known behind a position, by its codes (B,)."""
+        column = (self.place - 1) % self.plan.grid[1]
+        self.known[self.plan.codes] = codes
+        self._run((value for value in self.plan.values if value.late), column)
         for value in self.plan.values:
-            if value.by_row is by_row and not isinstance(value.function, Embed):
-                self._keep(value, self._result(value, column), column)
+            if isinstance(value.function, Previous):
+                self.before[value] = self._at(value.arguments[0], value, column)
+
+    def _run(self, values: Iterable[Value], column: Any) -> None:
+        for value in values:
+            self._keep(value, self._result(value, column), column)
 
     def _keep(self, value: Value, result: Tensor, column: Any) -> None:
         self.known[value] = result
@@ -256,8 +273,10 @@ class CachedStepper:
         """(B, C), or (B, w, C) of a whole row."""
         function, grid = value.function, self.plan.grid
         match function:
+            case Embed(table):
+                return table[self.known[value.arguments[0]]]
             case Previous(first):
-                return self.known[value.arguments[0]] if self.place else first
+                return self.before.get(value, first)
             case ByPosition(table):
                 return table.view(*grid, -1)[self.place // grid[1]].expand(self.plan.batch, -1, -1)
             case ByImage(table):

@@ -60,7 +60,7 @@ class Transformer(CausalPrior):
         self.prefix, self.codes = prefix, CodeTable(codebook_size, width, code_rank)
         self.positions, self.drop = GridPositions(grid, width), nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, layers, causal=True) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
+        self.norm, self.head = nn.LayerNorm(width), self.codes.head()
         self.text_head = nn.Linear(width, text_vocabulary + 1) if text_length else None  # the last one ends the text
 
     def begin_with(self, vectors: Tensor) -> None:
@@ -77,7 +77,7 @@ class Transformer(CausalPrior):
         return self.norm(stream)
 
     def _network(self, codes: Features, condition: Tensor | None) -> Features:
-        return self.codes.logits(last(self._stream(codes, condition), self.num_codes))
+        return self.codes.logits(self.head(last(self._stream(codes, condition), self.num_codes)))
 
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
         """Nats per code; with text 7/8 of that plus 1/8 of the nats per text token (the end of the text is one)."""
@@ -85,7 +85,7 @@ class Transformer(CausalPrior):
             return super().loss(codes, condition)
         self._check_codes(codes)
         stream = self._stream(codes, self.conditions.check(condition, len(codes)))
-        per_code = nats_of(self.codes.logits(stream[:, -self.num_codes :]), codes.flatten(1)).mean()
+        per_code = nats_of(self.codes.logits(self.head(stream[:, -self.num_codes :])), codes.flatten(1)).mean()
         ends = self.text_head.out_features - 1
         before = F.pad(condition, (1, 0), value=-1)[:, :-1]
         targets = torch.where((condition < 0) & (before >= 0), ends, condition)  # what is behind the end stays -1

@@ -11,7 +11,7 @@ from smalti.errors import SmaltiError
 from smalti.ops.native import VARIANTS, load
 from smalti.priors.base import CausalPrior, Conditions
 from smalti.priors.family import PRIORS
-from smalti.priors.layers import CausalConv2d, attend, previous
+from smalti.priors.layers import CausalConv2d, attend, by_position, previous
 from smalti.priors.machine import NativeStepper
 from smalti.priors.plan import CachedStepper
 
@@ -182,22 +182,51 @@ def test_an_unknown_function_is_left_to_pytorch(function, stepper, monkeypatch):
 
 
 class Shifted(CausalPrior):
-    """What stands before a code, of more than its embedding."""
+    """Looks back at more than the embedding of the code before."""
 
-    def __init__(self):
+    def __init__(self, function):
         super().__init__(K, GRID, Conditions())
-        self.embedding, self.linear, self.head = nn.Embedding(K, 8), nn.Linear(8, 12), nn.Linear(12, K)
-        self.start = nn.Parameter(torch.randn(1, 12))
+        self.embedding, self.linear, self.head = nn.Embedding(K, 12), nn.Linear(12, 12), nn.Linear(12, K)
+        self.conv = CausalConv2d(12, 12, 3, strict=True)
+        self.qkv, self.table = nn.Linear(12, 36), nn.Parameter(torch.randn(GRID[0] * GRID[1], 12))
+        self.starts, self.function = nn.Parameter(torch.randn(2, 12)), function
+
+    def back(self, features, start=0):
+        """At the position before, in rows or in raster order as the features are."""
+        if not isinstance(features, torch.Tensor):
+            return previous(features, self.starts[start].expand(len(features), -1))
+        flat = features.flatten(1, -2)
+        return previous(flat, self.starts[start].expand(len(flat), -1)).view_as(features)
 
     def _network(self, codes, condition):
-        codes = codes.flatten(1)
-        return self.head(previous(self.linear(self.embedding(codes)), self.start.expand(len(codes), -1)))
+        return self.head(self.function(self, self.embedding(codes), by_position(codes, self.table)))
 
 
 @torch.no_grad()
-def test_the_first_position_has_the_first_value_whatever_is_shifted():
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda own, code, place: own.back(code),
+        lambda own, code, place: own.back(own.linear(code)),
+        lambda own, code, place: own.back(F.relu(own.linear(code + place))),
+        lambda own, code, place: own.back(own.linear(own.back(code))),
+        lambda own, code, place: own.back(own.linear(own.back(code)) + code),
+        lambda own, code, place: own.back(own.back(code, 1)),
+        lambda own, code, place: own.back(code) + own.back(code, 1),
+        lambda own, code, place: own.back(code) + own.back(place),
+        lambda own, code, place: own.back(attend(own.qkv(code + place), heads=2, key_width=6)),
+        lambda own, code, place: own.conv(own.linear(code)),
+        lambda own, code, place: own.conv(code) + own.back(code),
+        lambda own, code, place: own.conv(own.conv(code) + own.linear(code)),
+        lambda own, code, place: own.back(own.conv(own.linear(code)) + code),
+        lambda own, code, place: own.conv(own.back(own.linear(code))),
+    ],
+)
+def test_whatever_is_looked_back_at_is_that_of_the_positions_before(function, kernels, monkeypatch):
     torch.manual_seed(0)
-    prior, codes = Shifted().eval(), torch.randint(0, K, (3, *GRID))
+    monkeypatch.setenv("SMALTI_KERNELS", kernels)
+    prior, codes = Shifted(function).eval(), torch.randint(0, K, (3, *GRID))
     torch.testing.assert_close(stepped(prior, codes, None)[1], prior.logits(codes), rtol=1e-5, atol=1e-5)
 
 

@@ -64,18 +64,26 @@ def test_a_factorised_table_knows_from_the_start_which_codes_look_alike(kind):
     vectors = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
     vectors[4] = vectors[2] + 1e-3
     prior = kind(codebook_size=7, grid=(2, 3), width=16, layers=1, heads=2, code_rank=5)
-    before = prior.codes.table.weight.clone()
+    before = prior.codes.weight.clone()
     prior.begin_with(vectors)
-    table = prior.codes.table.weight.detach()
+    table = prior.codes.weight.detach()
     assert torch.equal(table[:7, 3:], before[:7, 3:]) and torch.equal(table[7:], before[7:])
     assert torch.allclose(table[:7, :3].T @ table[:7, :3] / 7, torch.eye(3), atol=1e-5)  # white
     distances = torch.cdist(table[:7, :3], table[:7, :3]) + 9 * torch.eye(7)
     assert distances.argmin().item() in (2 * 7 + 4, 4 * 7 + 2)
-    for plain in (prior.codes.head.weight, kind(codebook_size=7, grid=(2, 3), width=16, heads=2).codes.table.weight):
+    for plain in (prior.head.weight, kind(codebook_size=7, grid=(2, 3), width=16, heads=2).codes.weight):
         assert plain.std() < 0.2  # and a prior with tables of its own takes nothing
     wide = kind(codebook_size=7, grid=(2, 3), width=16, layers=1, heads=2, code_rank=2)
     wide.begin_with(torch.randn(7, 6))
-    assert torch.allclose(wide.codes.table.weight[:7].T @ wide.codes.table.weight[:7] / 7, torch.eye(2), atol=1e-5)
+    assert torch.allclose(wide.codes.weight[:7].T @ wide.codes.weight[:7] / 7, torch.eye(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Transformer, MaskGIT])
+def test_saved_weights_bear_the_names_of_an_embedding_and_a_head(kind):
+    names = {"codes.weight", "head.weight", "head.bias"}
+    for rank, more in ((0, set()), (2, {"codes.into.weight", "codes.into.bias", "codes.bias"})):
+        prior = kind(codebook_size=7, grid=(2, 3), width=16, layers=1, heads=2, code_rank=rank)
+        assert {name for name in prior.state_dict() if name.startswith(("codes", "head"))} == names | more
 
 
 def test_the_first_guess_is_close_to_uniform():
