@@ -143,7 +143,7 @@ class CodeTable(nn.Embedding):
         if self.into is None:
             return super().forward(input)
         if isinstance(input, Value):  # steppers look up the vectors themselves
-            return F.embedding(input, self.into(self.weight))
+            return input.plan.note(F.embedding, (input, self.into(self.weight)), {})
         return self.into(super().forward(input))
 
     def logits(self, scores: Features) -> Features:

@@ -207,7 +207,7 @@ def test_resume_with_the_best_kept_is_exact(kind, data, tokenizer, tmp_path, mon
 
 def test_the_best_is_kept_with_the_last_beside_it(data, tmp_path, capsys):
     """Trained until it gets worse: the kept weights give the smallest recorded loss when they are measured again."""
-    experiment = small("vqvae", data, steps=12, **BEST, learning_rate=0.05, muon_rate=0.0, decay_learning_rate=False)
+    experiment = small("vqvae", data, steps=12, **BEST, learning_rate=0.3, decay_learning_rate=False)
     train(experiment, tmp_path / "run", card=lambda *_, **more: f"{more}\n", progress=False)
     found = validations(tmp_path / "run")
     step = min(found, key=found.__getitem__)
