@@ -32,10 +32,10 @@ class PhotoConfig:
 
     Attributes:
         perceptual: a feature network whose distance is added to the loss; for photographs.
-        perceptual_weight: of that distance, in the loss per dimension; 0.3 by default.
+        perceptual_weight: of that distance, in the loss per dimension; 0.1 by default.
         perceptual_window: side in pixels of the part of an image that it looks at, four times enlarged, another one at
-            random at every step; 32 by default.
-        perceptual_share: the part of a batch's images that it looks at; 0.25 by default.
+            random at every step; 64 by default.
+        perceptual_share: the part of a batch's images that it looks at, one at least; 1/16 by default.
         perceptual_start: the part of the run before it begins; 0.5 by default.
         adversarial_weight: of a patch discriminator: the length of its gradient in the decoder's last layer, in lengths
             of the rest's; 0 is none, 0.1 a good start.
@@ -65,9 +65,9 @@ class PhotoConfig:
         options = effective(
             self.perceptual != "none",
             "without perceptual",
-            perceptual_weight=(self.perceptual_weight, 0.3),
-            perceptual_window=(self.perceptual_window, 32),
-            perceptual_share=(self.perceptual_share, 0.25),
+            perceptual_weight=(self.perceptual_weight, 0.1),
+            perceptual_window=(self.perceptual_window, 64),
+            perceptual_share=(self.perceptual_share, 1 / 16),
             perceptual_start=(self.perceptual_start, 0.5),
         )
         options |= effective(
