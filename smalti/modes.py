@@ -15,7 +15,8 @@ def evaluating(module: Module) -> Module:
 
     A view is another tree of modules over the same parameters, buffers and hooks: what is loaded into the module, or
     moved, the view has too. Other attributes it has as they were when it was made. Its class and methods are those of
-    the module, and attributes that hold other modules' methods call those.
+    the module, and attributes that hold other modules' methods call those. What is compiled, for training, is not so in
+    a view.
     """
     return _view(module, {}) if any(part.training for part in module.modules()) else module
 
@@ -23,7 +24,7 @@ def evaluating(module: Module) -> Module:
 def _view(module: Module, made: dict[nn.Module, nn.Module]) -> Module:
     if module not in made:
         made[module] = view = object.__new__(type(module))
-        view.__dict__.update(module.__dict__, training=False)
+        view.__dict__.update(module.__dict__, training=False, _compiled_call_impl=None)
         children = module._modules.items()
         view.__dict__["_modules"] = {name: None if child is None else _view(child, made) for name, child in children}
     return made[module]  # pyright: ignore[reportReturnType]

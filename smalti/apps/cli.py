@@ -247,7 +247,8 @@ def _add_settings(parser: ArgumentParser, function: Callable[..., Any], taken: S
         if name in taken:
             continue
         hint = hints[name] if default is not None else hints[name] | None
-        parser.add_argument(f"--{name}", type=hint, default=default, help=texts[name])
+        alone = {"nargs": "?", "const": True} if hints[name] is bool else {}  # --compile as well as --compile true
+        parser.add_argument(f"--{name}", type=hint, default=default, help=texts[name], **alone)
 
 
 def _add_common(parser: ArgumentParser) -> None:

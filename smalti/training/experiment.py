@@ -233,6 +233,10 @@ class PriorExperiment(Training):
     model: PriorConfig  # with its tokenizer
     views: ViewsConfig = ViewsConfig()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        effective(False, "on a prior, whose networks are not compiled", compile=(self.run.compile or None, False))
+
     def placed(self, folder: Path) -> Self:
         """The tokenizer's place too."""
         return replace(super().placed(folder), model=self.model.placed(folder))

@@ -23,6 +23,7 @@ from smalti.files import PARTIAL, atomic_path, remove_partial, write_json
 from smalti.modes import using
 from smalti.ops.precision import arithmetic, resolved
 from smalti.training.budget import Costs, TimeLeft, seconds_of, seconds_once
+from smalti.training.compiling import compiling
 from smalti.training.event_files import Hooks
 from smalti.training.experiment import Experiment, PriorExperiment, Training
 from smalti.training.hooks import Step, StepHook
@@ -69,7 +70,7 @@ def train(
 
     Raises:
         SmaltiError: `run` is being trained, or holds a run with other settings or on other data; the data cannot be
-            read; or a term is not finite.
+            read; networks cannot be compiled; or a term is not finite.
         Interrupted: by Ctrl-C or SIGTERM, after writing a checkpoint.
     """
     run, started = Path(run), time.perf_counter() if started is None else started
@@ -94,6 +95,8 @@ def train(
             keep_newest(run / "checkpoints", state.step)
         notes: Mapping[str, Any] = checkpoint.record["notes"] if checkpoint else {}
         checkpoint, costs = None, None  # its tensors take memory
+        if experiment.run.compile and state.step < experiment.run.steps:
+            _compile(experiment, task, state, autocast)
         if experiment.run.minutes is not None and not begun:
             experiment, costs = _fitted(experiment, run, task, state, autocast, started)
         _describe(run, experiment, device, task)
@@ -184,6 +187,16 @@ def _step(
     alarm = task.after_step()
     state.finish_step()
     return scheduled, terms, alarm
+
+
+def _compile(experiment: Training, task: Task[Any], state: TrainState, autocast: Callable[[], torch.autocast]) -> None:
+    """Compile the networks in a step that is undone, so that a failure leaves nothing, and none is measured with it."""
+    print("compiling the networks", file=sys.stderr)
+    before = state.checkpoint(Path(), task.state(), {})
+    with compiling(), contextlib.closing(task.batches(state.step)) as batches:  # pyright: ignore[reportArgumentType]
+        task.compile()
+        _step(experiment, task, state, batches, state.step, autocast)
+    task.load(state.restore(before))
 
 
 def _fitted(

@@ -17,7 +17,7 @@ APART: dict[Watched, int] = {"log": 10, "sample": 100, "checkpoint": 50, "valida
 class RunSettings:
     """What every training can be told; the same settings give the same bits on the same machine.
 
-    A run that goes on may have others of those that are marked as free: docs/using.md has the table.
+    A run that goes on may have others of those that are marked as free: docs/training.md has the table.
 
     Attributes:
         steps: optimiser steps.
@@ -28,6 +28,8 @@ class RunSettings:
         device: "auto" (CUDA where there is one), "cpu", "cuda", ...
         precision: of the networks: "fp32", "bf16" (autocast), or "auto": bf16 on CUDA and on a processor that has bf16
             arithmetic, fp32 on others; a run that goes on keeps what it was.
+        compile: autoencoders' networks are compiled by PyTorch before the first step, which takes minutes and needs a
+            C++ compiler; the same training but for rounding, also where a run goes on with it or without.
         log_every: steps between lines of metrics.jsonl; by default 50 in a run, 10 steps apart or more.
         sample_every: steps between pictures; 0 is never; by default 5 in a run, 100 steps apart or more.
         checkpoint_every: steps between checkpoints; by default 10 in a run, 50 steps apart or more.
@@ -45,6 +47,7 @@ class RunSettings:
     seed: int = 0
     device: str = field(default="auto", metadata=FREE)
     precision: Precision = "auto"
+    compile: bool = field(default=False, metadata=FREE)  # but other bits
     log_every: int | None = field(default=None, metadata=FREE)
     sample_every: int | None = field(default=None, metadata=FREE)
     checkpoint_every: int | None = field(default=None, metadata=FREE)

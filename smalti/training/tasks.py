@@ -24,6 +24,7 @@ from smalti.models.features import check_size, perceptual_distance, random_windo
 from smalti.ops.counts import perplexity, usage
 from smalti.pretrained import Pretrained
 from smalti.training.adversary import Adversary
+from smalti.training.compiling import compile_networks
 from smalti.training.experiment import Experiment
 from smalti.training.held_out import Means, held_out
 from smalti.training.losses import Loss, autoencoder_loss, passed_once
@@ -45,6 +46,9 @@ class Task(ABC, Generic[Model]):
     @abstractmethod
     def batches(self, start: int) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, ...: a function of (seed, rank, step)."""
+
+    def compile(self) -> None:
+        """Compile the networks for the steps to come."""
 
     def before_step(self, step: int) -> dict[str, float]:
         """Apply schedules; returns the values for the log."""
@@ -122,6 +126,14 @@ class AutoencoderTask(Task[Autoencoder]):
         experiment, run = self.experiment, self.experiment.run
         batches = Batches(self.pixels, run.batch_size, seed=run.seed, augment=experiment.augment)
         return batches.iterate(start * experiment.optimizer.accumulate)
+
+    def compile(self) -> None:
+        """The encoder and the decoder.
+
+        With an adversary the encoder only: the weight of its term is by gradients in the decoder's last layer, and a
+        compiled decoder has no way back but the whole.
+        """
+        compile_networks([self.model.encoder] if self.adversary else [self.model.encoder, self.model.decoder])
 
     def before_step(self, step: int) -> dict[str, float]:
         """Beta, and the annealing of the bottleneck."""

@@ -29,7 +29,7 @@ from training.test_loop import latest_checkpoint, same, small, weights, without_
 WHOLE = {"checkpoint_every": 2, "sample_every": 0}
 FREE = {
     "log_every": 1, "sample_every": 3, "checkpoint_every": 3, "validate_every": 2, "validation_images": 3,
-    "device": "cpu", "log": "jsonl", "steps": 8, "minutes": None,
+    "device": "cpu", "log": "jsonl", "steps": 8, "minutes": None, "compile": False,
 }  # fmt: skip
 
 
