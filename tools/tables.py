@@ -71,10 +71,10 @@ def generation() -> list[str]:
 
 
 def photographs() -> list[str]:
-    names = {"likelihood alone": "photo_plain", "with both terms": "photo_both", "likelihood, patch 4": "photo_patch4"}
+    names = {recipe: f"photo_{recipe}" for recipe in ("vqvae", "vqgan", "dvae")}
     metrics = ("psnr_db", "ssim", "effnet_lpips", "fd_effnet", "kid_effnet", "border_ratio", "period2_energy",
                "ring_error", "sharpness", "usage")  # fmt: skip
-    return compared_runs("loss", names, metrics)
+    return compared_runs("recipe", names, metrics)
 
 
 def flowers() -> list[str]:
