@@ -24,6 +24,7 @@ Estimator = Literal[
 ]
 LikelihoodName = Literal["gaussian", "laplace", "logit_laplace", "logistic_mixture", "bernoulli"]
 Choice = tuple[float | None, float]  # what was given, or None; and the default
+MULTIPLIERS = (1, 2, 2, 4, 4, 8, 8)  # of the width, of vqgan networks
 BY_SIZE = Following(FOLLOWING, by_size, "the preset")
 
 
@@ -72,22 +73,30 @@ class Around:
     def spec(self) -> Spec:
         """Of a member of `NETWORKS`."""
         shared = {"width": self.width, "depth": self.depth, "patch": self.patch, "last_kernel": self.last_kernel}
-        defaults = {"pooling": "max", "activation": "relu", "padding": "zeros"}
-        defaults |= {"convolutions": 2, "block_ratio": 2, "stem_kernel": 3}
-        residual = {name: (getattr(self, name), default) for name, default in defaults.items()}
-        own = effective(self.networks == "residual", "on vqgan networks", **residual)
-        if self.networks == "residual":
-            shared["stride"] = self.stride
+        residual = effective(
+            self.networks == "residual",
+            "on vqgan networks",
+            pooling=(self.pooling, "max"),
+            activation=(self.activation, "relu"),
+            padding=(self.padding, "zeros"),
+            convolutions=(self.convolutions, 2),
+            block_ratio=(self.block_ratio, 2),
+            stem_kernel=(self.stem_kernel, 3),
+        )
         levels = max(1, self.stride // self.patch).bit_length()
-        vqgan = {"multipliers": (self.multipliers, (1, 2, 2, 4, 4, 8, 8)[:levels]), "groups": (self.groups, 32)}
-        vqgan |= {"attention": (self.attention, (levels - 1,))}
-        own |= effective(self.networks == "vqgan", "on residual networks", **vqgan)
-        if self.networks == "vqgan" and (
-            len(own["multipliers"]) != levels or self.patch << (levels - 1) != self.stride
-        ):
-            given = f"stride {self.stride}, patch {self.patch} and multipliers {own['multipliers']}"
+        vqgan = effective(
+            self.networks == "vqgan",
+            "on residual networks",
+            multipliers=(self.multipliers, MULTIPLIERS[:levels]),
+            attention=(self.attention, (levels - 1,)),
+            groups=(self.groups, 32),
+        )
+        if residual:
+            return {"kind": "residual", "stride": self.stride, **shared, **residual}
+        if len(vqgan["multipliers"]) != levels or self.patch << (levels - 1) != self.stride:
+            given = f"stride {self.stride}, patch {self.patch} and multipliers {vqgan['multipliers']}"
             raise SmaltiError(f"stride must be patch times 2 for each of the multipliers but the first, not {given}")
-        return {"kind": self.networks, **shared, **own}
+        return {"kind": "vqgan", **shared, **vqgan}
 
 
 @dataclass(frozen=True, kw_only=True)
