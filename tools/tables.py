@@ -56,7 +56,8 @@ def compared_runs(what: str, names: dict[str, str], metrics: Sequence[str], *abo
 
 def reconstruction() -> list[str]:
     names = {"AE": "emoji_ae", "VAE": "emoji_vae", "VQ-VAE": "emoji_vqvae", "dVAE": "emoji_dvae"}
-    return compared_runs("system", names, ())
+    metrics = ("psnr_db", "ssim", "effnet_lpips", "usage", "perplexity", "rate_nats", "bits_per_dim", "bf16_equal_codes")
+    return compared_runs("system", names, metrics)
 
 
 def generation() -> list[str]:
