@@ -56,7 +56,16 @@ def compared_runs(what: str, names: dict[str, str], metrics: Sequence[str], *abo
 
 def reconstruction() -> list[str]:
     names = {"AE": "emoji_ae", "VAE": "emoji_vae", "VQ-VAE": "emoji_vqvae", "dVAE": "emoji_dvae"}
-    metrics = ("psnr_db", "ssim", "effnet_lpips", "usage", "perplexity", "rate_nats", "bits_per_dim", "bf16_equal_codes")
+    metrics = (
+        "psnr_db",
+        "ssim",
+        "effnet_lpips",
+        "usage",
+        "perplexity",
+        "rate_nats",
+        "bits_per_dim",
+        "bf16_equal_codes",
+    )
     return compared_runs("system", names, metrics)
 
 
