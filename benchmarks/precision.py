@@ -6,6 +6,7 @@ On other processors nothing is measured: --precision auto is fp32 there.
 """
 
 import argparse
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,16 +44,12 @@ def training(recipe: str, size: int, batch: int, precision: Literal["bf16", "fp3
         experiment = experiment.with_settings(batch_size=batch, validate_every=0, precision=precision)
         task = loop._task(experiment, "cpu", Path(folder), False)
     state, batches = TrainState(task.model, experiment.optimizer, precision), task.batches(0)
+    autocast = functools.partial(arithmetic, precision, "cpu")
 
     def run() -> float:
         start = time.perf_counter()
         for _ in range(STEPS):
-            with arithmetic(precision, "cpu"):
-                loss = task.loss(next(batches), state.step)
-            loss.total.backward()
-            state.optimizer_step(1e-4)
-            task.after_step()
-            state.finish_step()
+            loop._step(experiment, task, state, batches, state.step, autocast)
         return STEPS * batch / (time.perf_counter() - start)
 
     return run

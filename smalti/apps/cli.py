@@ -127,11 +127,12 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         argv = ["train", chosen, *argv[2:]]
     resolved = chosen and hasattr(recipes.get(chosen), "filled") and PRINT in argv
     argv = [word for word in argv if word != PRINT] if resolved else argv
+    own: list[str] = []  # parameters of the chosen recipe
     for name, function in VERBS.items():
         child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
         commands.add_subcommand(name, child, help=_first_line(function))
         if name == verb == "train":
-            _add_recipes(child, recipes, chosen)
+            own = _add_recipes(child, recipes, chosen)
         elif name == verb:
             _add_verb(child, function)
             _add_common(child)
@@ -151,21 +152,20 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         run_code(path)
     if recipe:
         function, out = recipes[recipe], arguments.pop("out")
-        settings = {key: arguments.pop(key) for key in _settings_of(function)} | {"start_from": arguments.pop("from")}
+        start, settings = arguments.pop("from"), {key: arguments.pop(key) for key in _settings_of(function, own)}
         if resolved:
-            return name, lambda: print(_as_config(function, arguments, settings, out), end=""), {}, as_json
-        return name, lambda: VERBS[name](function(**arguments), out, **settings), {}, as_json
+            config = {**arguments, **settings, "out": out, "from": start}
+            return name, lambda: print(_as_config(function, arguments, config), end=""), {}, as_json
+        return name, lambda: VERBS[name](function(**arguments), out, start_from=start, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
 
 
-def _as_config(recipe: Any, arguments: dict[str, Any], settings: dict[str, Any], out: str) -> str:
-    """The arguments as YAML for --config, with the values of those that follow others."""
-    values = recipe.filled(**arguments)
+def _as_config(recipe: Any, arguments: dict[str, Any], config: dict[str, Any]) -> str:
+    """A recipe's command as YAML for --config, with the values of its arguments that follow others."""
+    values = {**config, **recipe.filled(**arguments)}
     if values.get("minutes") is not None:
         values["steps"] = None
-    found = {**values, **settings, "out": out, "from": settings["start_from"]}
-    del found["start_from"]
-    return yaml.safe_dump(to_dict({key: value for key, value in found.items() if value is not None}), sort_keys=False)
+    return yaml.safe_dump(to_dict({key: value for key, value in values.items() if value is not None}), sort_keys=False)
 
 
 def _with_negative_values(argv: list[str]) -> list[str]:
@@ -179,15 +179,19 @@ def _with_negative_values(argv: list[str]) -> list[str]:
     return words
 
 
-def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], chosen: str) -> None:
-    """Give `smalti train` a subcommand for each recipe; only the chosen one gets its flags."""
+def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], chosen: str) -> list[str]:
+    """Give `smalti train` a subcommand for each recipe; only the chosen one gets its flags.
+
+    Returns the names of its parameters, those of what its **keywords go to among them.
+    """
+    own: list[str] = []
     subcommands = train.add_subcommands(dest="recipe", metavar="RECIPE")
     if chosen and not chosen.startswith("-") and chosen not in recipes:
         train.error(f"unknown recipe {chosen!r}; {nearest(chosen, recipes)}, or path/to/file.py:function")
     for name, recipe in recipes.items():
         child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
         if name == chosen:
-            own = child.add_function_arguments(recipe, as_group=False)  # with those of what its **keywords go to
+            own = child.add_function_arguments(recipe, as_group=False)
             _add_settings(child, recipe, own)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
             text = "a model whose weights a new run begins with; its data, settings and some shapes may be others"
@@ -195,6 +199,7 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
             child.add_argument("--config", action="config", help="a YAML or JSON file with these arguments")
             _add_common(child)
         subcommands.add_subcommand(name, child, help=_first_line(recipe))
+    return own
 
 
 def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
@@ -209,7 +214,7 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
             for record in get_args(parameter.annotation):  # a TypedDict: Unpack[Record]
                 _add_record(parser, record)
             if not get_args(parameter.annotation):
-                _add_settings(parser, function)
+                _add_settings(parser, function, [*inspect.signature(function).parameters])
         elif required and parameter.annotation == list[str]:
             parser.add_argument(name, type=str, nargs="+", help=text)
         elif parameter.annotation == list[str] | None:
@@ -230,22 +235,18 @@ def _add_record(parser: ArgumentParser, record: Any) -> None:
         parser.add_argument(f"--{name}", type=hint, default=None, help=texts[name])
 
 
-def _settings_of(function: Callable[..., Any]) -> dict[str, Any]:
+def _settings_of(function: Callable[..., Any], own: Sequence[str]) -> dict[str, Any]:
     """The settings of a run that a recipe or a verb has no parameter for, with their defaults.
 
-    A verb that has one for the steps takes no minutes; a recipe that hands keywords on has them from where these go.
+    A verb that has one for the steps takes no minutes.
     """
-    own, run = inspect.signature(function).parameters, getattr(function, "run", None)
-    handed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values())
-    taken = {*own, "minutes"} if "steps" in own or handed else {*own}
+    run, taken = getattr(function, "run", None), {*own, "minutes"} if "steps" in own else {*own}
     return {name: getattr(run, name, None) for name in get_type_hints(RunSettings) if name not in taken}
 
 
-def _add_settings(parser: ArgumentParser, function: Callable[..., Any], taken: Sequence[str] = ()) -> None:
+def _add_settings(parser: ArgumentParser, function: Callable[..., Any], own: Sequence[str]) -> None:
     texts, hints = help_texts(RunSettings), get_type_hints(RunSettings)
-    for name, default in _settings_of(function).items():
-        if name in taken:
-            continue
+    for name, default in _settings_of(function, own).items():
         hint = hints[name] if default is not None else hints[name] | None
         alone = {"nargs": "?", "const": True} if hints[name] is bool else {}  # --compile as well as --compile true
         parser.add_argument(f"--{name}", type=hint, default=default, help=texts[name], **alone)

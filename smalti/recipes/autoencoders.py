@@ -15,7 +15,7 @@ from smalti.errors import SmaltiError
 from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes.flat import Following, recipe
-from smalti.recipes.sizes import FOLLOWING, by_size
+from smalti.recipes.sizes import FOLLOWING, PresetName, by_size
 from smalti.schedules import Schedule, constant, linear
 from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig, PhotoConfig
 
@@ -121,7 +121,7 @@ class Common:
 
     data: DataConfig = DataConfig(data="emoji")
     preprocessing: Preprocessing = Preprocessing()
-    preset: Literal["auto", "small", "photo64", "photo128", "photo256"] = "auto"
+    preset: Literal["auto", PresetName] = "auto"
     networks: Around = Around()
     likelihood: LikelihoodName = "gaussian"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=4e-3, warmup=100, ema_decay=0.998)

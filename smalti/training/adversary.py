@@ -21,12 +21,8 @@ class Adversary:
         rate = config.discriminator_learning_rate
         assert config.adversarial_start is not None and config.discriminator_width and config.discriminator_window
         assert rate and config.lecam_weight is not None
-        self.weight, self.start, self.window = (
-            config.adversarial_weight,
-            config.adversarial_start,
-            config.discriminator_window,
-        )
-        self.lecam_weight = config.lecam_weight
+        self.weight, self.lecam_weight = config.adversarial_weight, config.lecam_weight
+        self.start, self.window = config.adversarial_start, config.discriminator_window
         self.model = PatchDiscriminator(channels, width=config.discriminator_width).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, betas=(0.5, 0.9))
         self.usual = torch.zeros(2, device=device)  # mean judgement of images, and of what the decoder makes

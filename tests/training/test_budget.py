@@ -178,12 +178,13 @@ def test_minutes_are_in_place_of_steps():
 
 def test_every_recipe_takes_minutes_and_no_verb_with_steps_of_its_own():
     for name, recipe in RECIPES.items():
-        own = "minutes" in inspect.signature(recipe).parameters
-        assert own != ("minutes" in _settings_of(recipe)), name
+        parameters = [*inspect.signature(recipe).parameters]
+        own = "minutes" in parameters
+        assert own != ("minutes" in _settings_of(recipe, parameters)), name
         if own and "tokenizer" not in inspect.signature(recipe).parameters:
             assert recipe(minutes=2.5).run.minutes == 2.5
     assert not [name for name in smalti.VERBS if "steps" in inspect.signature(VERBS[name]).parameters
-                and "minutes" in _settings_of(VERBS[name])]  # fmt: skip
+                and "minutes" in _settings_of(VERBS[name], [*inspect.signature(VERBS[name]).parameters])]  # fmt: skip
 
 
 def test_what_is_watched_follows_the_number_of_steps():

@@ -96,20 +96,10 @@ class Codebook(Layer):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}ready"] = torch.tensor(self.started, device=self.table.device)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        _, strict, missing_keys, _, error_msgs = rest
         ready = state_dict.pop(f"{prefix}ready", None)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
         if ready is None and strict:
             missing_keys.append(f"{prefix}ready")
         elif ready is not None and ready.numel() != 1:

@@ -54,24 +54,13 @@ class Layer(nn.Module):
                 buffer.copy_(value)
                 self._unfilled = False
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Numbers of another type are read as float32, also where they are to be taken over (`assign=True`)."""
         for name in [name for name in state_dict if name.startswith(prefix)]:
             value = state_dict[name]
             if isinstance(value, Tensor) and value.is_floating_point():
                 state_dict[name] = value.float()
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As of every module; without gradients averages, first values and restarts stand still too."""
