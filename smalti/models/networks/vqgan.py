@@ -1,5 +1,6 @@
 """Networks of residual blocks with group normalisation, and attention: those of VQGAN and of the many after it."""
 
+from collections import OrderedDict
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from smalti.models.networks.base import Head, Networks, Stride, unfolding
 from smalti.ranges import Count, Kernel, Range, Size
 
 Down = Literal["outer", "symmetric", "average"]
+Layers = OrderedDict[str, nn.Module]  # in the order in which they run; their names are part of the weights' names
 EPSILON = 1e-6  # of the group normalisations
 
 
@@ -17,7 +19,7 @@ class VqganNetworks(Networks):
     """Levels of residual blocks: group normalisation, SiLU, 3x3 convolution, twice; attention at the coarsest [1].
 
     A level of the encoder ends with a smaller image, one of the decoder (which runs through the levels in reverse)
-    with nearest-neighbour upsampling and a convolution. The defaults of the last seven options are those of [1], whose
+    with nearest-neighbour upsampling and a convolution. The defaults of the last eight options are those of [1], whose
     own networks are width=128, multipliers=(1, 1, 2, 2, 4), depth=2, attention=(4,), patch=1, groups=32.
 
     Args:
@@ -36,7 +38,8 @@ class VqganNetworks(Networks):
         bias: of the convolutions inside; the first and last ones of a decoder, and the 1x1 ones, always have one.
         shortcut: the 1x1 convolution where channels change is of a block's input ("before"), or of its output
             ("after"), as in the port of MaskGIT's networks.
-        last_kernel: of the decoder's last convolution, and of the encoder's.
+        last_kernel: of the decoder's last convolution.
+        code_kernel: of the encoder's last convolution.
         grey: what the encoder sees as 0: it is subtracted from the images.
 
     The normalisation and the attention see the whole image: codes depend on all of it, and memory grows with the square
@@ -62,13 +65,13 @@ class VqganNetworks(Networks):
         bias: bool = True,
         shortcut: Literal["before", "after"] = "before",
         last_kernel: Kernel = 3,
+        code_kernel: Kernel = 3,
         grey: float = 0.5,
     ):
-        if not 1 <= len(multipliers) <= 12 or patch < 1 or patch & (patch - 1) or last_kernel % 2 == 0:
-            given = f"{multipliers=}, {patch=}, {last_kernel=}"
-            raise SmaltiError(
-                f"need 1 to 12 multipliers, a patch that is a power of two and an odd kernel, not {given}"
-            )
+        even = last_kernel % 2 == 0 or code_kernel % 2 == 0
+        if not 1 <= len(multipliers) <= 12 or patch < 1 or patch & (patch - 1) or even:
+            given = f"{multipliers=}, {patch=}, {last_kernel=}, {code_kernel=}"
+            raise SmaltiError(f"need 1 to 12 multipliers, a patch that is a power of two and odd kernels, not {given}")
         levels = len(multipliers)
         self.attention = {levels - 1} if attention is None else set(attention)
         if any(level >= levels for level in self.attention):
@@ -81,7 +84,8 @@ class VqganNetworks(Networks):
         self.down: Down = down
         self.decoder_depth = depth + 1 if decoder_depth is None else decoder_depth
         self.latent_channels = self.widths[-1] if latent_channels is None else latent_channels
-        self.bias, self.shortcut, self.last_kernel = bias, shortcut, last_kernel
+        self.bias, self.shortcut = bias, shortcut
+        self.last_kernel, self.code_kernel = last_kernel, code_kernel
         for channels in self.widths:
             if channels % self._groups(channels):
                 raise SmaltiError(f"{channels} channels do not fall into {self.groups} groups; choose another width")
@@ -98,49 +102,57 @@ class VqganNetworks(Networks):
         """Attention between the positions."""
         return SpatialAttention(channels, self._groups(channels))
 
-    def between(self, channels: int) -> list[nn.Module]:
+    def between(self, channels: int) -> Layers:
         """What stands between the coarsest level of the encoder, or of the decoder, and the rest."""
         if self.middle is None:
-            return [self.block(channels, channels), self.attending(channels), self.block(channels, channels)]
-        return [self.block(channels, channels) for _ in range(self.middle)]
+            parts = [self.block(channels, channels), self.attending(channels), self.block(channels, channels)]
+        else:
+            parts = [self.block(channels, channels) for _ in range(self.middle)]
+        return OrderedDict((f"middle{place}", part) for place, part in enumerate(parts))
 
-    def level(self, index: int, before: int, depth: int) -> list[nn.Module]:
+    def level(self, index: int, before: int, depth: int) -> Layers:
         """The blocks of a level, each with its attention."""
-        layers: list[nn.Module] = []
-        for _ in range(depth):
-            layers.append(self.block(before, self.widths[index]))
-            layers += [self.attending(self.widths[index])] if index in self.attention else []
+        layers: Layers = OrderedDict()
+        for place in range(depth):
+            layers[f"level{index}_block{place}"] = self.block(before, self.widths[index])
+            if index in self.attention:
+                layers[f"level{index}_attention{place}"] = self.attending(self.widths[index])
             before = self.widths[index]
         return layers
 
-    def ends_with(self, channels: int) -> list[nn.Module]:
+    def ends_with(self, channels: int) -> Layers:
         """Normalisation and SiLU before a network's last convolution."""
-        return [nn.GroupNorm(self._groups(channels), channels, EPSILON), nn.SiLU()]
+        return OrderedDict(norm=nn.GroupNorm(self._groups(channels), channels, EPSILON), activation=nn.SiLU())
 
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
-        fold = [nn.PixelUnshuffle(self.patch)] if self.patch > 1 else []
+        layers: Layers = OrderedDict(fold=nn.PixelUnshuffle(self.patch)) if self.patch > 1 else OrderedDict()
         before = self.widths[0]
-        layers = [*fold, nn.Conv2d(image_channels * self.patch**2, before, 3, padding=1, bias=self.bias)]
+        layers["first"] = nn.Conv2d(image_channels * self.patch**2, before, 3, padding=1, bias=self.bias)
         for index, channels in enumerate(self.widths):
-            layers += [Halved(before, self.down)] if index else []
-            layers += self.level(index, before, self.depth)
+            if index:
+                layers[f"level{index}_halve"] = Halved(before, self.down)
+            layers |= self.level(index, before, self.depth)
             before = channels
-        layers += [*self.between(before), *self.ends_with(before)]
-        last = nn.Conv2d(before, self.latent_channels, self.last_kernel, padding=self.last_kernel // 2)
-        return nn.Sequential(*layers, last, Head(self.latent_channels, features))
+        layers |= self.between(before) | self.ends_with(before)
+        layers["last"] = nn.Conv2d(before, self.latent_channels, self.code_kernel, padding=self.code_kernel // 2)
+        layers["head"] = Head(self.latent_channels, features)
+        return nn.Sequential(layers)
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
         before = self.widths[-1]
-        layers: list[nn.Module] = [Head(latents, self.latent_channels)]
-        layers += [nn.Conv2d(self.latent_channels, before, 3, padding=1), *self.between(before)]
+        layers: Layers = OrderedDict(head=Head(latents, self.latent_channels))
+        layers["first"] = nn.Conv2d(self.latent_channels, before, 3, padding=1)
+        layers |= self.between(before)
         for index in reversed(range(len(self.widths))):
-            layers += self.level(index, before, self.decoder_depth)
+            layers |= self.level(index, before, self.decoder_depth)
             before = self.widths[index]
-            layers += [Doubled(before)] if index else []
+            if index:
+                layers[f"level{index}_double"] = Doubled(before)
+        layers |= self.ends_with(before)
         last = unfolding(before, parameters, self.last_kernel, self.patch, "zeros")
-        return nn.Sequential(*layers, *self.ends_with(before), *last)
+        return nn.Sequential(layers | OrderedDict(zip(("last", "unfold"), last, strict=False)))
 
 
 class NormedBlock(nn.Module):
