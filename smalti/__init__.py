@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smalti.apps.compare import compare as compare
     from smalti.apps.compress import compress as compress
+    from smalti.apps.convert import convert as convert
     from smalti.apps.decode import decode as decode
     from smalti.apps.decompress import decompress as decompress
     from smalti.apps.demo import demo as demo
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 VERBS = ("demo", "train", "evaluate", "compare", "report", "estimators", "reconstruct", "encode", "decode", "sample",
-         "interpolate", "compress", "decompress", "info")  # fmt: skip
+         "interpolate", "compress", "decompress", "convert", "info")  # fmt: skip
 _BOTTLENECKS = ("FSQ", "BinaryQuantizer", "Categorical", "Gaussian", "Identity", "ProductQuantizer",
                 "ResidualQuantizer", "VectorQuantizer")  # fmt: skip
 _HOMES = {

@@ -19,7 +19,7 @@ class VqganNetworks(Networks):
     """Levels of residual blocks: group normalisation, SiLU, 3x3 convolution, twice; attention at the coarsest [1].
 
     A level of the encoder ends with a smaller image, one of the decoder (which runs through the levels in reverse)
-    with nearest-neighbour upsampling and a convolution. The defaults of the last eight options are those of [1], whose
+    with nearest-neighbour upsampling and a convolution. The defaults of the last nine options are those of [1], whose
     own networks are width=128, multipliers=(1, 1, 2, 2, 4), depth=2, attention=(4,), patch=1, groups=32.
 
     Args:
@@ -41,6 +41,7 @@ class VqganNetworks(Networks):
         last_kernel: of the decoder's last convolution.
         code_kernel: of the encoder's last convolution.
         grey: what the encoder sees as 0: it is subtracted from the images.
+        has_decoder: False where there are weights of an encoder alone.
 
     The normalisation and the attention see the whole image: codes depend on all of it, and memory grows with the square
     of the positions of levels that have attention.
@@ -67,6 +68,7 @@ class VqganNetworks(Networks):
         last_kernel: Kernel = 3,
         code_kernel: Kernel = 3,
         grey: float = 0.5,
+        has_decoder: bool = True,
     ):
         even = last_kernel % 2 == 0 or code_kernel % 2 == 0
         if not 1 <= len(multipliers) <= 12 or patch < 1 or patch & (patch - 1) or even:
@@ -85,7 +87,7 @@ class VqganNetworks(Networks):
         self.decoder_depth = depth + 1 if decoder_depth is None else decoder_depth
         self.latent_channels = self.widths[-1] if latent_channels is None else latent_channels
         self.bias, self.shortcut = bias, shortcut
-        self.last_kernel, self.code_kernel = last_kernel, code_kernel
+        self.last_kernel, self.code_kernel, self.has_decoder = last_kernel, code_kernel, has_decoder
         for channels in self.widths:
             if channels % self._groups(channels):
                 raise SmaltiError(f"{channels} channels do not fall into {self.groups} groups; choose another width")
@@ -104,11 +106,12 @@ class VqganNetworks(Networks):
 
     def between(self, channels: int) -> Layers:
         """What stands between the coarsest level of the encoder, or of the decoder, and the rest."""
-        if self.middle is None:
-            parts = [self.block(channels, channels), self.attending(channels), self.block(channels, channels)]
-        else:
-            parts = [self.block(channels, channels) for _ in range(self.middle)]
-        return OrderedDict((f"middle{place}", part) for place, part in enumerate(parts))
+        layers: Layers = OrderedDict()
+        for place in range(2 if self.middle is None else self.middle):
+            layers[f"middle_block{place}"] = self.block(channels, channels)
+            if self.middle is None and not place:
+                layers["middle_attention0"] = self.attending(channels)
+        return layers
 
     def level(self, index: int, before: int, depth: int) -> Layers:
         """The blocks of a level, each with its attention."""
@@ -141,6 +144,8 @@ class VqganNetworks(Networks):
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
+        if not self.has_decoder:
+            return NoDecoder()
         before = self.widths[-1]
         layers: Layers = OrderedDict(head=Head(latents, self.latent_channels))
         layers["first"] = nn.Conv2d(self.latent_channels, before, 3, padding=1)
@@ -221,3 +226,11 @@ class Doubled(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C, 2h, 2w)."""
         return self.conv(F.interpolate(inputs, scale_factor=2, mode="nearest"))
+
+
+class NoDecoder(nn.Module):
+    """In place of the decoder of networks that have none."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Raise a SmaltiError."""
+        raise SmaltiError("this model has an encoder alone: it gives codes of images, and no images of codes")

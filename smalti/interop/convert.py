@@ -1,0 +1,153 @@
+"""Tensors of another project's tokenizer as an `Autoencoder`."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from smalti.errors import SmaltiError, shown
+from smalti.images.preprocessing import Preprocessing
+from smalti.interop import openai, vqgan
+from smalti.interop.formats import Compare, Format, Recognised, recognised
+from smalti.interop.parts import Parts, Tensors
+from smalti.interop.weights import Weights
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.config import AutoencoderConfig
+from smalti.outlines import about
+
+IMAGE_SIZE = 256  # of the images that it was trained on, where nothing says another
+SIZE_KEYS = ("image_size", "resolution", "sample_size", "crop_size")  # of a config
+VECTORS_KEYS = ("num_vq_embeddings", "n_embed", "codebook_size", "num_embeddings", "n_e")
+TOWERS = ("encoder.", "decoder.", "quant", "post_quant")  # of these nothing may be left over
+COUNTS = ("codebook_used", "cluster_size", "embed_avg", "embed_prob", "num_batches_tracked")  # but these
+AVERAGES = "model_ema."
+
+
+class Converted(NamedTuple):
+    """An autoencoder, and what it was made of."""
+
+    model: Autoencoder
+    format: Format
+    used: int  # tensors
+    left_out: dict[str, int]  # tensors, by what begins their names
+    notes: list[str]
+
+    @property
+    def in_words(self) -> str:
+        """The size of its codes: "f16, K = 16,384, D = 256, compared by distance"."""
+        bottleneck = self.model.config.bottleneck
+        words = [f"f{self.model.stride}", f"K = {bottleneck['codebook_size']:,}", f"D = {bottleneck['code_dim']}"]
+        return ", ".join([*words, *[f"compared by {rule}" for rule in [bottleneck.get("compare")] if rule]])
+
+
+def converted(
+    weights: Weights, kind: str | None = None, *, compare: Compare | None = None, image_size: int | None = None
+) -> Converted:
+    """The tokenizer in foreign weights, recognised by the names and shapes of its tensors.
+
+    Args:
+        weights: of `read_weights`.
+        kind: a member of `FORMATS`, where several have the same names.
+        compare: how the nearest code is found, where it is not as the format says.
+        image_size: of the images that it was trained on; by default what its config says, or 256.
+
+    Raises:
+        SmaltiError: no format fits; a tensor is missing, left over, of another shape, or holds no finite numbers.
+    """
+    with about(weights.path):
+        found = recognised(weights.tensors, weights.settings, kind)
+        own, left_out, notes = _own(weights.tensors, found)
+        format = found.format
+        family = openai if format.layout is None else vqgan
+        names = family.our_names(own, format)
+        rest = [name for name in own if name not in names]
+        if lost := [name for name in rest if _is_needed(name, format)]:
+            what = f"{len(lost)} of its tensors have no place in {format.title}, the first is {shown(lost[0])}"
+            raise SmaltiError(f"{what}; it may be another kind of network")
+        tensors = {ours: _finite(own[theirs], theirs) for theirs, ours in names.items()}
+        parts = family.parts_of(tensors, format, weights.settings, compare)
+        _check_codebook(parts, weights.settings)
+        model = _assembled(parts, weights.settings, image_size, {ours: theirs for theirs, ours in names.items()})
+    left_out += Counter(_beginning(name) for name in rest)
+    notes = [*found.notes, *notes, *([format.note] if format.note else [])]
+    return Converted(model, format, len(names), dict(left_out), notes)
+
+
+def _own(tensors: Tensors, found: Recognised) -> tuple[dict[str, Tensor], Counter[str], list[str]]:
+    """The format's tensors by its names, with averages of the training in place of its last step where complete."""
+    own = {name[len(found.begin) :]: tensor for name, tensor in tensors.items() if name.startswith(found.begin)}
+    left_out = Counter(_beginning(name) for name in tensors if not name.startswith(found.begin))
+    averages = {name: own.pop(name) for name in list(own) if name.startswith(AVERAGES)}
+    if not averages:
+        return own, left_out, []
+    needed = [name for name in own if _is_needed(name, found.format)]
+    averaged = {name: AVERAGES + name.replace(".", "") for name in needed}
+    left_out[AVERAGES] += len(averages)
+    if missing := [average for average in averaged.values() if average not in averages]:
+        what = f"{len(missing)} of the averages {AVERAGES} are missing, the first is {shown(missing[0])}"
+        return own, left_out, [f"raw weights taken: {what}"]
+    own |= {name: averages[average] for name, average in averaged.items()}
+    return own, left_out, [f"averages taken ({AVERAGES}), not the raw weights"]
+
+
+def _is_needed(name: str, format: Format) -> bool:
+    towers = TOWERS if format.has_decoder else TOWERS[:1] + TOWERS[2:3]
+    return name.startswith(towers) and not name.endswith(COUNTS)
+
+
+def _beginning(name: str) -> str:
+    return f"{name.split('.')[0]}."
+
+
+def _finite(tensor: Tensor, name: str) -> Tensor:
+    if not tensor.is_floating_point() or not tensor.numel():
+        raise SmaltiError(f"{shown(name)} holds {tensor.numel()} numbers of type {tensor.dtype}, no real ones")
+    values = tensor.float()
+    if not bool(torch.stack(torch.aminmax(values)).isfinite().all()):
+        raise SmaltiError(f"{shown(name)} holds NaN or infinity; fetch the file again")
+    return values
+
+
+def _check_codebook(parts: Parts, settings: Mapping[str, Any]) -> None:
+    """Refuse a codebook of another size than the config says."""
+    found, said = parts.bottleneck["codebook_size"], _said(settings, VECTORS_KEYS)
+    if said is not None and said != found:
+        raise SmaltiError(f"there are {found} code vectors, and its config says {said}; take both from one model")
+
+
+def _said(settings: Any, keys: tuple[str, ...]) -> int | None:
+    """The whole number that a config has under one of these keys, at any depth."""
+    if isinstance(settings, Mapping):
+        for key in keys:
+            if type(settings.get(key)) is int:
+                return settings[key]
+    values = settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ()
+    return next((found for value in values if (found := _said(value, keys)) is not None), None)
+
+
+def _assembled(parts: Parts, settings: Mapping[str, Any], image_size: int | None, names: dict[str, str]) -> Autoencoder:
+    """The autoencoder with its weights; errors name the tensors as the file does."""
+    stem = next(parts.tensors[name] for name in ("encoder.first.weight", "encoder.0.weight") if name in parts.tensors)
+    size = image_size or _said(settings, SIZE_KEYS) or IMAGE_SIZE
+    config = AutoencoderConfig(
+        networks=parts.networks,
+        bottleneck=parts.bottleneck,
+        likelihood=parts.likelihood,
+        preprocessing=Preprocessing(image_size=size, channels=stem.shape[1]),
+    )
+    model = Autoencoder(config)
+    wanted = model.state_dict()
+    for name, tensor in parts.tensors.items():
+        theirs = shown(names.get(name, name))
+        if name not in wanted:
+            raise SmaltiError(f"{theirs} has no place among the layers that the others make; is the file whole?")
+        if wanted[name].shape != tensor.shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+            raise SmaltiError(f"{theirs} has the shape {shapes}")
+    made = ("likelihood.", "bottleneck.temperature")  # by the model itself
+    if missing := [name for name in wanted if name not in parts.tensors and not name.startswith(made)]:
+        raise SmaltiError(f"{len(missing)} tensors are missing, the first is that of {missing[0]}; is the file whole?")
+    model.load_state_dict(wanted | parts.tensors)
+    return model.eval()

@@ -1,0 +1,129 @@
+"""Networks of VQGAN's kind: the options of `VqganNetworks`, and its weights, from the tensors of others."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smalti.configs import Spec
+from smalti.errors import SmaltiError
+from smalti.interop.formats import Compare, Format
+from smalti.interop.layouts import renamed
+from smalti.interop.parts import Parts, Tensors, codebook_state, identity
+
+SCALE = 0.1  # of the Gaussian around what a decoder gives: none of them was trained as a likelihood
+GROUPS = 32  # of the normalisations, where no config says another number
+GREY = {"signed": 0.5, "unit": 0.0}
+CONTRAST = {"signed": 2.0, "unit": 1.0}  # pixels x come in, and go out, as contrast * (x - grey)
+
+
+def our_names(tensors: Tensors, format: Format) -> dict[str, str]:
+    """Our name of each of their tensors that has a place."""
+    assert format.layout is not None
+    names = renamed(tensors, format.layout)
+    if format.has_decoder:
+        return names
+    return {theirs: ours for theirs, ours in names.items() if not ours.startswith("decoder.")}
+
+
+def parts_of(tensors: Tensors, format: Format, settings: Mapping[str, Any], compare: Compare | None) -> Parts:
+    """The parts of an autoencoder, of tensors by our names.
+
+    Raises:
+        SmaltiError: a tensor that tells how the networks are is missing, or `VqganNetworks` does not hold them.
+    """
+    state = {name: _as_kernel(name, tensor) for name, tensor in tensors.items()}
+    vectors, bottleneck = _bottleneck(state, compare or format.compare)
+    towers = {"encoder": _of(state, "encoder.last.weight").shape[0]}
+    if format.has_decoder:
+        towers["decoder"] = vectors.shape[1]
+    for tower, channels in towers.items():
+        if f"{tower}.head.weight" not in state:
+            state |= {f"{tower}.head.weight": identity(channels), f"{tower}.head.bias": torch.zeros(channels)}
+    grey, contrast = GREY[format.values], CONTRAST[format.values]
+    state["encoder.first.weight"] = contrast * _of(state, "encoder.first.weight")
+    if format.has_decoder:  # ours give x - 1/2
+        state["decoder.last.weight"] = _of(state, "decoder.last.weight") / contrast
+        state["decoder.last.bias"] = _of(state, "decoder.last.bias") / contrast + (grey - 0.5)
+    groups = settings.get("norm_num_groups", GROUPS)
+    networks = {"kind": "vqgan", **_options(state, format.has_decoder), "groups": groups, "grey": grey}
+    return Parts(networks, bottleneck, {"kind": "gaussian", "scale": SCALE}, state | codebook_state(vectors))
+
+
+def _of(state: Tensors, name: str) -> Tensor:
+    if name not in state:
+        raise SmaltiError(f"the tensor of {name} is missing; is the file complete?")
+    return state[name]
+
+
+def _as_kernel(name: str, tensor: Tensor) -> Tensor:
+    """The matrix of a linear layer over positions as the kernel of a 1x1 convolution."""
+    is_matrix = tensor.ndim == 2 and "_attention" in name
+    return tensor[:, :, None, None] if is_matrix else tensor
+
+
+def _bottleneck(state: dict[str, Tensor], compare: Compare) -> tuple[Tensor, Spec]:
+    """The code vectors (K, D) and the spec; both are taken out of the state, or renamed in it."""
+    vectors = _of(state, "codebook.weight")
+    if vectors.ndim != 2:
+        raise SmaltiError(f"the code vectors have the shape {tuple(vectors.shape)}, not (K, D)")
+    del state["codebook.weight"]
+    size = {"codebook_size": len(vectors), "code_dim": vectors.shape[1]}
+    if "logits.weight" not in state:
+        # as published codebooks were trained: by gradient, and without restarts
+        rule = {"compare": compare, "learning": "gradient", "restart_below": 0.0}
+        return vectors, {"kind": "vector_quantizer", **size, **rule}
+    state |= {f"bottleneck.to_logits.{kind}": state.pop(f"logits.{kind}") for kind in ("weight", "bias")}
+    channels = state["bottleneck.to_logits.weight"].shape[1]
+    return vectors, {"kind": "categorical", **size, "logits": "convolution", "in_channels": channels}
+
+
+def _options(state: Tensors, has_decoder: bool) -> dict[str, Any]:
+    widths, depth = _levels(state, "encoder")
+    width, last = math.gcd(*widths), state["encoder.last.weight"]
+    attention = {int(match[1]) for name in state if (match := re.match(r"encoder\.level(\d+)_attention", name))}
+    middle = {match[0] for name in state if (match := re.match(r"encoder\.middle_block\d+", name))}
+    options: dict[str, Any] = {
+        "width": width,
+        "multipliers": tuple(channels // width for channels in widths),
+        "depth": depth,
+        "attention": tuple(sorted(attention)),
+        "middle": None if "encoder.middle_attention0.norm.weight" in state else len(middle),
+        "latent_channels": len(last),
+        "down": "outer" if "encoder.level1_halve.conv.weight" in state else "average",
+        "bias": "encoder.first.bias" in state,
+        "shortcut": _shortcut(state),
+        "code_kernel": last.shape[-1],
+    }
+    if not has_decoder:
+        return {**options, "has_decoder": False}
+    mirrored, decoder_depth = _levels(state, "decoder")
+    if mirrored != widths:
+        raise SmaltiError(f"the levels of its encoder have {widths} channels, those of its decoder {mirrored}")
+    return {**options, "decoder_depth": decoder_depth, "last_kernel": state["decoder.last.weight"].shape[-1]}
+
+
+def _levels(state: Tensors, tower: str) -> tuple[list[int], int]:
+    """Channels of each level, and the number of blocks in each."""
+    blocks: dict[int, list[int]] = {}
+    for name, tensor in state.items():
+        if match := re.fullmatch(tower + r"\.level(\d+)_block\d+\.conv1\.weight", name):
+            blocks.setdefault(int(match[1]), []).append(len(tensor))
+    levels = [blocks.get(level, []) for level in range(1 + max(blocks, default=0))]
+    if len({len(own) for own in levels}) > 1 or not levels[0] or any(len(set(own)) > 1 for own in levels):
+        raise SmaltiError(
+            f"the blocks of the levels of its {tower} have {levels} channels: they must be as many of each"
+        )
+    return [own[0] for own in levels], len(levels[0])
+
+
+def _shortcut(state: Tensors) -> str:
+    """Of what a block that widens has its shortcut: its input ("before"), or its output ("after")."""
+    for name, tensor in state.items():
+        if re.fullmatch(r"encoder\.level\d+_block\d+\.shortcut\.weight", name):
+            inputs = state.get(name.replace("shortcut", "conv1"), tensor).shape[1]
+            return "before" if tensor.shape[1] == inputs else "after"
+    return "before"
