@@ -21,7 +21,10 @@ IMAGE_SIZE = 256  # of the images that it was trained on, where nothing says ano
 SIZE_KEYS = ("image_size", "resolution", "sample_size", "crop_size")  # of a config
 VECTORS_KEYS = ("num_vq_embeddings", "n_embed", "codebook_size", "num_embeddings", "n_e")
 TOWERS = ("encoder.", "decoder.", "quant", "post_quant")  # of these nothing may be left over
-COUNTS = ("codebook_used", "cluster_size", "embed_avg", "embed_prob", "num_batches_tracked")  # but these
+COUNTS = (  # but these
+    *("codebook_used", "cluster_size", "embed_avg", "embed_prob", "num_batches_tracked"),
+    *("wavelets", "_arange", "_levels", "_basis", "implicit_codebook"),
+)
 AVERAGES = "model_ema."
 
 
@@ -37,9 +40,9 @@ class Converted(NamedTuple):
     @property
     def in_words(self) -> str:
         """The size of its codes: "f16, K = 16,384, D = 256, compared by distance"."""
-        bottleneck = self.model.config.bottleneck
-        words = [f"f{self.model.stride}", f"K = {bottleneck['codebook_size']:,}", f"D = {bottleneck['code_dim']}"]
-        return ", ".join([*words, *[f"compared by {rule}" for rule in [bottleneck.get("compare")] if rule]])
+        bottleneck, compare = self.model.codes_bottleneck, self.model.config.bottleneck.get("compare")
+        words = f"f{self.model.stride}, K = {bottleneck.codebook_size:,}, D = {bottleneck.out_channels}"
+        return words + (f", compared by {compare}" if compare else "")
 
 
 def converted(
@@ -112,8 +115,8 @@ def _finite(tensor: Tensor, name: str) -> Tensor:
 
 def _check_codebook(parts: Parts, settings: Mapping[str, Any]) -> None:
     """Refuse a codebook of another size than the config says."""
-    found, said = parts.bottleneck["codebook_size"], _said(settings, VECTORS_KEYS)
-    if said is not None and said != found:
+    found, said = parts.bottleneck.get("codebook_size"), _said(settings, VECTORS_KEYS)
+    if said is not None and found is not None and said != found:
         raise SmaltiError(f"there are {found} code vectors, and its config says {said}; take both from one model")
 
 
@@ -135,7 +138,7 @@ def _assembled(parts: Parts, settings: Mapping[str, Any], image_size: int | None
         networks=parts.networks,
         bottleneck=parts.bottleneck,
         likelihood=parts.likelihood,
-        preprocessing=Preprocessing(image_size=size, channels=stem.shape[1]),
+        preprocessing=Preprocessing(image_size=size, channels=stem.shape[1] // parts.networks.get("patch", 1) ** 2),
     )
     model = Autoencoder(config)
     wanted = model.state_dict()

@@ -27,6 +27,8 @@ class Format:
         compare: how the nearest code is found.
         values: of the pixels.
         told: words in a config that say it is this format, where the tensors are also those of another.
+        haar: whether its networks see the Haar coefficients of patches.
+        levels: of each channel, where it rounds them and its config says no others.
         has_decoder: whether files have one.
         code: the licence of the code.
         weights: that of the published weights, as far as known.
@@ -40,6 +42,8 @@ class Format:
     compare: Compare = "distance"
     values: Values = "signed"
     told: Sequence[str] = ()
+    haar: bool = False
+    levels: Sequence[int] = ()
     has_decoder: bool = True
     code: str
     weights: str
@@ -140,6 +144,17 @@ FORMATS: dict[str, Format] = {
         values="unit",
         code="Apache-2.0",
         weights="Apache-2.0",
+    ),
+    "cosmos": Format(
+        title="Cosmos DI (discrete images)",
+        marks=TAMING_WHOLE,
+        without=(VECTORS, "quantize.proj"),
+        layout=layouts.TAMING,
+        haar=True,
+        levels=(8, 8, 8, 5, 5, 5),
+        code="Apache-2.0",
+        weights="NVIDIA open model licence",
+        note="its .jit files are programs, and are not opened: take the tensors of its .pt file",
     ),
 }
 

@@ -27,6 +27,9 @@ class VqganNetworks(Networks):
         multipliers: channels of each level, the finest first, in widths.
         depth: residual blocks of a level.
         decoder_depth: of the decoder; one more by default.
+        stem_width: channels of the first convolution; by default those of the finest level.
+        halvings: how often the encoder halves, after its first levels, and the decoder doubles, after its own first
+            ones; by default after each level but the last.
         attention: levels, counted from 0, whose blocks are each followed by attention; by default the coarsest.
         middle: blocks between the coarsest level and the rest; by default two with attention between them.
         patch: pixels folded into channels before the first level, as in `ResidualNetworks`; 1 is that of [1].
@@ -57,6 +60,8 @@ class VqganNetworks(Networks):
         multipliers: tuple[Count, ...] = (1, 1, 2, 2, 4),
         depth: Count = 2,
         decoder_depth: Count | None = None,
+        stem_width: Size | None = None,
+        halvings: Annotated[int, Range(0, 12)] | None = None,
         attention: tuple[Annotated[int, Range(0, 12)], ...] | None = None,
         middle: Annotated[int, Range(0, 64)] | None = None,
         patch: Stride = 1,
@@ -80,15 +85,19 @@ class VqganNetworks(Networks):
             raise SmaltiError(
                 f"there are {levels} levels, from 0: attention at {max(self.attention)} is not one of them"
             )
-        self.stride, self.patch = patch * 2 ** (levels - 1), patch
+        self.halvings = levels - 1 if halvings is None else halvings
+        if self.halvings >= levels:
+            raise SmaltiError(f"there are {levels} levels, so at most {levels - 1} halvings, not {halvings}")
+        self.stride, self.patch = patch * 2**self.halvings, patch
         self.widths = [width * multiplier for multiplier in multipliers]
+        self.stem_width = self.widths[0] if stem_width is None else stem_width
         self.depth, self.middle, self.groups, self.grey = depth, middle, groups, grey
         self.down: Down = down
         self.decoder_depth = depth + 1 if decoder_depth is None else decoder_depth
         self.latent_channels = self.widths[-1] if latent_channels is None else latent_channels
         self.bias, self.shortcut = bias, shortcut
         self.last_kernel, self.code_kernel, self.has_decoder = last_kernel, code_kernel, has_decoder
-        for channels in self.widths:
+        for channels in (self.stem_width, *self.widths):
             if channels % self._groups(channels):
                 raise SmaltiError(f"{channels} channels do not fall into {self.groups} groups; choose another width")
 
@@ -130,10 +139,10 @@ class VqganNetworks(Networks):
     def encoder(self, image_channels: int, features: int) -> nn.Module:
         """Images to features."""
         layers: Layers = OrderedDict(fold=nn.PixelUnshuffle(self.patch)) if self.patch > 1 else OrderedDict()
-        before = self.widths[0]
+        before = self.stem_width
         layers["first"] = nn.Conv2d(image_channels * self.patch**2, before, 3, padding=1, bias=self.bias)
         for index, channels in enumerate(self.widths):
-            if index:
+            if 0 < index <= self.halvings:
                 layers[f"level{index}_halve"] = Halved(before, self.down)
             layers |= self.level(index, before, self.depth)
             before = channels
@@ -153,7 +162,7 @@ class VqganNetworks(Networks):
         for index in reversed(range(len(self.widths))):
             layers |= self.level(index, before, self.decoder_depth)
             before = self.widths[index]
-            if index:
+            if index >= len(self.widths) - self.halvings:
                 layers[f"level{index}_double"] = Doubled(before)
         layers |= self.ends_with(before)
         last = unfolding(before, parameters, self.last_kernel, self.patch, "zeros")
