@@ -44,7 +44,7 @@ def pictures(channels: int) -> Tensor:
     """
     if channels not in (1, 3):
         raise SmaltiError(f"there are no bundled pictures of {channels} channels to check it with")
-    tiles = [read_tile(index * 97) for index in range(PICTURES * SIDE**2)]
+    tiles = [read_tile(index * 53) for index in range(PICTURES * SIDE**2)]
     rows = [np.concatenate(tiles[start : start + SIDE], axis=1) for start in range(0, len(tiles), SIDE)]
     sheets = [np.concatenate(rows[start : start + SIDE]) for start in range(0, len(rows), SIDE)]
     images = torch.from_numpy(np.stack(sheets)).permute(0, 3, 1, 2).float() / 255
