@@ -23,7 +23,7 @@ VECTORS_KEYS = ("num_vq_embeddings", "n_embed", "codebook_size", "num_embeddings
 TOWERS = ("encoder.", "decoder.", "quant", "post_quant")  # of these nothing may be left over
 COUNTS = (  # but these
     *("codebook_used", "cluster_size", "embed_avg", "embed_prob", "num_batches_tracked"),
-    *("wavelets", "_arange", "_levels", "_basis", "implicit_codebook"),
+    *("wavelets", "_arange", "_levels", "_basis", "implicit_codebook", ".mask", ".zero"),
 )
 AVERAGES = "model_ema."
 

@@ -29,6 +29,8 @@ class Format:
         told: words in a config that say it is this format, where the tensors are also those of another.
         haar: whether its networks see the Haar coefficients of patches.
         levels: of each channel, where it rounds them and its config says no others.
+        signs: whether a code is the signs of the channels.
+        down: how its encoder halves, where it has convolutions for it.
         has_decoder: whether files have one.
         code: the licence of the code.
         weights: that of the published weights, as far as known.
@@ -44,6 +46,8 @@ class Format:
     told: Sequence[str] = ()
     haar: bool = False
     levels: Sequence[int] = ()
+    signs: bool = False
+    down: Literal["outer", "symmetric"] = "outer"
     has_decoder: bool = True
     code: str
     weights: str
@@ -142,6 +146,15 @@ FORMATS: dict[str, Format] = {
         marks=("encoder.conv_in", "encoder.down.{L}.block.{B}", "encoder.mid.{B}", "decoder.conv_in", VECTORS),
         layout=layouts.MASKGIT,
         values="unit",
+        code="Apache-2.0",
+        weights="Apache-2.0",
+    ),
+    "open_magvit2": Format(
+        title="Open-MAGVIT2",
+        marks=("encoder.conv_in", "encoder.down.{L}.block.{B}", "encoder.mid_block.{B}", "decoder.adaptive.{L}"),
+        layout=layouts.MAGVIT2,
+        signs=True,
+        down="symmetric",
         code="Apache-2.0",
         weights="Apache-2.0",
     ),

@@ -99,6 +99,22 @@ MASKGIT = Layout(
     codebook={"quantize.embedding": "codebook"},
 )
 
+MAGVIT2 = Layout(
+    encoder={
+        "down.{L}.block.{B}": "level{L}_block{B}",
+        "down.{L}.downsample": "level{L+1}_halve.conv",
+        "mid_block.{B}": "middle_block{B}",
+    },
+    decoder={
+        "adaptive.{L}.gamma": "level{L}_style.scale",
+        "adaptive.{L}.beta": "level{L}_style.shift",
+        "up.{L}.block.{B}": "level{L}_block{B}",
+        "up.{L}.upsample.conv1": "level{L}_double.conv",
+        "mid_block.{B}": "middle_block{B}",
+    },
+    codebook={},
+)
+
 
 def renamed(names: Iterable[str], layout: Layout) -> dict[str, str]:
     """Our name of each of their names that the layout knows, of a tensor as `encoder.level0_block1.conv1.weight`."""

@@ -44,7 +44,7 @@ def parts_of(tensors: Tensors, format: Format, settings: Mapping[str, Any], comp
     if format.has_decoder:
         _join(state, "decoder", _of(state, "decoder.first.weight").shape[1])
     grey, contrast = GREY[format.values], CONTRAST[format.values]
-    options = _options(state, format.has_decoder)
+    options = _options(state, format)
     patch = _unpatch(state) if format.haar else 1
     state["encoder.first.weight"] = contrast * state["encoder.first.weight"]
     if format.has_decoder:  # ours give x - 1/2
@@ -87,11 +87,12 @@ def _as_kernel(name: str, tensor: Tensor) -> Tensor:
 
 def _bottleneck(state: dict[str, Tensor], settings: Mapping[str, Any], compare: Compare | None, format: Format) -> Spec:
     """Its spec; its tensors get the names of `Autoencoder`."""
-    if format.levels:
+    if format.levels or format.signs:
         if compare is not None:
-            raise SmaltiError(f"compare {compare} has no effect on rounded features; leave it out")
-        said = settings.get("levels", format.levels)
-        return {"kind": "fsq", "levels": tuple(said)}
+            raise SmaltiError(f"compare {compare} has no effect where there are no code vectors; leave it out")
+        if format.signs:
+            return {"kind": "binary_quantizer", "bits": len(_of(state, "encoder.last.weight"))}
+        return {"kind": "fsq", "levels": tuple(settings.get("levels", format.levels))}
     vectors = _of(state, "codebook.weight")
     if vectors.ndim != 2:
         raise SmaltiError(f"the code vectors have the shape {tuple(vectors.shape)}, not (K, D)")
@@ -107,7 +108,8 @@ def _bottleneck(state: dict[str, Tensor], settings: Mapping[str, Any], compare: 
     return {"kind": "categorical", **size, "logits": "convolution", "in_channels": channels}
 
 
-def _options(state: Tensors, has_decoder: bool) -> dict[str, Any]:
+def _options(state: dict[str, Tensor], format: Format) -> dict[str, Any]:
+    """Of `VqganNetworks`, but for what no tensor tells."""
     first, last = _of(state, "encoder.first.weight"), state["encoder.last.weight"]
     widths, depth = _levels(state, "encoder")
     width, halved = math.gcd(*widths), [name for name in state if re.fullmatch(HALVED, name)]
@@ -122,17 +124,33 @@ def _options(state: Tensors, has_decoder: bool) -> dict[str, Any]:
         "attention": tuple(sorted(attention)),
         "middle": None if "encoder.middle_attention0.norm.weight" in state else len(middle),
         "latent_channels": len(last),
-        "down": "outer" if halved or len(widths) == 1 else "average",
+        "down": format.down if halved or len(widths) == 1 else "average",
         "bias": "encoder.first.bias" in state,
         "shortcut": _shortcut(state),
         "code_kernel": last.shape[-1],
     }
-    if not has_decoder:
+    if not format.has_decoder:
         return {**options, "has_decoder": False}
+    options |= {
+        "up": "shuffle" if _shuffles(state) else "nearest",
+        "adaptive": "decoder.level0_style.scale.weight" in state,
+    }
     mirrored, decoder_depth = _levels(state, "decoder")
     if mirrored != widths:
         raise SmaltiError(f"the levels of its encoder have {widths} channels, those of its decoder {mirrored}")
     return {**options, "decoder_depth": decoder_depth, "last_kernel": _of(state, "decoder.last.weight").shape[-1]}
+
+
+def _shuffles(state: dict[str, Tensor]) -> bool:
+    """Whether upsampling is by channels that become 2x2 positions; these are put in the order of `PixelShuffle`."""
+    found = False
+    for name, tensor in state.items():
+        match = re.fullmatch(r"decoder\.(level\d+)_double\.conv\.(weight|bias)", name)
+        into = match and state.get(f"decoder.{match[1]}_double.conv.weight")
+        if into is not None and match and len(tensor) == 4 * into.shape[1]:
+            found = True
+            state[name] = tensor.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1)
+    return found
 
 
 def _levels(state: Tensors, tower: str) -> tuple[list[int], int]:

@@ -11,6 +11,7 @@ from smalti.models.networks.base import Head, Networks, Stride, unfolding
 from smalti.ranges import Count, Kernel, Range, Size
 
 Down = Literal["outer", "symmetric", "average"]
+Up = Literal["nearest", "shuffle"]
 Layers = OrderedDict[str, nn.Module]  # in the order in which they run; their names are part of the weights' names
 EPSILON = 1e-6  # of the group normalisations
 
@@ -19,7 +20,7 @@ class VqganNetworks(Networks):
     """Levels of residual blocks: group normalisation, SiLU, 3x3 convolution, twice; attention at the coarsest [1].
 
     A level of the encoder ends with a smaller image, one of the decoder (which runs through the levels in reverse)
-    with nearest-neighbour upsampling and a convolution. The defaults of the last nine options are those of [1], whose
+    with nearest-neighbour upsampling and a convolution. The defaults of the last eleven options are those of [1], whose
     own networks are width=128, multipliers=(1, 1, 2, 2, 4), depth=2, attention=(4,), patch=1, groups=32.
 
     Args:
@@ -38,6 +39,10 @@ class VqganNetworks(Networks):
             those of the coarsest level.
         down: a stride of 2 with zeros at the right and the bottom alone ("outer") or all around ("symmetric"), or the
             "average" of four positions.
+        up: nearest-neighbour upsampling and a convolution ("nearest"), or a convolution to four times the channels that
+            become 2x2 positions each ("shuffle").
+        adaptive: whether the levels of the decoder begin with a normalisation whose scale and shift follow from the
+            deviation and the mean of the latents over the image, as in Open-MAGVIT2 (arXiv:2409.04410).
         bias: of the convolutions inside; the first and last ones of a decoder, and the 1x1 ones, always have one.
         shortcut: the 1x1 convolution where channels change is of a block's input ("before"), or of its output
             ("after"), as in the port of MaskGIT's networks.
@@ -68,6 +73,8 @@ class VqganNetworks(Networks):
         groups: Size = 32,
         latent_channels: Size | None = None,
         down: Down = "outer",
+        up: Up = "nearest",
+        adaptive: bool = False,
         bias: bool = True,
         shortcut: Literal["before", "after"] = "before",
         last_kernel: Kernel = 3,
@@ -93,6 +100,8 @@ class VqganNetworks(Networks):
         self.stem_width = self.widths[0] if stem_width is None else stem_width
         self.depth, self.middle, self.groups, self.grey = depth, middle, groups, grey
         self.down: Down = down
+        self.up: Up = up
+        self.adaptive = adaptive
         self.decoder_depth = depth + 1 if decoder_depth is None else decoder_depth
         self.latent_channels = self.widths[-1] if latent_channels is None else latent_channels
         self.bias, self.shortcut = bias, shortcut
@@ -160,13 +169,15 @@ class VqganNetworks(Networks):
         layers["first"] = nn.Conv2d(self.latent_channels, before, 3, padding=1)
         layers |= self.between(before)
         for index in reversed(range(len(self.widths))):
+            if self.adaptive:
+                layers[f"level{index}_style"] = AdaptiveNorm(before, self._groups(before), latents)
             layers |= self.level(index, before, self.decoder_depth)
             before = self.widths[index]
             if index >= len(self.widths) - self.halvings:
-                layers[f"level{index}_double"] = Doubled(before)
+                layers[f"level{index}_double"] = Doubled(before, self.up)
         layers |= self.ends_with(before)
         last = unfolding(before, parameters, self.last_kernel, self.patch, "zeros")
-        return nn.Sequential(layers | OrderedDict(zip(("last", "unfold"), last, strict=False)))
+        return Styled(layers | OrderedDict(zip(("last", "unfold"), last, strict=False)))
 
 
 class NormedBlock(nn.Module):
@@ -226,15 +237,44 @@ class Halved(nn.Module):
 
 
 class Doubled(nn.Module):
-    """Nearest-neighbour upsampling and a convolution."""
+    """Height and width times two."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, up: Up):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.up: Up = up
+        self.conv = nn.Conv2d(channels, channels * (4 if up == "shuffle" else 1), 3, padding=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C, 2h, 2w)."""
+        if self.up == "shuffle":
+            return F.pixel_shuffle(self.conv(inputs), 2)
         return self.conv(F.interpolate(inputs, scale_factor=2, mode="nearest"))
+
+
+class AdaptiveNorm(nn.Module):
+    """Group normalisation with the scale and shift that the latents ask for."""
+
+    def __init__(self, channels: int, groups: int, latents: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, EPSILON, affine=False)
+        self.scale, self.shift = nn.Linear(latents, channels), nn.Linear(latents, channels)
+
+    def forward(self, inputs: Tensor, latents: Tensor) -> Tensor:
+        """(B, C, h, w), and the latents (B, D, h', w'), to (B, C, h, w)."""
+        positions = latents.flatten(2)
+        scale, shift = self.scale((positions.var(2) + EPSILON).sqrt()), self.shift(positions.mean(2))
+        return self.norm(inputs) * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+class Styled(nn.Sequential):
+    """Layers one after the other, of which some are told the latents."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Latents (B, D, h, w) to what the last layer gives."""
+        values = input
+        for layer in self:
+            values = layer(values, input) if isinstance(layer, AdaptiveNorm) else layer(values)
+        return values
 
 
 class NoDecoder(nn.Module):
