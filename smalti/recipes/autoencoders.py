@@ -165,7 +165,7 @@ class Vectors:
         decay: of the moving averages, which restarts need too; 0.99 by default.
         restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
         start: first values of the codebook: k-means of the first batch, or random.
-        normalize: compare directions only (l2-normalised codes).
+        compare: what makes a vector the nearest: distance, direction (l2-normalised codes), or the inner product.
         commitment_weight: of the term that keeps features near their code.
     """
 
@@ -176,7 +176,7 @@ class Vectors:
     decay: float | None = None
     restart_below: float = 0.3
     start: Literal["kmeans", "random"] = "kmeans"
-    normalize: bool = False
+    compare: Literal["distance", "direction", "product"] = "distance"
     commitment_weight: float = 0.25
 
     @property

@@ -128,7 +128,7 @@ def same_kind(name, bottleneck):
     other = make(name, trained=False)
     ours = {key: value.shape for key, value in bottleneck.state_dict().items()}
     theirs = {key: value.shape for key, value in other.state_dict().items()}
-    flags = ("estimator", "normalize", "drop", "spherical", "by_distance", "codebook_size")
+    flags = ("estimator", "compare", "drop", "spherical", "by_distance", "codebook_size")
     return (
         type(other) is type(bottleneck)
         and ours == theirs
