@@ -193,6 +193,25 @@ class Vectors:
         return {"kind": "vector_quantizer", **options, **average}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scalars:
+    """A code made of a few levels in each channel.
+
+    Attributes:
+        levels: of each channel; their product is K.
+        variant: where the levels lie: as in the paper and published weights, as the paper's listing has them to the
+            letter, or evenly around 0.
+    """
+
+    levels: tuple[int, ...] = (8, 8, 8)
+    variant: Literal["paper", "listing", "symmetric"] = "paper"
+
+    @property
+    def quantizer(self) -> dict[str, Any]:
+        """Spec of an `FSQ`."""
+        return {"kind": "fsq", **vars(self), "levels": tuple(self.levels)}
+
+
 @recipe(BY_SIZE)
 def ae(common: Common, *, latent_channels: int = 16) -> Experiment:
     """Autoencoder: no bottleneck but the number of channels; reconstructs best, cannot be sampled from.
