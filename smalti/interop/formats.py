@@ -85,6 +85,7 @@ FORMATS: dict[str, Format] = {
         marks=(*TAMING_WHOLE, VECTORS),
         without=(RUNNING_ORDER,),
         layout=layouts.TAMING,
+        told=("taming.models.vqgan",),
         code="MIT",
         weights="MIT, not checked",
     ),

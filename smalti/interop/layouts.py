@@ -15,7 +15,7 @@ PARTS = {
     "nin_shortcut": "shortcut",
     "conv_shortcut": "shortcut",
     "group_norm": "norm",
-    **{"q": "query", "k": "key", "v": "value", "proj_out": "out"},
+    **{"q": "query", "k": "key", "v": "value", "proj_out": "out", "proj_attn": "out"},
     **{"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "out"},
 }
 ENDS = {"conv_in": "first", "norm_out": "norm", "conv_norm_out": "norm", "conv_out": "last"}
