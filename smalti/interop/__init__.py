@@ -1,0 +1,1 @@
+"""Files of other projects: opened as data, never as code; their names, ours."""
