@@ -40,7 +40,7 @@ class Original:
     codes: Callable[[Tensor], Tensor]  # images (B, 3, H, W) in [0, 1] -> (B, h, w)
     pixels: Callable[[Tensor], Tensor] | None  # codes (B, h, w) -> images in [0, 1], not clamped
     features: Callable[[Tensor], Tensor]  # images -> what chooses the code: (B, D, h, w)
-    scores: Callable[[Tensor], Tensor]  # features (M, D) -> (M, K), the greatest wins
+    gap: Callable[[Tensor], Tensor]  # features (M, D) -> (M,): how far each is from another code
     settings: dict[str, Any] = field(default_factory=dict)
     name: Callable[[str], str] = str  # of the module -> of the file
     extras: dict[str, list[int]] = field(default_factory=dict)  # in the file, of no use to an image
@@ -71,15 +71,30 @@ class Original:
         return {**shapes, **self.extras}
 
     def margin(self, images: Tensor) -> Tensor:
-        """Best score less second best, for each code."""
-        features = self.features(images).double()
-        best = self.scores(features.movedim(1, -1).flatten(0, -2)).topk(2).values
-        return best[:, 0] - best[:, 1]
+        """The gap of every code, (B, h, w)."""
+        features = self.features(images).double().movedim(1, -1)
+        return self.gap(features.flatten(0, -2)).view(features.shape[:-1])
 
 
-def distance(codebook: Tensor) -> Callable[[Tensor], Tensor]:
-    """Less the squared distance to each row."""
-    return lambda features: -torch.cdist(features, codebook.double()).square()
+# gaps
+
+
+def best_less_second(scores: Tensor) -> Tensor:
+    best = scores.topk(2).values
+    return best[:, 0] - best[:, 1]
+
+
+def by_distance(embedding: nn.Embedding) -> Callable[[Tensor], Tensor]:
+    return lambda features: best_less_second(-torch.cdist(features, embedding.weight.double()).square())
+
+
+def by_direction(embedding: nn.Embedding) -> Callable[[Tensor], Tensor]:
+    unit = nn.functional.normalize
+    return lambda features: best_less_second(unit(features, dim=1) @ unit(embedding.weight.double(), dim=1).T)
+
+
+def by_product(embedding: nn.Embedding) -> Callable[[Tensor], Tensor]:
+    return lambda features: best_less_second(features @ embedding.weight.double().T)
 
 
 def signed(images: Tensor) -> Tensor:
@@ -155,11 +170,13 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
         latents = network.quantize.get_codebook_entry(chosen.flatten(), (batch, height, width, table.shape[1]))
         return unsigned(network.decode(latents))
 
-    return Original(
-        name, network,
-        **{"codes": codes, "pixels": pixels, "features": features, "scores": lambda z: distance(network.quantize.embedding.weight)(z), "codebook": "quantize.embedding.weight",
-           "settings": settings, "name": in_state_dict, "extras": LOSS, **options},
-    )  # fmt: skip
+    parts = {
+        "codes": codes, "pixels": pixels, "features": features, "settings": settings, "name": in_state_dict,
+        "extras": LOSS, "codebook": "quantize.embedding.weight", **options,
+    }  # fmt: skip
+    if "gap" not in parts:
+        parts["gap"] = by_distance(network.quantize.embedding)
+    return Original(name, network, **parts)
 
 
 def taming_module() -> Any:
@@ -193,6 +210,8 @@ def taming_gumbel(_: Path | None) -> Original:
         network = taming_module().GumbelVQ(**params, lossconfig={}, temperature_scheduler_config={})
     label = f"taming-transformers-rom1504 {version('taming-transformers-rom1504')}, taming.models.vqgan.GumbelVQ"
 
+    proj = network.quantize.proj
+
     def features(images: Tensor) -> Tensor:
         return network.encode_to_prequant(signed(images))
 
@@ -201,8 +220,8 @@ def taming_gumbel(_: Path | None) -> Original:
 
     return vq(
         network, label, taming_settings("taming.models.vqgan.GumbelVQ", params),
-        features=features, pixels=pixels, codes=lambda images: network.quantize.proj(features(images)).argmax(1),
-        scores=lambda z: z @ network.quantize.proj.weight.double().flatten(1).T + network.quantize.proj.bias.double(),
+        features=features, pixels=pixels, codes=lambda images: proj(features(images)).argmax(1),
+        gap=lambda z: best_less_second(nn.functional.linear(z, proj.weight.double().flatten(1), proj.bias.double())),
         codebook="quantize.embed.weight",
     )  # fmt: skip
 
@@ -243,7 +262,7 @@ def diffusers_vq(old_names: bool = False, **config: Any) -> Original:
 
     return Original(
         f"diffusers {version('diffusers')}, VQModel", network, codes, pixels, features,
-        scores=lambda z: distance(network.quantize.embedding.weight)(z),
+        gap=by_distance(network.quantize.embedding),
         settings=settings, name=name, codebook="quantize.embedding.weight",
     )  # fmt: skip
 
@@ -316,7 +335,7 @@ def janus(_: Path | None) -> Original:
 
     return Original(
         transformers_label("JanusVQVAE"), network, codes, pixels, lambda images: encoded(network, images),
-        scores=lambda z: nn.functional.normalize(z, dim=1) @ network.quantize.embedding.weight.double().T,
+        gap=by_direction(network.quantize.embedding),
         settings=transformers_settings(network, "JanusForConditionalGeneration", "janus"), name=in_vqmodel,
         extras={"lm_head.weight": [8, 4], "model.language_model.embed_tokens.weight": [8, 4],
                 "model.generation_embeddings.weight": [128, 8], "model.vision_model.post_layernorm.weight": [4]},
@@ -341,7 +360,7 @@ def chameleon(_: Path | None) -> Original:
 
     return Original(
         transformers_label("ChameleonVQVAE"), network, codes, None, lambda images: encoded(network, images),
-        scores=lambda z: distance(network.quantize.embedding.weight)(z),
+        gap=by_distance(network.quantize.embedding),
         settings=transformers_settings(network, "ChameleonForConditionalGeneration", "chameleon"), name=in_vqmodel,
         extras={"lm_head.weight": [8, 4], "model.embed_tokens.weight": [8, 4], "model.norm.weight": [4]},
         codebook="quantize.embedding.weight",
@@ -370,7 +389,7 @@ def openai(_: Path | None) -> Original:
 
     return Original(
         f"DALL-E {version('DALL-E')}, dall_e.Encoder and dall_e.Decoder", network,
-        lambda images: features(images).argmax(1), pixels, features, lambda z: z,
+        lambda images: features(images).argmax(1), pixels, features, best_less_second,
         # without norms: louder, or every image looks like the next
         scales={"encoder.blocks.input.w": 6.0, "encoder.blocks.output.conv.w": 3.0,
                 "decoder.blocks.input.w": 30.0, "decoder.blocks.output.conv.w": 4.0},
@@ -414,13 +433,272 @@ def ibq(_: Path | None) -> Original:
     settings = {"model": {"class_path": "src.IBQ.models.ibqgan.IBQ", "init_args": params}}
     return vq(
         network, f"{openimagetokenizer()}, IBQ.models.ibqgan.IBQ", settings,
-        scores=lambda z: z @ network.quantize.embedding.weight.double().T,
+        gap=by_product(network.quantize.embedding),
+    )  # fmt: skip
+
+
+def of_magvit2(network: Any, chosen: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def averaged(value: Tensor) -> Tensor:
+        with network.ema_scope():
+            return chosen(value)
+
+    return averaged
+
+
+def open_magvit2(_: Path | None) -> Original:
+    ddconfig = {
+        "double_z": False, "z_channels": 8, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32,
+        "ch_mult": [1, 2, 2], "num_res_blocks": 2,
+    }  # fmt: skip
+    params = {"embed_dim": 8, "n_embed": 256, "ddconfig": ddconfig}
+    network = open_magvit2_package("Open_MAGVIT2").VQModel(
+        **params, lossconfig={}, sample_minimization_weight=1.0, batch_maximization_weight=1.0, use_ema=True
+    )
+
+    def features(images: Tensor) -> Tensor:
+        return network.encoder(signed(images))
+
+    def codes(images: Tensor) -> Tensor:
+        latents = features(images)
+        return network.quantize(latents)[2].view(len(latents), *latents.shape[-2:])
+
+    def pixels(chosen: Tensor) -> Tensor:
+        shape = (*chosen.shape, 8)
+        return unsigned(network.decode(network.quantize.get_codebook_entry(chosen.flatten(1), shape, "")))
+
+    settings = {
+        "model": {
+            "class_path": "src.Open_MAGVIT2.models.lfqgan.VQModel",
+            "init_args": {
+                **params,
+                "use_ema": True,
+                "sample_minimization_weight": 1.0,
+                "batch_maximization_weight": 1.0,
+            },
+        }
+    }
+    return Original(
+        f"{openimagetokenizer()}, Open_MAGVIT2.models.lfqgan.VQModel, averaged weights", network,
+        codes=of_magvit2(network, codes), pixels=of_magvit2(network, pixels), features=of_magvit2(network, features),
+        gap=lambda z: z.abs().amin(1), settings=settings, name=in_state_dict, extras=LOSS,
+    )  # fmt: skip
+
+
+# what is not on PyPI
+
+
+def source(sources: Path | None, file: str, change: Callable[[str], str] = str) -> Any:
+    """The module in `sources/file`, a clone of the repository that the path begins with."""
+    if sources is None:
+        raise FileNotFoundError(f"needs --sources with {file}")
+    text = (sources / file).read_text(encoding="utf-8")
+    module = types.ModuleType(Path(file).stem)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    exec(compile(change(text), file, "exec"), module.__dict__)
+    return module
+
+
+def llamagen(sources: Path | None) -> Original:
+    module = source(sources, "LlamaGen/tokenizer/tokenizer_image/vq_model.py")
+    mult = [1, 2, 2]
+    config = module.ModelArgs(codebook_size=128, z_channels=24, encoder_ch_mult=mult, decoder_ch_mult=mult)
+    network = module.VQModel(config)
+    network.encoder = module.Encoder(ch=32, ch_mult=mult, z_channels=24)  # of 128 channels otherwise
+    network.decoder = module.Decoder(ch=32, ch_mult=mult, z_channels=24)
+
+    def features(images: Tensor) -> Tensor:
+        return network.quant_conv(network.encoder(signed(images)))
+
+    def codes(images: Tensor) -> Tensor:
+        latents, _, (_, _, indices) = network.encode(signed(images))
+        return indices.view(len(images), *latents.shape[-2:])
+
+    def pixels(chosen: Tensor) -> Tensor:
+        batch, height, width = chosen.shape
+        return unsigned(network.decode_code(chosen.flatten(), (batch, 8, height, width)))
+
+    return Original(
+        "FoundationVision/LlamaGen@3786e6ad, VQModel", network, codes, pixels, features,
+        gap=by_direction(network.quantize.embedding), name=lambda key: f"model.{key}",
+        codebook="quantize.embedding.weight",
+    )  # fmt: skip
+
+
+def maskgit(sources: Path | None) -> Original:
+    module = source(sources, "1d-tokenizer/modeling/modules/maskgit_vqgan.py")
+    config = types.SimpleNamespace(
+        channel_mult=[1, 2, 2], num_resolutions=3, dropout=0.0, hidden_channels=32, num_channels=3, num_res_blocks=2,
+        resolution=32, z_channels=16,
+    )  # fmt: skip
+    network: Any = nn.ModuleDict(
+        {
+            "encoder": module.Encoder(config),
+            "decoder": module.Decoder(config),
+            "quantize": module.VectorQuantizer(128, 16, 0.25),
+        }
+    )
+    encoder, decoder, quantize = network["encoder"], network["decoder"], network["quantize"]
+
+    def codes(images: Tensor) -> Tensor:
+        latents = encoder(images)
+        return quantize.get_code(latents).view(len(images), *latents.shape[-2:])
+
+    return Original(
+        "bytedance/1d-tokenizer@be0b076c, maskgit_vqgan.Encoder, Decoder and VectorQuantizer", network, codes,
+        lambda chosen: decoder(quantize.get_codebook_entry(chosen)), encoder, by_distance(quantize.embedding),
+        codebook="quantize.embedding.weight",
+    )  # fmt: skip
+
+
+class Named(dict[str, Any]):
+    """Keys that are attributes too, as OmegaConf's."""
+
+    __getattr__ = dict.__getitem__
+
+
+def mindalle(sources: Path | None) -> Original:
+    hparams = Named(
+        double_z=False, z_channels=16, resolution=32, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 1, 2],
+        num_res_blocks=1, attn_resolutions=[8],
+    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = source(sources, "minDALL-E/dalle/models/stage1/vqgan.py").VQGAN(128, 16, hparams)
+
+    def features(images: Tensor) -> Tensor:
+        return network.quant_conv(network.encoder(signed(images)))
+
+    def codes(images: Tensor) -> Tensor:
+        latents = features(images)
+        return network.quantize(latents)[1].view(len(images), *latents.shape[-2:])
+
+    settings = {"stage1": {"type": "vqgan", "embed_dim": 16, "n_embed": 128, "hparams": dict(hparams)}}
+    return Original(
+        "kakaobrain/minDALL-E (MatthiasCami8/minDALL-E@6d390a6a), VQGAN, with the layers of taming", network,
+        codes, lambda chosen: unsigned(network.decode_code(chosen)), features, by_distance(network.quantize.embedding),
+        settings=settings, name=in_state_dict, codebook="quantize.embedding.weight",
+    )  # fmt: skip
+
+
+class Flax:
+    """A Flax module with the methods of a torch module that `Original` calls."""
+
+    def __init__(self, module: Any) -> None:
+        import jax
+        from flax.traverse_util import flatten_dict, unflatten_dict
+
+        self.module, self.join = module, unflatten_dict
+        params = module.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+        self.tensors = {".".join(key): torch.from_numpy(np.array(value)) for key, value in flatten_dict(params).items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.tensors
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def eval(self) -> None:
+        pass
+
+    def params(self) -> dict[str, Any]:
+        return self.join({tuple(key.split(".")): tensor.numpy() for key, tensor in self.tensors.items()})
+
+    def __call__(self, value: Tensor, method: Any) -> Any:
+        return self.module.apply({"params": self.params()}, value.numpy(), method=method)
+
+
+NESTED = """      for attn_block in self.attn:
+        hidden_states = attn_block(hidden_states)
+"""
+PAIRED = """      if self.attn:
+        hidden_states = self.attn[self.block.index(res_block)](hidden_states)
+"""
+
+
+def dalle_mini(sources: Path | None, paired: bool = True) -> Original:
+    """Each attention after its own block, as taming trained the weights: the source applies all after every block."""
+    config = {
+        "ch": 32, "out_ch": 3, "in_channels": 3, "num_res_blocks": 1, "resolution": 32, "z_channels": 24,
+        "ch_mult": [1, 2, 2], "attn_resolutions": [8], "n_embed": 128, "embed_dim": 16, "dropout": 0.0,
+        "double_z": False, "resamp_with_conv": True, "use_gumbel": False, "gumbel_kl_weight": 1e-8,
+        "give_pre_end": False, "num_resolutions": 3,
+    }  # fmt: skip
+
+    def change(text: str) -> str:
+        assert text.count(NESTED) == 2
+        return text.replace(NESTED, PAIRED) if paired else text
+
+    module = source(sources, "vqgan-jax/vqgan_jax/modeling_flax_vqgan.py", change)
+    flax = Flax(module.VQModule(types.SimpleNamespace(**{**config, "ch_mult": (1, 2, 2), "attn_resolutions": (8,)})))
+
+    def tensor(value: Any) -> Tensor:
+        return torch.from_numpy(np.array(value))
+
+    def codes(images: Tensor) -> Tensor:
+        latents, indices = flax(signed(images).movedim(1, -1), module.VQModule.encode)
+        return tensor(indices).long().view(latents.shape[:-1])
+
+    def features(images: Tensor) -> Tensor:
+        def prequant(self: Any, values: Any) -> Any:
+            return self.quant_conv(self.encoder(values))
+
+        return tensor(flax(signed(images).movedim(1, -1), prequant)).movedim(-1, 1)
+
+    def pixels(chosen: Tensor) -> Tensor:
+        latents = flax.tensors["quantize.embedding.embedding"][chosen]
+        return unsigned(tensor(flax(latents, module.VQModule.decode)).movedim(-1, 1))
+
+    def gap(values: Tensor) -> Tensor:
+        return best_less_second(-torch.cdist(values, flax.tensors["quantize.embedding.embedding"].double()).square())
+
+    network: Any = flax
+    order = "each attention after its own block" if paired else "as it is"
+    return Original(
+        f"patil-suraj/vqgan-jax@44cb0110, VQModule, {order}; flax {version('flax')}, jax {version('jax')}", network,
+        codes, pixels, features, gap, settings={"architectures": ["VQModel"], "model_type": "vqgan", **config},
+        codebook="quantize.embedding.embedding",
+    )  # fmt: skip
+
+
+def cosmos(sources: Path | None) -> Original:
+    if sources is None:
+        raise FileNotFoundError("needs --sources with Cosmos-Tokenizer")
+    sys.path.append(str(sources / "Cosmos-Tokenizer"))
+    from cosmos_tokenizer.modules.layers2d import Decoder, Encoder  # pyright: ignore[reportMissingImports]
+    from cosmos_tokenizer.modules.quantizers import FSQuantizer  # pyright: ignore[reportMissingImports]
+
+    levels = [8, 8, 8, 5, 5, 5]
+    options = {
+        "attn_resolutions": [32], "channels": 32, "channels_mult": [1, 2, 2], "dropout": 0.0, "in_channels": 3,
+        "out_channels": 3, "spatial_compression": 8, "num_res_blocks": 2, "resolution": 1024, "patch_size": 4,
+        "patch_method": "haar", "z_channels": 24,
+    }  # fmt: skip
+    network: Any = nn.Module()
+    network.encoder, network.decoder = Encoder(**options), Decoder(**options)
+    network.quant_conv, network.post_quant_conv = nn.Conv2d(24, 6, 1), nn.Conv2d(6, 24, 1)
+    quantizer = FSQuantizer(levels=levels)
+
+    def features(images: Tensor) -> Tensor:
+        return network.quant_conv(network.encoder(signed(images)))
+
+    def pixels(chosen: Tensor) -> Tensor:
+        return unsigned(network.decoder(network.post_quant_conv(quantizer.indices_to_codes(chosen))))
+
+    def gap(values: Tensor) -> Tensor:
+        return 0.5 - (quantizer.bound(values) - quantizer.bound(values).round()).abs().amax(1)
+
+    return Original(
+        "NVIDIA/Cosmos-Tokenizer@9ea50837, layers2d.Encoder and Decoder, FSQuantizer", network,
+        lambda images: quantizer(features(images))[0].long(), pixels, features, gap,
+        settings={"architectures": ["CosmosTokenizer"]},
     )  # fmt: skip
 
 
 FORMATS: dict[str, Callable[[Path | None], Original]] = {
     make.__name__: make
-    for make in (openai, taming, taming_gumbel, diffusers, amused, vqdiffusion, ibq, janus, chameleon)
+    for make in (
+        *(openai, taming, taming_gumbel, diffusers, amused, vqdiffusion, llamagen, ibq, maskgit, janus, chameleon),
+        *(mindalle, dalle_mini, cosmos, open_magvit2),
+    )
 }
 
 

@@ -33,7 +33,7 @@ def filled(name: str, shape: list[int], scales: Mapping[str, float] | None = Non
         values *= 0.1
     scale = (scales or {}).get(name, 1)
     values = values * scale if scale else values / np.linalg.norm(values, axis=-1, keepdims=True)
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)
 
 
 def images(count: int = 2, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.float32]:
