@@ -1,6 +1,8 @@
 """Weights of Flax: nested dicts of arrays as MessagePack, which has no code in it."""
 
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
