@@ -81,7 +81,7 @@ FORMATS: dict[str, Format] = {
         weights="modified MIT",
     ),
     "taming": Format(
-        title="VQGAN (taming-transformers, minDALL-E)",
+        title="VQGAN (taming-transformers, minDALL-E, dalle-mini)",
         marks=(*TAMING_WHOLE, VECTORS),
         without=(RUNNING_ORDER,),
         layout=layouts.TAMING,
