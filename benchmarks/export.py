@@ -2,8 +2,8 @@
 
     make bench-export
 
-Weights are random, with the spread that training gives; images are noise, and smooth. A code that differs is a tie where
-both vectors are equally near but for rounding.
+Weights are random, scaled so that all code vectors are reached; images are noise, and smooth. A code that differs is a
+tie where both vectors are equally near but for rounding.
 """
 
 import argparse

@@ -127,19 +127,32 @@ def read_bounded(path: Path | str, most: int) -> bytes:
     Raises:
         SmaltiError: it is not there, no regular file, unreadable, or longer.
     """
+    size = check_regular(path)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1) if size <= most else b""
+    except OSError as error:
+        raise SmaltiError(f"cannot read {path}: {error.strerror or error}") from error
+    if max(len(data), size) > most:
+        raise SmaltiError(f"{path} is longer than the {most:,} bytes that are read; is it this file?")
+    return data
+
+
+def check_regular(path: Path | str) -> int:
+    """The bytes of a regular file, which a device or a pipe is not.
+
+    Raises:
+        SmaltiError: it is not there, no regular file, or in a folder that cannot be read.
+    """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise SmaltiError(f"{path} is no regular file")
-        with Path(path).open("rb") as file:
-            data = file.read(most + 1) if status.st_size <= most else b""
     except FileNotFoundError as error:
         raise SmaltiError(f"{path} does not exist") from error
     except OSError as error:
         raise SmaltiError(f"cannot read {path}: {error.strerror or error}") from error
-    if max(len(data), status.st_size) > most:
-        raise SmaltiError(f"{path} is longer than the {most:,} bytes that are read; is it this file?")
-    return data
+    if not stat.S_ISREG(status.st_mode):
+        raise SmaltiError(f"{path} is no regular file")
+    return status.st_size
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:

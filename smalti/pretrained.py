@@ -1,9 +1,10 @@
 """Model folders: config.json + model.safetensors + README.md, on disk or on the Hugging Face hub."""
 
+import contextlib
 import difflib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from smalti.configs import from_dict, to_dict
-from smalti.errors import SmaltiError, shown
+from smalti.errors import SmaltiError, reason, shown
 from smalti.files import (
     CARD,
     CONFIG,
@@ -134,10 +135,20 @@ class Pretrained(nn.Module):
 def find_folder(name: Path | str, revision: str | None = None, more_files: Sequence[str] = ()) -> Path:
     """The folder of a model: `name` itself, or the hub's copy of it in the local cache.
 
-    Only what can be nothing but owner/name is looked up on the hub: a mistyped folder beside others is not sent out.
-
     Raises:
         SmaltiError: no such folder, and no such repository.
+    """
+    folder = local_folder(name, "give a folder that `smalti train` made")
+    return folder or hub_folder(str(name), revision, [CONFIG, WEIGHTS, CARD, *more_files])
+
+
+def local_folder(name: Path | str, remedy: str) -> Path | None:
+    """The folder of that name, or None for what can be nothing but owner/name on the hub.
+
+    A mistyped folder beside others is not sent out.
+
+    Raises:
+        SmaltiError: no such folder; with the `remedy`, unless another one has nearly this name.
     """
     folder = Path(name)
     try:
@@ -148,16 +159,33 @@ def find_folder(name: Path | str, revision: str | None = None, more_files: Seque
     if folder.exists() or folder.parent.is_dir() or not HUB_NAME.fullmatch(str(name)):
         beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         close = difflib.get_close_matches(folder.name, beside, n=1)
-        hint = f"did you mean {folder.parent / close[0]}?" if close else "give a folder that `smalti train` made"
+        hint = f"did you mean {folder.parent / close[0]}?" if close else remedy
         raise SmaltiError(f"{name}: no such folder; {hint}, or owner/name on the hub")
+    return None
+
+
+def hub_files(name: str, revision: str | None) -> list[str]:
+    """The names of all files of a repository of the hub; none is fetched."""
+    from huggingface_hub import HfApi
+
+    with _hub(name):
+        return HfApi().list_repo_files(name, revision=revision)
+
+
+def hub_folder(name: str, revision: str | None, files: Sequence[str]) -> Path:
+    """The local copy of a repository of the hub: of the `files` that it has, and of nothing else."""
     from huggingface_hub import snapshot_download
 
-    patterns = [CONFIG, WEIGHTS, CARD, *more_files]
+    with _hub(name):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*files]))
+
+
+@contextlib.contextmanager
+def _hub(name: str) -> Iterator[None]:
     try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+        yield
     except Exception as error:  # the hub's errors share no base class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SmaltiError(f"{name}: no such folder here, and the hub says: {reason}") from error
+        raise SmaltiError(f"{name}: no such folder here, and the hub says: {reason(error)}") from error
 
 
 def _wait_for_partner(weights: Path) -> None:

@@ -16,7 +16,7 @@ LAYERS = [  # the ground first
     {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "pretrained", "ops"},
     {"images"},
     {"data", "models", "priors"},
-    {"generate", "codec"},
+    {"generate", "codec", "interop"},
     {"training"},
     {"evaluation"},
     {"recipes"},

@@ -10,6 +10,7 @@ from torch import Tensor
 from smalti.errors import SmaltiError, shown
 from smalti.images.preprocessing import Preprocessing
 from smalti.interop import openai, vqgan
+from smalti.interop.flax import as_pytorch
 from smalti.interop.formats import Compare, Format, Recognised, recognised
 from smalti.interop.parts import Parts, Tensors
 from smalti.interop.weights import Weights
@@ -60,8 +61,9 @@ def converted(
         SmaltiError: no format fits; a tensor is missing, left over, of another shape, or holds no finite numbers.
     """
     with about(weights.path):
-        found = recognised(weights.tensors, weights.settings, kind)
-        own, left_out, notes = _own(weights.tensors, found)
+        given = as_pytorch(weights.tensors)
+        found = recognised(given, weights.settings, kind)
+        own, left_out, notes = _own(given, found)
         format = found.format
         family = openai if format.layout is None else vqgan
         names = family.our_names(own, format)

@@ -81,10 +81,11 @@ FORMATS: dict[str, Format] = {
         weights="modified MIT",
     ),
     "taming": Format(
-        title="VQGAN (taming-transformers, minDALL-E)",
+        title="VQGAN (taming-transformers, minDALL-E, dalle-mini)",
         marks=(*TAMING_WHOLE, VECTORS),
         without=(RUNNING_ORDER,),
         layout=layouts.TAMING,
+        told=("taming.models.vqgan",),
         code="MIT",
         weights="MIT, not checked",
     ),

@@ -85,7 +85,7 @@ DIFFUSERS = TAMING._replace(
     },
     ends={"conv_in": "first", "conv_norm_out": "norm", "conv_out": "last"},
     parts={
-        **{"conv_shortcut": "shortcut", "group_norm": "norm"},
+        **{"conv_shortcut": "shortcut", "group_norm": "norm", "proj_attn": "out"},  # the last one is of older versions
         **{"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "out"},
     },
 )
