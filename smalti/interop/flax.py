@@ -1,6 +1,7 @@
 """Weights of Flax: nested dicts of arrays as MessagePack, which has no code in it."""
 
 import math
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ def read_msgpack(path: Path) -> dict[str, Tensor]:
             raise SmaltiError(f"it holds extension type {kind}; only arrays are read; convert to float32 first")
         return _array(*msgpack.unpackb(data, max_array_len=DEEPEST, max_map_len=0, max_ext_len=0))
 
-    with one_line(path, f"{path} is damaged or not a file of Flax"):
+    with one_line(path, f"{path} is damaged or not of Flax; fetch it again"), path.open("rb") as file:
         limits = {"max_array_len": DEEPEST, "max_map_len": MOST_ENTRIES, "max_str_len": MOST_TEXT}
-        value = msgpack.unpackb(path.read_bytes(), object_pairs_hook=counted, ext_hook=array, **limits)
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        value = msgpack.unpackb(data, object_pairs_hook=counted, ext_hook=array, **limits)
         if not isinstance(value, dict):
             raise SmaltiError("it is no dict of arrays; is it a file of Flax?")
         return _named(value, "", 0)
@@ -55,11 +57,9 @@ def _array(shape: Any, name: Any, data: Any) -> Tensor:
     if name not in TYPES:
         raise SmaltiError(f"it holds an array of type {shown(name)}; convert to float32 first")
     if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 8:
-        raise SmaltiError(f"it holds an array of shape {shown(shape)}; copy the file again")
+        raise SmaltiError(f"it holds an array of shape {shown(shape)}; fetch it again")
     if math.prod(shape) * TYPES[name].itemsize != len(data):
-        raise SmaltiError(
-            f"an array of shape {shown(shape)} and type {name} has {len(data):,} bytes; copy the file again"
-        )
+        raise SmaltiError(f"an array of shape {shown(shape)} and type {name} has {len(data):,} bytes; fetch it again")
     return torch.frombuffer(bytearray(data), dtype=TYPES[name]).reshape(shape) if data else torch.empty(shape)
 
 
@@ -83,5 +83,5 @@ def _whole(chunked: dict[str, Any]) -> Tensor:
     """An array that was too long for one piece."""
     shape, chunks = ([own[str(place)] for place in range(len(own))] for own in (chunked["shape"], chunked["chunks"]))
     if math.prod(shape) != sum(chunk.numel() for chunk in chunks):
-        raise SmaltiError(f"the parts of an array of shape {shown(shape)} do not fit it; copy the file again")
+        raise SmaltiError(f"the parts of an array of shape {shown(shape)} do not fit it; fetch it again")
     return torch.cat([chunk.reshape(-1) for chunk in chunks]).reshape(shape)
