@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from smalti.errors import SmaltiError, one_line, shown
+from smalti.interop.naming import named_tensors
 from smalti.interop.shells import KNOWN, STAND_INS, Shell
 
 MOST_PICKLE, MOST_WORK = 1 << 22, 1 << 20  # bytes; about microseconds
 STEP, CALL = 2, 32  # work of an instruction, and of a call besides
 MOST_TUPLE = 1 << 13  # parts, all the way down: Python dies of the hash of a tuple that is nested too deeply
-MOST_ENTRIES, DEEPEST = 1 << 18, 64  # values in a file; levels
 OPCODES = frozenset({  # of those that `weights_only=True` reads
     "PROTO", "STOP", "MARK", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "BINPERSID", "APPEND", "APPENDS", "SETITEM",
     "SETITEMS", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "NONE",
@@ -64,7 +64,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 _measure(front)
         with torch.serialization.safe_globals(STAND_INS):  # pyright: ignore[reportArgumentType]
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-        tensors = _named(value)
+        tensors = named_tensors(value)
         held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
         if sum(held.values()) > path.stat().st_size:
             raise SmaltiError("its tensors are larger than the file; fetch it again")
@@ -177,28 +177,6 @@ def _dotted(argument: Any) -> str:
     module, _, name = argument.partition(" ")
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return f"{module}.{name}"
-
-
-def _named(root: Any) -> dict[str, Tensor]:
-    """All tensors in dicts, lists and modules, by the keys on the way, joined by dots."""
-    found: dict[str, Tensor] = {}
-    rest, visited = [("", root, 0)], 0
-    while rest:
-        name, value, depth = rest.pop()
-        if isinstance(value, Tensor):
-            if name in found:
-                raise SmaltiError(f"{shown(name)} is there twice; save the state_dict alone")
-            found[name] = value.detach()
-            continue
-        value = value.parts() if isinstance(value, Shell) else value
-        value = dict(enumerate(value)) if isinstance(value, list | tuple) else value
-        if isinstance(value, dict):
-            visited += len(value)
-            if visited > MOST_ENTRIES or depth > DEEPEST:
-                raise SmaltiError("it is nested too deeply, or holds too many values; save the state_dict alone")
-            own = [(str(key), part) for key, part in value.items() if isinstance(key, str | int)]
-            rest += [(f"{name}.{key}" if name else key, part, depth + 1) for key, part in reversed(own)]
-    return found
 
 
 def _settings(value: Any) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def _table(*_: Any) -> dict:
 _NUMBERS = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _TYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 TENSORS = frozenset({  # PyTorch opens these itself
-    "collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "torch.Size",
-    "torch.device", "builtins.set", "_codecs.encode",
+    "collections.OrderedDict", "collections.Counter", "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter", "torch.Size", "torch.device", "builtins.set", "_codecs.encode",
     *(f"torch.{name}Storage" for name in _NUMBERS), *(f"torch.{name}" for name in _TYPES),
 })  # fmt: skip
 _CALLBACKS = (
@@ -61,7 +61,8 @@ SHELLS = frozenset({
     "omegaconf.nodes.FloatNode", "omegaconf.nodes.BooleanNode", "argparse.Namespace", "typing.Any",
     "pathlib.Path", "pathlib.PurePosixPath", "pathlib.PosixPath", "pathlib.WindowsPath", "datetime.timedelta",
     # numbers of numpy; types as values
-    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "numpy.float64", "numpy.float32",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "numpy.dtype", "numpy.ndarray", "numpy.float64", "numpy.float32",
     "numpy.int64", "numpy.int32", "numpy.bool_",
     *(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "object")),
 })  # fmt: skip

@@ -35,7 +35,7 @@ GLOBALS = {
 
 @pytest.fixture
 def refuses(tmp_path):
-    """Refused in one short line, in a second and in 100 MB, without a marker file."""
+    """Refused in one short line, soon and in 100 MB, without a marker file."""
     mark = tmp_path / "mark"
 
     def check(path, match, **options):
@@ -43,7 +43,7 @@ def refuses(tmp_path):
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         with pytest.raises(SmaltiError, match=match) as caught:
             read_weights(str(path), **options)
-        assert time.process_time() - start < 1.0
+        assert time.process_time() - start < 2.0  # of what is most work; machines differ
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
         assert not mark.exists()
         assert "\n" not in str(caught.value) and len(str(caught.value)) <= 300
@@ -114,10 +114,10 @@ def test_a_shell_does_nothing(name, tmp_path):
 
 
 def test_nothing_in_the_lists_can_do_harm():
-    """What PyTorch opens itself are tensors and their parts, an empty dict, a set, and the bytes of a text."""
+    """What PyTorch opens itself are tensors and their parts, dicts, a set, and the bytes of a text."""
     assert all(stand_in in (shells.Shell, shells._table, OrderedDict) for stand_in, _ in shells.STAND_INS)
     functions = {name for name in shells.TENSORS if not name.startswith("torch.") or "._" in name}
-    assert functions == {"collections.OrderedDict", "builtins.set", "_codecs.encode",
+    assert functions == {"collections.OrderedDict", "collections.Counter", "builtins.set", "_codecs.encode",
                          "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}  # fmt: skip
 
 
@@ -139,6 +139,7 @@ def bombs():
         "a list that doubles": b"\x80\x02]q\x00" + b"".join(b"](h%ch%ceq%c" % (n, n, n + 1) for n in range(60)) + b".",
         "a place in the memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
         "marks": b"\x80\x02" + b"(" * 1_000_000 + b".",
+        "long names": b"\x80\x02}X" + struct.pack("<I", 1 << 19) + b"a" * (1 << 19) + b"](" + b"}" * 9000 + b"es.",
         "settings that double": b"\x80\x02}X\x06\x00\x00\x00config]q\x00"
         + b"".join(b"](" + b"h%c" % n * 200 + b"eq%c" % (n + 1) for n in range(10))
         + b"s.",
@@ -262,6 +263,7 @@ def test_flax_that_lies(tmp_path, refuses):
         (array(4), "flax_model"),
         (array((2, 1), code=2), "extension type 2"),
         (deep, "flax_model"),
+        (msgpack.packb({"a" * 900: {"b" * 900: {"c": 1}}}), "too many values, nested too deeply"),
         (msgpack.packb(many), "more than 65,536 entries"),
         (b"\xdf\xff\xff\xff\xff" + bytes(1000), "damaged"),
         (b"\x81\xa1a\xdd\xff\xff\xff\xff", "damaged"),
