@@ -16,7 +16,7 @@ from ..interop.foreign import flax_bytes, save_dall_e
 from .evil import changed_value
 from .harness import Fault, changed_bytes
 
-SHORT = 250
+SHORT = 120
 TENSORS = {"encoder.conv.weight": torch.ones(3, 2), "quantize.embedding": torch.ones(5, 4).bfloat16()}
 PIECES = [  # of pickles
     b"cposix\nsystem\n", b"cbuiltins\neval\n", b"ccollections\nOrderedDict\n", b"cargparse\nNamespace\n",
