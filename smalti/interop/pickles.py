@@ -138,7 +138,8 @@ def _measure(file: io.BytesIO) -> None:
         elif name in TAKES:
             count = len(stack) if TAKES[name] is None else TAKES[name]
             taken = sum(cell[0] for cell in stack[len(stack) - count :])
-            stack = marks.pop() if TAKES[name] is None else stack[: len(stack) - count]
+            del stack[len(stack) - count :]
+            stack = marks.pop() if TAKES[name] is None else stack
             work += _put(stack, name, taken)
         elif name not in ("PROTO", "STOP", "BINPERSID"):
             stack.append([len(argument) if isinstance(argument, str | bytes) else 1])

@@ -138,6 +138,7 @@ def bombs():
         "a list of itself": b"\x80\x02]q\x00h\x00a.",
         "a list that doubles": b"\x80\x02]q\x00" + b"".join(b"](h%ch%ceq%c" % (n, n, n + 1) for n in range(60)) + b".",
         "a place in the memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
+        "a long stack": b"\x80\x02(" + b"N" * 300_000 + b"\x85" * 8000 + b"t.",
         "marks": b"\x80\x02" + b"(" * 1_000_000 + b".",
         "long names": b"\x80\x02}X" + struct.pack("<I", 1 << 19) + b"a" * (1 << 19) + b"](" + b"}" * 9000 + b"es.",
         "settings that double": b"\x80\x02}X\x06\x00\x00\x00config]q\x00"
