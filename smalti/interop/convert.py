@@ -73,8 +73,8 @@ def converted(
             raise SmaltiError(f"{what}; it may be another kind of network")
         tensors = {ours: _finite(own[theirs], theirs) for theirs, ours in names.items()}
         parts = family.parts_of(tensors, format, weights.settings, compare)
-        _check_codebook(parts, weights.settings)
         model = _assembled(parts, weights.settings, image_size, {ours: theirs for theirs, ours in names.items()})
+        _check_codebook(model, weights.settings)
     left_out += Counter(_beginning(name) for name in rest)
     notes = [*found.notes, *notes, *([format.note] if format.note else [])]
     return Converted(model, format, len(names), dict(left_out), notes)
@@ -115,11 +115,11 @@ def _finite(tensor: Tensor, name: str) -> Tensor:
     return values
 
 
-def _check_codebook(parts: Parts, settings: Mapping[str, Any]) -> None:
-    """Refuse a codebook of another size than the config says."""
-    found, said = parts.bottleneck.get("codebook_size"), _said(settings, VECTORS_KEYS)
-    if said is not None and found is not None and said != found:
-        raise SmaltiError(f"there are {found} code vectors, and its config says {said}; take both from one model")
+def _check_codebook(model: Autoencoder, settings: Mapping[str, Any]) -> None:
+    """Refuse another number of codes than the config says."""
+    found, said = model.codes_bottleneck.codebook_size, _said(settings, VECTORS_KEYS)
+    if said is not None and said != found:
+        raise SmaltiError(f"there are {found} codes, and its config says {said}; take both from one model")
 
 
 def _said(settings: Any, keys: tuple[str, ...]) -> int | None:
