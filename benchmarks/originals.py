@@ -87,7 +87,8 @@ def ckpt(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
     state = {name.removeprefix("state_dict."): tensor for name, tensor in tensors.items()}
     name = "pytorch_lightning.callbacks.model_checkpoint"
     callback = type("ModelCheckpoint", (), {"__module__": name})
-    with stubs(**{name.replace(".", "__"): {"ModelCheckpoint": callback}}):
+    parents: dict[str, Any] = {"pytorch_lightning": {}, "pytorch_lightning__callbacks": {}}
+    with stubs(**parents, **{name.replace(".", "__"): {"ModelCheckpoint": callback}}):
         document = {
             "epoch": 3, "global_step": 1000, "pytorch-lightning_version": "1.0.8", "state_dict": state,
             "callbacks": {callback: {"best_model_score": torch.tensor(0.5), "best_model_path": "last.ckpt"}},
@@ -755,7 +756,8 @@ def cosmos(sources: Path | None) -> Original:
     return Original(
         "NVIDIA/Cosmos-Tokenizer@9ea50837, layers2d.Encoder and Decoder, FSQuantizer", network,
         lambda images: quantizer(features(images))[0].long(), pixels, features, gap,
-        settings={"architectures": ["CosmosTokenizer"]}, scales={"decoder.conv_out.weight": 0.3}, write=saved("model.pt"),
+        settings={"architectures": ["CosmosTokenizer"]}, scales={"decoder.conv_out.weight": 0.3},
+        write=saved("model.pt"),
     )  # fmt: skip
 
 
