@@ -24,9 +24,9 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 MADE = "2026-11-28"
 POSITIONS = 64  # pixels of a golden file
-sys.path[0] = str(
-    ROOT / "tests/interop"
-)  # in the place of this folder, whose kernels.py transformers would take for its own
+if __name__ == "__main__":
+    del sys.path[0]  # this folder, whose kernels.py transformers would take for a package of that name
+sys.path.append(str(ROOT / "tests/interop"))
 
 import golden  # noqa: E402
 
@@ -243,6 +243,20 @@ def taming(_: Path | None) -> Original:
         network = taming_module().VQModel(**params, lossconfig={})
     label = f"taming-transformers-rom1504 {version('taming-transformers-rom1504')}, taming.models.vqgan.VQModel"
     return vq(network, label, taming_settings("taming.models.vqgan.VQModel", params))
+
+
+def taming_f16(width: int = 128) -> Original:
+    """The published size, f16 and K = 16,384, with random weights; for the comparison of speed."""
+    ddconfig = {
+        "double_z": False, "z_channels": 256, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width,
+        "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "attn_resolutions": [16], "dropout": 0.0,
+    }  # fmt: skip
+    params = {"embed_dim": 256, "n_embed": 16384, "ddconfig": ddconfig}
+    torch.manual_seed(0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = taming_module().VQModel(**params, lossconfig={})
+    nn.init.normal_(network.quantize.embedding.weight)
+    return vq(network.eval(), "taming", taming_settings("taming.models.vqgan.VQModel", params))
 
 
 def taming_gumbel(_: Path | None) -> Original:
