@@ -205,9 +205,9 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
         return network.quant_conv(network.encoder(signed(images)))
 
     def codes(images: Tensor) -> Tensor:
-        _, _, (_, _, indices) = network.quantize(features(images))
-        height, width = features(images[:1]).shape[-2:]
-        return indices.view(len(images), height, width)
+        latents = features(images)
+        _, _, (_, _, indices) = network.quantize(latents)
+        return indices.view(len(images), *latents.shape[-2:])
 
     def pixels(chosen: Tensor) -> Tensor:
         batch, height, width = chosen.shape
