@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor
 from smalti.interop.convert import Converted, converted
 from smalti.interop.formats import FORMATS
 from smalti.interop.weights import Weights, read_weights
+from smalti.models.autoencoder import Autoencoder
 from smalti.ops.precision import arithmetic, processor_has_bf16
 
 RESULTS = Path(__file__).parent / "results"
@@ -88,39 +90,29 @@ def all_differences(folder: Path) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------ speed
 
 
-def both(width: int, sides: tuple[str, ...] = ("smalti", "taming")) -> dict[str, Any]:
-    """VQGAN f16, K = 16,384, with the same random weights in taming's code and converted; the parts asked for."""
-    import originals
-
-    original = originals.taming_f16(width)
-    if sides == ("taming",):
-        return {"taming": original}
-    state = {f"state_dict.{name}": tensor for name, tensor in original.network.state_dict().items()}
-    return {"smalti": converted(Weights(Path("taming"), state, original.settings)).model, "taming": original}
+def converted_f16(original: Any) -> Autoencoder:
+    """taming's model as ours, with the same weights."""
+    tensors = {original.name(name): tensor for name, tensor in original.network.state_dict().items()}
+    return converted(Weights(Path("taming"), tensors, original.settings)).model
 
 
-def verbs(sides: dict[str, Any], image: Tensor, codes: Tensor) -> dict[str, dict[str, Callable[[], Tensor]]]:
-    """What is timed, by verb and side."""
-    size, calls = (image.shape[2], image.shape[3]), {"encode": {}, "decode": {}}
-    if (own := sides.get("smalti")) is not None:
-        calls["encode"]["smalti"] = lambda: own.encode(image)
-        calls["decode"]["smalti"] = lambda: own.decode(codes, size)
-    original = sides["taming"]
-    calls["encode"]["taming"] = lambda: original.codes(image)
-    calls["decode"]["taming"] = lambda: original.pixels(codes)
-    return calls
+def verbs(side: Any, image: Tensor, codes: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """What is timed, of one side."""
+    if isinstance(side, Autoencoder):
+        size = (image.shape[2], image.shape[3])
+        return {"encode": lambda: side.encode(image), "decode": lambda: side.decode(codes, size)}
+    return {"encode": lambda: side.codes(image), "decode": lambda: side.pixels(codes)}
 
 
 @torch.no_grad()
-def check_equal(calls: dict[str, dict[str, Callable[[], Tensor]]]) -> dict[str, float]:
+def check_equal(ours: dict[str, Callable[[], Tensor]], theirs: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
     """How far the two are from each other in float32.
 
     Raises:
         SystemExit: they do not do the same.
     """
-    found = {verb: [call() for call in own.values()] for verb, own in calls.items()}
-    codes = (found["encode"][0] != found["encode"][1]).float().mean().item()
-    pixels = (found["decode"][0] - found["decode"][1].clamp(0, 1)).abs().max().item()
+    codes = (ours["encode"]() != theirs["encode"]()).float().mean().item()
+    pixels = (ours["decode"]() - theirs["decode"]().clamp(0, 1)).abs().max().item()
     if codes > 1e-3 or pixels > 1e-4:
         raise SystemExit(f"outputs differ: {codes:.2%} of the codes, pixels by {pixels:.1e}")
     return {"codes_that_differ": codes, "pixels": pixels}
@@ -141,23 +133,37 @@ def timed(call: Callable[[], Tensor], precision: Precision) -> Callable[[], floa
 
 def speeds(width: int, height: int, image_width: int, rounds: int) -> list[dict[str, Any]]:
     """Encoding and decoding one image, in float32 and, where the processor has it, in bfloat16."""
-    image = torch.from_numpy(np.random.default_rng(0).random((1, 3, height, image_width), np.float32))
-    codes = torch.randint(16384, (1, height // 16, image_width // 16), generator=torch.Generator().manual_seed(0))
-    calls = verbs(both(width), image, codes)
-    equal, results = check_equal(calls), []
+    import originals
+
+    image, codes = inputs(height, image_width)
+    original = originals.taming_f16(width)
+    model = converted_f16(original)
+    calls = {"smalti": verbs(model, image, codes), "taming": verbs(original, image, codes)}
+    equal, results = check_equal(*calls.values()), []
     precisions: tuple[Precision, ...] = ("fp32", "bf16") if processor_has_bf16() else ("fp32",)
-    for verb, own in calls.items():
-        sides = {f"{side}, {kind}": timed(call, kind) for side, call in own.items() for kind in precisions}
-        name = f"VQGAN f16, K 16384, width {width}: {verb} {image_width} x {height}"
-        parts = {"bf16 over fp32": ("smalti, bf16", "smalti, fp32")} if len(precisions) > 1 else {}
-        result = compare(name, sides, "smalti, fp32", rounds, "images/s", parts)
-        result["seconds"] = {side: round(1 / rate, 3) for side, rate in result["rates"].items()}
-        result["peak_mb"] = {
-            f"{side}, {kind}": peak(side, verb, kind, width, height, image_width) for side in own for kind in precisions
-        }
-        print(f"  peak memory, MB: {result['peak_mb']}; equal: {equal}", flush=True)
-        results.append({**result, "equal": equal})
+    parts = {"bf16 over fp32": ("smalti, bf16", "smalti, fp32")} if len(precisions) > 1 else None
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        for verb in ("encode", "decode"):
+            cases = [(side, kind) for side in calls for kind in precisions]
+            sides = {f"{side}, {kind}": timed(calls[side][verb], kind) for side, kind in cases}
+            name = f"VQGAN f16, K 16384, width {width}: {verb} {image_width} x {height}"
+            result = compare(name, sides, "smalti, fp32", rounds, "images/s", parts)
+            result["seconds"] = {side: round(1 / rate, 3) for side, rate in result["rates"].items()}
+            result["peak_mb"] = {
+                f"{side}, {kind}": peak(folder if side == "smalti" else width, verb, kind, height, image_width)
+                for side, kind in cases
+            }
+            print(f"  peak memory, MB: {result['peak_mb']}; equal: {equal}", flush=True)
+            results.append({**result, "equal": equal})
     return results
+
+
+def inputs(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """An image of noise, and codes."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, height, width, generator=generator)
+    return image, torch.randint(16384, (1, height // 16, width // 16), generator=generator)
 
 
 def peak(*options: object) -> int:
@@ -169,14 +175,14 @@ def peak(*options: object) -> int:
     return int(done.stdout.split()[-1])
 
 
-def print_peak(side: str, verb: str, kind: Precision, width: int, height: int, image_width: int) -> None:
-    image = torch.zeros(1, 3, height, image_width)
-    codes = torch.zeros(1, height // 16, image_width // 16, dtype=torch.long)
-    sides = both(width, (side,))
-    call = verbs(sides, image, codes)[verb][side]
+def print_peak(model: str, verb: str, kind: Precision, height: int, width: int) -> None:
+    """Of the converted model in a folder, or of the original of a width."""
+    import originals
+
+    side = originals.taming_f16(int(model)) if model.isdecimal() else Autoencoder.from_pretrained(model)
     with torch.no_grad(), arithmetic(kind, "cpu"):
-        call()
-    with open("/proc/self/status", encoding="ascii") as file:
+        verbs(side, *inputs(height, width))[verb]()
+    with open("/proc/self/status", encoding="ascii") as file:  # getrusage would know this process's parent too
         match = re.search(r"VmHWM:\s*(\d+)", file.read())
     assert match
     print(int(match[1]) // 1024)
@@ -189,11 +195,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, nargs=3, default=(128, HEIGHT, WIDTH), metavar=("WIDTH", "H", "W"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=RESULTS / "interop.json")
-    parser.add_argument("--peak", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
     if chosen.peak:
-        side, verb, kind, *size = chosen.peak
-        return print_peak(side, verb, kind, *map(int, size))
+        model, verb, kind, *size = chosen.peak
+        return print_peak(model, verb, kind, *map(int, size))
     results = all_differences(chosen.files) if chosen.files else []
     results += speeds(*chosen.size, chosen.rounds) if chosen.speed else []
     if not results:
