@@ -75,17 +75,13 @@ def converted(
         tensors = {ours: _finite(own[theirs], theirs) for theirs, ours in names.items()}
         try:
             parts = family.parts_of(tensors, format, weights.settings, compare)
-            _check_codebook(parts, weights.settings)
             model = _assembled(parts, _config(parts, weights.settings, image_size))
         except TensorError as error:
             theirs = shown(family.their_name(error.name, names, format))
             raise SmaltiError(f"{theirs} {error.fault}; is the file whole, and of this kind?") from error
+        _check_codebook(model, weights.settings)
     left_out += Counter(_beginning(name) for name in rest)
-    untold = [
-        f"its config does not say {key}: that of most taken"
-        for key in format.told_by_config
-        if key not in weights.settings
-    ]
+    untold = [key for key in format.told_by_config if key not in weights.settings]
     notes += [f"no config says {key}: the usual one taken" for key in untold]
     notes = [*found.notes, *notes, *([format.note] if format.note else [])]
     return Converted(model, format, len(names), dict(left_out), notes)
@@ -126,11 +122,11 @@ def _finite(tensor: Tensor, name: str) -> Tensor:
     return values
 
 
-def _check_codebook(parts: Parts, settings: Mapping[str, Any]) -> None:
-    """Refuse a codebook of another size than the config says."""
-    found, said = parts.bottleneck.get("codebook_size"), _said(settings, VECTORS_KEYS)
-    if said is not None and found is not None and said != found:
-        raise SmaltiError(f"there are {found} code vectors, and its config says {said}; take both from one model")
+def _check_codebook(model: Autoencoder, settings: Mapping[str, Any]) -> None:
+    """Refuse another number of codes than the config says."""
+    found, said = model.codes_bottleneck.codebook_size, _said(settings, VECTORS_KEYS)
+    if said is not None and said != found:
+        raise SmaltiError(f"there are {found} codes, and its config says {said}; take both from one model")
 
 
 def _said(settings: Any, keys: tuple[str, ...]) -> int | None:
