@@ -65,7 +65,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 	touch -c $@
 
 THREADS := 2
-BESIDE_PEERS := lookup gumbel training_step encode sampling
+BESIDE_PEERS := lookup gumbel training_step encode sampling export
 ALONE := data_loading imports process against validation precision profile_step large_images
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out

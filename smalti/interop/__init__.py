@@ -1,1 +1,1 @@
-"""Files of other projects: opened as data, never as code; their names, ours."""
+"""Other projects' tokenizers in, ours out."""

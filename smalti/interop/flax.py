@@ -2,6 +2,8 @@
 
 import math
 import mmap
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,19 @@ def _whole(chunked: dict[str, Any]) -> Tensor:
     if math.prod(shape) != sum(chunk.numel() for chunk in chunks):
         raise SmaltiError(f"the parts of an array of shape {shown(shape)} do not fit it; fetch it again")
     return torch.cat([chunk.reshape(-1) for chunk in chunks]).reshape(shape)
+
+
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+LISTED = re.compile(r"(?<!mid\.)\b(down|up|block|attn)_(\d+)(?=\.)")  # modules that were in a list
+
+
+def as_pytorch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names, and with the axes, that PyTorch gives them; those of PyTorch as they are."""
+    if not any(name.endswith(".kernel") for name in tensors):
+        return dict(tensors)
+    found = {}
+    for name, tensor in tensors.items():
+        place, _, leaf = LISTED.sub(r"\1.\2", name).rpartition(".")
+        kernel = leaf == "kernel" and tensor.ndim == 4  # height, width, in, out
+        found[f"{place}.{LEAVES.get(leaf, leaf)}"] = tensor.permute(3, 2, 0, 1) if kernel else tensor
+    return found
