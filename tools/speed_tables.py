@@ -289,6 +289,12 @@ def quality() -> list[str]:
     return ["`make bench-quality`", "", *lines[:-1]] if lines else []
 
 
+LICENCES = {  # of projects whose files are in the format of another
+    "mindalle": "Apache-2.0; not known (its second stage is CC BY-NC-SA 4.0)",
+    "dalle_mini": "Apache-2.0; not checked",
+}
+
+
 def interop() -> list[str]:
     """Converted models beside the originals, a row a format."""
     results = [one for one in timings("interop") if "original" in one]
@@ -305,13 +311,12 @@ def interop() -> list[str]:
                 differ + (f", {one['ties']} ties" if one["ties"] else ""),
                 "no decoder" if one["pixels"] is None else f"{one['pixels']:.0e}",
                 f"{one['tensors']}" + (f", {one['left_out']} left out" if one["left_out"] else ""),
-                f"{format.code}; {format.weights}",
+                LICENCES.get(one["workload"], f"{format.code}; {format.weights}"),
             ]
         )
     header = ["format", "original code", "codes that differ", "pixels within", "tensors used", "licence: code; weights"]
     versions = ", ".join(dict.fromkeys(version for one in results for version in one["torch"]))
-    told = f"Random weights. {where(results[-1])}; torch {versions}."
-    return [*markdown_table(header, rows), "", f"`make interop SOURCES=DIR`; {told}"]
+    return [*markdown_table(header, rows), "", f"`make interop SOURCES=DIR`; {where(results[-1])}; torch {versions}."]
 
 
 def interop_speed() -> list[str]:
