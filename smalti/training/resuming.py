@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from smalti.configs import decisive, differences, from_dict, to_dict
 from smalti.errors import SmaltiError, cut
 from smalti.files import CARD, CONFIG, WEIGHTS, absolute_place, file_hash, read_json
-from smalti.pretrained import Pretrained, find_folder
+from smalti.pretrained import Pretrained, check_whose, find_folder
 from smalti.priors.code_model import CodeModel
 from smalti.training.experiment import Start, Training
 from smalti.training.state import Checkpoint
@@ -155,6 +155,7 @@ def start_of(model: str) -> Start:
         SmaltiError: there is no model.
     """
     folder = find_folder(model)
+    check_whose(folder, model)
     if not (folder / WEIGHTS).is_file():
         raise SmaltiError(f"--from {model}: there is no model in this folder; give one that `smalti train` made")
     place = str(folder.resolve()) if Path(model).is_dir() else model
