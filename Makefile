@@ -35,7 +35,7 @@ sanitize: $(STAMP) $(NATIVE)  ## the kernels under AddressSanitizer and Undefine
 	for variant in $$variants; do [ $$variant = off ] || \
 	  check $$variant "$(filter-out tests/ops,$(KERNEL_TESTS))"; done
 
-FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000 folders=20000 tables=50000
+FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000 folders=20000 tables=50000 foreign=50000
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills

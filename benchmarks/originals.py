@@ -24,9 +24,9 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 MADE = "2026-11-28"
 POSITIONS = 64  # pixels of a golden file
-sys.path[0] = str(
-    ROOT / "tests/interop"
-)  # in the place of this folder, whose kernels.py transformers would take for its own
+if __name__ == "__main__":
+    del sys.path[0]  # this folder, whose kernels.py transformers would take for a package of that name
+sys.path.append(str(ROOT / "tests/interop"))
 
 import golden  # noqa: E402
 
@@ -46,6 +46,7 @@ class Original:
     extras: dict[str, list[int]] = field(default_factory=dict)  # in the file, of no use to an image
     codebook: str | None = None  # name in the module
     unit: bool = False  # rows of length 1
+    write: Callable[["Original", dict[str, Tensor], Path], None] | None = None  # the file as it is published
     scales: dict[str, float] = field(default_factory=dict)  # of tensors of the file
 
     def fill(self) -> dict[str, float]:
@@ -74,6 +75,50 @@ class Original:
         """The gap of every code, (B, h, w)."""
         features = self.features(images).double().movedim(1, -1)
         return self.gap(features.flatten(0, -2)).view(features.shape[:-1])
+
+
+# files, as they are published
+
+
+def ckpt(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
+    """That of PyTorch Lightning: callbacks by their classes, and a YAML beside it."""
+    import yaml
+
+    state = {name.removeprefix("state_dict."): tensor for name, tensor in tensors.items()}
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    callback = type("ModelCheckpoint", (), {"__module__": name})
+    parents: dict[str, Any] = {"pytorch_lightning": {}, "pytorch_lightning__callbacks": {}}
+    with stubs(**parents, **{name.replace(".", "__"): {"ModelCheckpoint": callback}}):
+        document = {
+            "epoch": 3, "global_step": 1000, "pytorch-lightning_version": "1.0.8", "state_dict": state,
+            "callbacks": {callback: {"best_model_score": torch.tensor(0.5), "best_model_path": "last.ckpt"}},
+            "optimizer_states": [], "lr_schedulers": [],
+        }  # fmt: skip
+        torch.save(document, folder / "last.ckpt")
+    (folder / "model.yaml").write_text(yaml.safe_dump(original.settings), encoding="utf-8")
+
+
+def config_json(original: Original, folder: Path) -> None:
+    if original.settings:
+        (folder / "config.json").write_text(json.dumps(original.settings), encoding="utf-8")
+
+
+def safetensors(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config_json(original, folder)
+
+
+def saved(name: str) -> Callable[[Original, dict[str, Tensor], Path], None]:
+    """A dict of tensors by `torch.save`, in a dict where their names have a first part in common."""
+
+    def write(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
+        model = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
+        torch.save({"model": model} if model.keys() != tensors.keys() else tensors, folder / name)
+        config_json(original, folder)
+
+    return write
 
 
 # gaps
@@ -160,9 +205,9 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
         return network.quant_conv(network.encoder(signed(images)))
 
     def codes(images: Tensor) -> Tensor:
-        _, _, (_, _, indices) = network.quantize(features(images))
-        height, width = features(images[:1]).shape[-2:]
-        return indices.view(len(images), height, width)
+        latents = features(images)
+        _, _, (_, _, indices) = network.quantize(latents)
+        return indices.view(len(images), *latents.shape[-2:])
 
     def pixels(chosen: Tensor) -> Tensor:
         batch, height, width = chosen.shape
@@ -172,7 +217,7 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
 
     parts = {
         "codes": codes, "pixels": pixels, "features": features, "settings": settings, "name": in_state_dict,
-        "extras": LOSS, "codebook": "quantize.embedding.weight", **options,
+        "extras": LOSS, "codebook": "quantize.embedding.weight", "write": ckpt, **options,
     }  # fmt: skip
     if "gap" not in parts:
         parts["gap"] = by_distance(network.quantize.embedding)
@@ -198,6 +243,20 @@ def taming(_: Path | None) -> Original:
         network = taming_module().VQModel(**params, lossconfig={})
     label = f"taming-transformers-rom1504 {version('taming-transformers-rom1504')}, taming.models.vqgan.VQModel"
     return vq(network, label, taming_settings("taming.models.vqgan.VQModel", params))
+
+
+def taming_f16(width: int = 128) -> Original:
+    """The published size, f16 and K = 16,384, with random weights; for the comparison of speed."""
+    ddconfig = {
+        "double_z": False, "z_channels": 256, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width,
+        "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "attn_resolutions": [16], "dropout": 0.0,
+    }  # fmt: skip
+    params = {"embed_dim": 256, "n_embed": 16384, "ddconfig": ddconfig}
+    torch.manual_seed(0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = taming_module().VQModel(**params, lossconfig={})
+    nn.init.normal_(network.quantize.embedding.weight)
+    return vq(network.eval(), "taming", taming_settings("taming.models.vqgan.VQModel", params))
 
 
 def taming_gumbel(_: Path | None) -> Original:
@@ -227,6 +286,11 @@ def taming_gumbel(_: Path | None) -> Original:
 
 
 # diffusers
+
+
+def save_pretrained(original: Original, _: dict[str, Tensor], folder: Path) -> None:
+    network: Any = original.network
+    network.save_pretrained(folder)
 
 
 def diffusers_vq(old_names: bool = False, **config: Any) -> Original:
@@ -264,6 +328,7 @@ def diffusers_vq(old_names: bool = False, **config: Any) -> Original:
         f"diffusers {version('diffusers')}, VQModel", network, codes, pixels, features,
         gap=by_distance(network.quantize.embedding),
         settings=settings, name=name, codebook="quantize.embedding.weight",
+        write=saved("diffusion_pytorch_model.bin") if old_names else save_pretrained,
     )  # fmt: skip
 
 
@@ -370,6 +435,12 @@ def chameleon(_: Path | None) -> Original:
 # DALL-E
 
 
+def whole_modules(original: Original, _: dict[str, Tensor], folder: Path) -> None:
+    network: Any = original.network
+    for name in ("encoder", "decoder"):
+        torch.save(network[name], folder / f"{name}.pkl")
+
+
 def openai(_: Path | None) -> Original:
     import dall_e
 
@@ -390,6 +461,7 @@ def openai(_: Path | None) -> Original:
     return Original(
         f"DALL-E {version('DALL-E')}, dall_e.Encoder and dall_e.Decoder", network,
         lambda images: features(images).argmax(1), pixels, features, best_less_second,
+        write=whole_modules,
         # without norms: louder, or every image looks like the next
         scales={"encoder.blocks.input.w": 6.0, "encoder.blocks.output.conv.w": 3.0,
                 "decoder.blocks.input.w": 30.0, "decoder.blocks.output.conv.w": 4.0},
@@ -480,7 +552,7 @@ def open_magvit2(_: Path | None) -> Original:
     return Original(
         f"{openimagetokenizer()}, Open_MAGVIT2.models.lfqgan.VQModel, averaged weights", network,
         codes=of_magvit2(network, codes), pixels=of_magvit2(network, pixels), features=of_magvit2(network, features),
-        gap=lambda z: z.abs().amin(1), settings=settings, name=in_state_dict, extras=LOSS,
+        gap=lambda z: z.abs().amin(1), settings=settings, name=in_state_dict, extras=LOSS, write=ckpt,
     )  # fmt: skip
 
 
@@ -520,7 +592,7 @@ def llamagen(sources: Path | None) -> Original:
     return Original(
         "FoundationVision/LlamaGen@3786e6ad, VQModel", network, codes, pixels, features,
         gap=by_direction(network.quantize.embedding), name=lambda key: f"model.{key}",
-        codebook="quantize.embedding.weight",
+        codebook="quantize.embedding.weight", write=saved("vq_ds16.pt"),
     )  # fmt: skip
 
 
@@ -546,6 +618,7 @@ def maskgit(sources: Path | None) -> Original:
     return Original(
         "bytedance/1d-tokenizer@be0b076c, maskgit_vqgan.Encoder, Decoder and VectorQuantizer", network, codes,
         lambda chosen: decoder(quantize.get_codebook_entry(chosen)), encoder, by_distance(quantize.embedding),
+        scales={"decoder.conv_out.weight": 0.4}, write=saved("maskgit-vqgan.bin"),
         codebook="quantize.embedding.weight",
     )  # fmt: skip
 
@@ -575,7 +648,7 @@ def mindalle(sources: Path | None) -> Original:
     return Original(
         "kakaobrain/minDALL-E (MatthiasCami8/minDALL-E@6d390a6a), VQGAN, with the layers of taming", network,
         codes, lambda chosen: unsigned(network.decode_code(chosen)), features, by_distance(network.quantize.embedding),
-        settings=settings, name=in_state_dict, codebook="quantize.embedding.weight",
+        settings=settings, name=in_state_dict, codebook="quantize.embedding.weight", write=ckpt,
     )  # fmt: skip
 
 
@@ -604,6 +677,14 @@ class Flax:
 
     def __call__(self, value: Tensor, method: Any) -> Any:
         return self.module.apply({"params": self.params()}, value.numpy(), method=method)
+
+
+def msgpack(original: Original, _: dict[str, Tensor], folder: Path) -> None:
+    from flax.serialization import to_bytes
+
+    network: Any = original.network
+    (folder / "flax_model.msgpack").write_bytes(to_bytes(network.params()))
+    config_json(original, folder)
 
 
 NESTED = """      for attn_block in self.attn:
@@ -655,7 +736,7 @@ def dalle_mini(sources: Path | None, paired: bool = True) -> Original:
     return Original(
         f"patil-suraj/vqgan-jax@44cb0110, VQModule, {order}; flax {version('flax')}, jax {version('jax')}", network,
         codes, pixels, features, gap, settings={"architectures": ["VQModel"], "model_type": "vqgan", **config},
-        codebook="quantize.embedding.embedding",
+        codebook="quantize.embedding.embedding", write=msgpack,
     )  # fmt: skip
 
 
@@ -689,7 +770,8 @@ def cosmos(sources: Path | None) -> Original:
     return Original(
         "NVIDIA/Cosmos-Tokenizer@9ea50837, layers2d.Encoder and Decoder, FSQuantizer", network,
         lambda images: quantizer(features(images))[0].long(), pixels, features, gap,
-        settings={"architectures": ["CosmosTokenizer"]},
+        settings={"architectures": ["CosmosTokenizer"]}, scales={"decoder.conv_out.weight": 0.3},
+        write=saved("model.pt"),
     )  # fmt: skip
 
 
@@ -734,6 +816,33 @@ def golden_file(name: str, original: Original) -> None:
     print(f"  {count} codes, {distinct} distinct, margin {margin.min():.2g}, {path.stat().st_size} bytes")
 
 
+CODES, HEIGHT, WIDTH, BATCH = 10_000, 64, 96, 8  # of the comparison
+
+
+@torch.no_grad()
+def compared_files(name: str, original: Original, folder: Path) -> None:
+    """Write `FOLDER/NAME/`, the model as it is published, and `FOLDER/NAME.npz`, its answers for 10,000 codes."""
+    scales = original.fill()
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    tensors = {own: torch.from_numpy(golden.filled(own, shape, scales)) for own, shape in original.file().items()}
+    (original.write or safetensors)(original, tensors, place)
+    first = original.codes(torch.from_numpy(golden.images(1, HEIGHT, WIDTH)))
+    images = torch.from_numpy(golden.images(-(-CODES // first.numel()), HEIGHT, WIDTH))
+    found: dict[str, list[Tensor]] = {"codes": [], "gaps": [], "pixels": [], "lengths": []}
+    for batch in images.split(BATCH):
+        codes = original.codes(batch)
+        found["codes"].append(codes)
+        found["gaps"].append(original.margin(batch))
+        found["lengths"].append(original.features(batch).square().sum(1))
+        if original.pixels:
+            found["pixels"].append(original.pixels(codes))
+    answers = {key: torch.cat(values).numpy() for key, values in found.items() if values}
+    about = {"original": original.original, "tensors": len(tensors), "torch": torch.__version__}
+    np.savez(folder / f"{name}.npz", about=np.array(json.dumps(about)), images=images.numpy(), **answers)
+    print(f"  {answers['codes'].size:,} codes, in {', '.join(sorted(path.name for path in place.iterdir()))}")
+
+
 def written(document: dict[str, Any]) -> str:
     """JSON with one line a key, and one a tensor."""
     lines = []
@@ -749,6 +858,7 @@ def written(document: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--golden", action="store_true", help="write the golden files of the tests")
+    parser.add_argument("--out", type=Path, help="write models as they are published, and their answers, here")
     parser.add_argument("--sources", type=Path, help="folder of the sources that are not on PyPI")
     parser.add_argument("--formats", nargs="*", default=list(FORMATS))
     arguments = parser.parse_args()
@@ -762,6 +872,8 @@ def main() -> None:
         print(f"{name}: {original.original}")
         if arguments.golden:
             golden_file(name, original)
+        if arguments.out:
+            compared_files(name, original, arguments.out)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,22 @@ import torch
 from torch import Tensor
 
 from smalti.configs import Spec
+from smalti.errors import SmaltiError
 
 Tensors = Mapping[str, Tensor]
+
+
+class TensorError(SmaltiError):
+    """A tensor does not fit the others.
+
+    Attributes:
+        name: its name in an `Autoencoder`.
+        fault: "is missing", ...
+    """
+
+    def __init__(self, name: str, fault: str):
+        super().__init__(f"{name} {fault}")
+        self.name, self.fault = name, fault
 
 
 class Parts(NamedTuple):
