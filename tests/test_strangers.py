@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import smalti
-from smalti.apps.encodedfile import EncodedFile, check_fits, read_encoded, write_encoded
+from smalti.apps.encodedfile import read_encoded, write_encoded
+from smalti.apps.encodedrecord import EncodedFile, check_fits
 from smalti.apps.runs import best_of, evaluation_of
 from smalti.errors import LONGEST, SmaltiError
 from smalti.files import CONFIG, WEIGHTS, read_json, write_json

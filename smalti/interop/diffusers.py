@@ -167,8 +167,8 @@ tags: [image-tokenizer, smalti]
 ---
 # An image tokenizer, exported by smalti
 
-{config["num_vq_embeddings"]:,} codes of {config["vq_embed_dim"]} dimensions; trained on images of \
-{config["sample_size"]} pixels.
+{config["num_vq_embeddings"]:,} codes of {config["vq_embed_dim"]} dimensions,
+trained on images of {config["sample_size"]} pixels.
 
 ```python
 from diffusers import VQModel

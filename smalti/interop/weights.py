@@ -17,12 +17,12 @@ from smalti.errors import LONGEST, SmaltiError, cut, one_line, shown
 from smalti.files import CONFIG, check_regular, read_bounded, read_headers, read_json, read_tensors
 from smalti.interop.flax import read_msgpack
 from smalti.interop.pickles import read_pickle
-from smalti.pretrained import HUB_NAME, hub_files, hub_folder, local_folder
+from smalti.pretrained import FOREIGN, HUB_NAME, hub_files, hub_folder, local_folder
 
 SUBFOLDERS = ("", "vqvae/", "movq/", "vqgan/", "vq_model/", "checkpoints/")
 PAIR = ("encoder.pkl", "decoder.pkl")
 STEMS = ("model", "diffusion_pytorch_model", "pytorch_model", "flax_model", "flax_model_weights")
-SUFFIXES = (".safetensors", ".msgpack", ".bin", ".pt", ".pth", ".ckpt", ".pkl")  # the best first
+SUFFIXES = FOREIGN
 INDEX = ".index.json"
 SETTINGS = (".yaml", ".yml")
 MOST_YAML, DEEPEST_YAML = 1 << 16, 64
