@@ -43,7 +43,7 @@ def write(model: Autoencoder, folder: Path) -> dict[str, Any]:
     write_json(folder / CONFIG, config)
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     write_text(folder / CARD, _card(config))
-    return {"is": "a VQModel of diffusers", "tensors": len(tensors), "check": _check(model, folder)}
+    return {"format": "VQModel of diffusers", "tensors": len(tensors), "check": _check(model, folder)}
 
 
 def config_of(model: Autoencoder) -> dict[str, Any]:
