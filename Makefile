@@ -7,7 +7,7 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
+.PHONY: demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality interop
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -81,6 +81,15 @@ $(ALONE:%=bench-%): bench-%: $(STAMP)
 bench-quality: $(PEERS)/.installed  ## decibels for seconds; `make bench-quality DATA=DIR`
 	@[ -n "$(DATA)" ] || { echo "bench-quality: name the folder of photos-*.parquet and cifar10-*.parquet with DATA=DIR"; exit 2; }
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/quality.py --data "$(DATA)"
+
+# SOURCES is a folder of clones of what is not on PyPI: LlamaGen, 1d-tokenizer, minDALL-E, vqgan-jax, Cosmos-Tokenizer
+interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals; `make interop SOURCES=DIR`
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/originals.py --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py --files build/interop
+	$(BIN)/python tools/tables.py
+
+bench-interop: $(PEERS)/.installed  ## the speed of VQGAN f16 at full size beside taming's code
+	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/interop.py --speed
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 

@@ -87,8 +87,8 @@ def ckpt(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
     state = {name.removeprefix("state_dict."): tensor for name, tensor in tensors.items()}
     name = "pytorch_lightning.callbacks.model_checkpoint"
     callback = type("ModelCheckpoint", (), {"__module__": name})
-    parents: dict[str, Any] = {"pytorch_lightning": {}, "pytorch_lightning__callbacks": {}}
-    with stubs(**parents, **{name.replace(".", "__"): {"ModelCheckpoint": callback}}):
+    parents: dict[str, Any] = {"pytorch_lightning": {}, "pytorch_lightning.callbacks": {}}
+    with stubs({**parents, name: {"ModelCheckpoint": callback}}):
         document = {
             "epoch": 3, "global_step": 1000, "pytorch-lightning_version": "1.0.8", "state_dict": state,
             "callbacks": {callback: {"best_model_score": torch.tensor(0.5), "best_model_path": "last.ckpt"}},
@@ -151,20 +151,18 @@ def unsigned(pixels: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def stubs(**modules: dict[str, Any]) -> Iterator[None]:
-    """Empty modules in the place of what the originals import and inference does not use."""
-    before = {name.replace("__", "."): sys.modules.get(name.replace("__", ".")) for name in modules}
+def stubs(modules: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Modules of this content in the place of what the originals import and inference does not use."""
+    before = {name: sys.modules.get(name) for name in modules}
     for name, content in modules.items():
-        module = types.ModuleType(name.replace("__", "."))
-        module.__dict__.update(content)
-        sys.modules[module.__name__] = module
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__dict__.update(content)
     try:
         yield
     finally:
         for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
+            sys.modules.pop(name)
+            if module is not None:
                 sys.modules[name] = module
 
 
@@ -226,7 +224,7 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
 
 def taming_module() -> Any:
     with (
-        stubs(pytorch_lightning={"LightningModule": Module}, taming__main={"instantiate_from_config": no_loss}),
+        stubs({"pytorch_lightning": {"LightningModule": Module}, "taming.main": {"instantiate_from_config": no_loss}}),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         import taming.models.vqgan as vqgan
@@ -476,14 +474,14 @@ def openimagetokenizer() -> str:
 
 
 def open_magvit2_package(folder: str) -> Any:
-    lightning = {"LightningModule": Module}
-    with stubs(
-        pytorch_lightning=lightning, lightning=lightning,
-        **{f"OpenImageTokenizer__{folder}__models__main": {"instantiate_from_config": no_loss}},
-        **{f"OpenImageTokenizer__{folder}__models": {"__path__": [str(package_folder() / folder / "models")]}},
-        **{f"OpenImageTokenizer__{folder}": {"__path__": [str(package_folder() / folder)]}},
-        OpenImageTokenizer={"__path__": [str(package_folder())]},
-    ):  # fmt: skip
+    """The module of a model, without the packages' own `__init__`, which import what is not there."""
+    lightning, root = {"LightningModule": Module}, package_folder()
+    places = {"OpenImageTokenizer": root, f"OpenImageTokenizer.{folder}": root / folder}
+    places[f"OpenImageTokenizer.{folder}.models"] = root / folder / "models"
+    modules: dict[str, dict[str, Any]] = {name: {"__path__": [str(path)]} for name, path in places.items()}
+    modules |= {"pytorch_lightning": lightning, "lightning": lightning}
+    modules[f"OpenImageTokenizer.{folder}.models.main"] = {"instantiate_from_config": no_loss}
+    with stubs(modules):
         model = {"IBQ": "ibqgan", "Open_MAGVIT2": "lfqgan"}[folder]
         return importlib.import_module(f"OpenImageTokenizer.{folder}.models.{model}")
 
@@ -559,14 +557,31 @@ def open_magvit2(_: Path | None) -> Original:
 # what is not on PyPI
 
 
-def source(sources: Path | None, file: str, change: Callable[[str], str] = str) -> Any:
-    """The module in `sources/file`, a clone of the repository that the path begins with."""
+COPIED = "# reading copy"  # begins a file that holds what inference needs of the repository's
+
+
+def source(
+    sources: Path | None,
+    file: str,
+    change: Callable[[str], str] = str,
+    beside: dict[str, dict[str, Any]] | None = None,
+) -> Any:
+    """The module in `sources/file`, a clone of the repository that the path begins with.
+
+    Without its package, which imports what is not needed, and without assertions: some ask for square images. `beside`
+    holds the content of modules that it imports; names that begin with a dot are in its package.
+    """
     if sources is None:
         raise FileNotFoundError(f"needs --sources with {file}")
     text = (sources / file).read_text(encoding="utf-8")
-    module = types.ModuleType(Path(file).stem)
+    package = f"original_{Path(file).parts[0].replace('-', '_')}"
+    module = types.ModuleType(f"{package}.{Path(file).stem}")
+    module.__package__ = package
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    exec(compile(change(text), file, "exec"), module.__dict__)
+    modules = {f"{package}{name}" if name[0] == "." else name: content for name, content in (beside or {}).items()}
+    with stubs({package: {"__path__": []}, **modules}):
+        exec(compile(change(text), file, "exec", optimize=1), module.__dict__)
+    module.__dict__["copied"] = ", copy of what inference needs" if text.startswith(COPIED) else ""
     return module
 
 
@@ -590,7 +605,7 @@ def llamagen(sources: Path | None) -> Original:
         return unsigned(network.decode_code(chosen.flatten(), (batch, 8, height, width)))
 
     return Original(
-        "FoundationVision/LlamaGen@3786e6ad, VQModel", network, codes, pixels, features,
+        f"FoundationVision/LlamaGen@3786e6ad, VQModel{module.copied}", network, codes, pixels, features,
         gap=by_direction(network.quantize.embedding), name=lambda key: f"model.{key}",
         codebook="quantize.embedding.weight", write=saved("vq_ds16.pt"),
     )  # fmt: skip
@@ -616,7 +631,7 @@ def maskgit(sources: Path | None) -> Original:
         return quantize.get_code(latents).view(len(images), *latents.shape[-2:])
 
     return Original(
-        "bytedance/1d-tokenizer@be0b076c, maskgit_vqgan.Encoder, Decoder and VectorQuantizer", network, codes,
+        f"bytedance/1d-tokenizer@be0b076c, modules of maskgit_vqgan{module.copied}", network, codes,
         lambda chosen: decoder(quantize.get_codebook_entry(chosen)), encoder, by_distance(quantize.embedding),
         scales={"decoder.conv_out.weight": 0.4}, write=saved("maskgit-vqgan.bin"),
         codebook="quantize.embedding.weight",
@@ -635,7 +650,10 @@ def mindalle(sources: Path | None) -> Original:
         num_res_blocks=1, attn_resolutions=[8],
     )  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
-        network = source(sources, "minDALL-E/dalle/models/stage1/vqgan.py").VQGAN(128, 16, hparams)
+        layers = source(sources, "minDALL-E/dalle/models/stage1/layers.py")
+        beside = {".layers": vars(layers), "omegaconf": {"OmegaConf": dict}}
+        module = source(sources, "minDALL-E/dalle/models/stage1/vqgan.py", beside=beside)
+        network = module.VQGAN(128, 16, hparams)
 
     def features(images: Tensor) -> Tensor:
         return network.quant_conv(network.encoder(signed(images)))
@@ -645,9 +663,10 @@ def mindalle(sources: Path | None) -> Original:
         return network.quantize(latents)[1].view(len(images), *latents.shape[-2:])
 
     settings = {"stage1": {"type": "vqgan", "embed_dim": 16, "n_embed": 128, "hparams": dict(hparams)}}
+    label = f"minDALL-E (MatthiasCami8/minDALL-E@6d390a6a), VQGAN{module.copied}"
     return Original(
-        "kakaobrain/minDALL-E (MatthiasCami8/minDALL-E@6d390a6a), VQGAN, with the layers of taming", network,
-        codes, lambda chosen: unsigned(network.decode_code(chosen)), features, by_distance(network.quantize.embedding),
+        label + ", layers of taming" * bool(layers.copied), network, codes,
+        lambda chosen: unsigned(network.decode_code(chosen)), features, by_distance(network.quantize.embedding),
         settings=settings, name=in_state_dict, codebook="quantize.embedding.weight", write=ckpt,
     )  # fmt: skip
 
@@ -708,7 +727,9 @@ def dalle_mini(sources: Path | None, paired: bool = True) -> Original:
         assert text.count(NESTED) == 2
         return text.replace(NESTED, PAIRED) if paired else text
 
-    module = source(sources, "vqgan-jax/vqgan_jax/modeling_flax_vqgan.py", change)
+    beside = {".configuration_vqgan": {"VQGANConfig": Any}}
+    beside["transformers.modeling_flax_utils"] = {"FlaxPreTrainedModel": object}
+    module = source(sources, "vqgan-jax/vqgan_jax/modeling_flax_vqgan.py", change, beside)
     flax = Flax(module.VQModule(types.SimpleNamespace(**{**config, "ch_mult": (1, 2, 2), "attn_resolutions": (8,)})))
 
     def tensor(value: Any) -> Tensor:
@@ -734,8 +755,8 @@ def dalle_mini(sources: Path | None, paired: bool = True) -> Original:
     network: Any = flax
     order = "each attention after its own block" if paired else "as it is"
     return Original(
-        f"patil-suraj/vqgan-jax@44cb0110, VQModule, {order}; flax {version('flax')}, jax {version('jax')}", network,
-        codes, pixels, features, gap, settings={"architectures": ["VQModel"], "model_type": "vqgan", **config},
+        f"patil-suraj/vqgan-jax@44cb0110, {order}{module.copied}; flax {version('flax')}, jax {version('jax')}",
+        network, codes, pixels, features, gap, settings={"architectures": ["VQModel"], "model_type": "vqgan", **config},
         codebook="quantize.embedding.embedding", write=msgpack,
     )  # fmt: skip
 
@@ -744,6 +765,8 @@ def cosmos(sources: Path | None) -> Original:
     if sources is None:
         raise FileNotFoundError("needs --sources with Cosmos-Tokenizer")
     sys.path.append(str(sources / "Cosmos-Tokenizer"))
+    text = (sources / "Cosmos-Tokenizer/cosmos_tokenizer/modules/layers2d.py").read_text(encoding="utf-8")
+    copied = ", copy of what inference needs" if text.startswith(COPIED) else ""
     from cosmos_tokenizer.modules.layers2d import Decoder, Encoder  # pyright: ignore[reportMissingImports]
     from cosmos_tokenizer.modules.quantizers import FSQuantizer  # pyright: ignore[reportMissingImports]
 
@@ -768,7 +791,7 @@ def cosmos(sources: Path | None) -> Original:
         return 0.5 - (quantizer.bound(values) - quantizer.bound(values).round()).abs().amax(1)
 
     return Original(
-        "NVIDIA/Cosmos-Tokenizer@9ea50837, layers2d.Encoder and Decoder, FSQuantizer", network,
+        f"NVIDIA/Cosmos-Tokenizer@9ea50837, layers2d and FSQuantizer{copied}", network,
         lambda images: quantizer(features(images))[0].long(), pixels, features, gap,
         settings={"architectures": ["CosmosTokenizer"]}, scales={"decoder.conv_out.weight": 0.3},
         write=saved("model.pt"),

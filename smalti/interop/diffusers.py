@@ -108,10 +108,10 @@ def _networks(model: Autoencoder) -> VqganNetworks:
     if not isinstance(networks, VqganNetworks):
         raise SmaltiError(f"a VQModel of diffusers has vqgan networks, and this model {shown(spec['kind'])} ones")
     plain = VqganNetworks(**{name: spec[name] for name in HELD if name in spec})
-    own, theirs = vars(networks), vars(plain)
+    own, theirs = ({**vars(each.details), **vars(each)} for each in (networks, plain))
     if networks.middle not in (None, 2):
         raise SmaltiError(f"a VQModel of diffusers has 2 blocks in the middle, and this model {networks.middle}")
-    unlike = [name for name in own if own[name] != theirs[name] and name != "stride"]
+    unlike = [name for name in own if own[name] != theirs[name] and name not in ("stride", "details")]
     if unlike or type(networks) is not VqganNetworks:
         what = f"{unlike[0]} {theirs[unlike[0]]}, and this model {own[unlike[0]]}" if unlike else "none that are yours"
         raise SmaltiError(f"networks of a VQModel of diffusers have {what}")

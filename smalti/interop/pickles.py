@@ -7,6 +7,7 @@ length warrants. There is no option that lets more in.
 
 import io
 import itertools
+import pickle
 import pickletools
 import re
 import warnings
@@ -62,8 +63,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 front = io.BytesIO(file.read(MOST_PICKLE))
             for _ in range(5):  # before PyTorch 1.6: a magic number, version, machine, the value, names of storages
                 _measure(front)
-        with torch.serialization.safe_globals(STAND_INS):  # pyright: ignore[reportArgumentType]
-            value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        value = _loaded(path, mapped=zipped)
         tensors = named_tensors(value)
         held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
         if sum(held.values()) > path.stat().st_size:
@@ -73,6 +73,15 @@ def read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 what = f"{shown(name)} has shape {shown(tuple(tensor.shape))}, more numbers than the file holds for it"
                 raise SmaltiError(f"{what}; fetch it again")
         return tensors, _settings(value)
+
+
+def _loaded(path: Path, mapped: bool) -> Any:
+    try:
+        with torch.serialization.safe_globals(STAND_INS):  # pyright: ignore[reportArgumentType]
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:  # a long text about how to open it all the same
+        what = "it is damaged, or holds more than tensors, plain data and known classes"
+        raise SmaltiError(f"{what}; save the state_dict alone") from error
 
 
 def _pickle_in_zip(path: Path) -> bytes:

@@ -127,26 +127,27 @@ def _options(state: dict[str, Tensor], format: Format) -> dict[str, Any]:
     width, halved = math.gcd(*widths), [name for name in state if re.fullmatch(HALVED, name)]
     attention = {int(match[1]) for name in state if (match := re.match(r"encoder\.level(\d+)_attention", name))}
     middle = {match[0] for name in state if (match := re.match(r"encoder\.middle_block\d+", name))}
-    options: dict[str, Any] = {
-        "width": width,
-        "multipliers": tuple(channels // width for channels in widths),
-        "depth": depth,
-        "stem_width": len(first),
+    details: dict[str, Any] = {
         "halvings": len(halved) if halved else len(widths) - 1,
-        "attention": tuple(sorted(attention)),
-        "middle": None if "encoder.middle_attention0.norm.weight" in state else len(middle),
-        "latent_channels": len(last),
         "down": format.down if halved or len(widths) == 1 else "average",
         "bias": "encoder.first.bias" in state,
         "shortcut": _shortcut(state),
         "code_kernel": last.shape[-1],
     }
+    options: dict[str, Any] = {
+        "width": width,
+        "multipliers": tuple(channels // width for channels in widths),
+        "depth": depth,
+        "stem_width": len(first),
+        "attention": tuple(sorted(attention)),
+        "middle": None if "encoder.middle_attention0.norm.weight" in state else len(middle),
+        "latent_channels": len(last),
+        "details": details,
+    }
     if not format.has_decoder:
         return {**options, "has_decoder": False}
-    options |= {
-        "up": "shuffle" if _shuffles(state) else "nearest",
-        "adaptive": "decoder.level0_style.scale.weight" in state,
-    }
+    details["up"] = "shuffle" if _shuffles(state) else "nearest"
+    details["adaptive"] = "decoder.level0_style.scale.weight" in state
     mirrored, decoder_depth = _levels(state, "decoder")
     if mirrored != widths:
         raise SmaltiError(f"the levels of its encoder have {widths} channels, those of its decoder {mirrored}")

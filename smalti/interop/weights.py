@@ -155,7 +155,10 @@ def choose(names: Sequence[str], source: str) -> list[tuple[str, str]]:
         if len(found) > 1:
             listed = ", ".join(PurePosixPath(name).name for name in found[:6]) + ", ..." * (len(found) > 6)
             raise SmaltiError(
-                cut(f"{source} holds several files of weights; give one, as {source}/NAME: {listed}", LONGEST)
+                cut(
+                    f"{source} holds several files of weights; give one, as {source.rstrip('/')}/NAME: {listed}",
+                    LONGEST,
+                )
             )
         if found:
             return [("", found[0])]

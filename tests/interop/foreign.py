@@ -37,7 +37,7 @@ def classes(*names, base=object):
             del sys.modules[own]
 
 
-def save_dall_e(folder, legacy=False):
+def save_dall_e(folder, new=True):
     """encoder.pkl and decoder.pkl, whole modules; returns the tensors by name."""
     tensors = {}
     names = [f"dall_e.{place}.{name}" for name, place in HOMES.items()]
@@ -57,7 +57,7 @@ def save_dall_e(folder, legacy=False):
             whole.blocks = nn.Sequential(OrderedDict(
                 input=convolution(), group_1=nn.Sequential(OrderedDict(block_1=block, pool=nn.MaxPool2d(2)))
             ))  # fmt: skip
-            torch.save(whole, folder / f"{side}.pkl")
+            torch.save(whole, folder / f"{side}.pkl", _use_new_zipfile_serialization=new)
             tensors |= {f"{side}.{name}": value.detach() for name, value in whole.state_dict().items()}
     return tensors
 

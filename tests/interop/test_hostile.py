@@ -311,6 +311,7 @@ def test_what_is_no_weights_at_all(tmp_path, refuses):
         (b"<!DOCTYPE html>", "begins with b'<!DOCTYP': neither safetensors, nor of torch.save, nor of Flax"),
         (b"x", "neither safetensors"),
         (b"\x80", "damaged"),
+        (pickled({"a": 1}, 4), "its pickle has FRAME, which torch.save does not write"),
         (b"PK", "damaged"),
         (b"PK\x05\x06" + bytes(18), "a zip that torch.save did not write"),
         (bytes(257) + b"ustar" + bytes(300), "is a tar"),

@@ -123,6 +123,13 @@ def test_modules_of_openai_are_opened_without_their_package(tmp_path):
     same(read_weights(str(tmp_path / "decoder.pkl")).tensors, own)
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_modules_with_their_source_as_before_pytorch_1_6_are_not_opened(tmp_path):
+    save_dall_e(tmp_path, new=False)
+    with pytest.raises(SmaltiError, match="; save the state_dict alone"):
+        read_weights(str(tmp_path))
+
+
 def test_a_checkpoint_of_lightning(tmp_path):
     names = ["pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint", "omegaconf.dictconfig.DictConfig",
              "omegaconf.nodes.AnyNode", "omegaconf.base.ContainerMetadata"]  # fmt: skip
