@@ -96,8 +96,6 @@ class VectorQuantizer(DeterministicQuantizer):
     def _forward(self, features: Tensor) -> BottleneckOutput:
         features = F.normalize(features, dim=1) if self.normalize else features
         flat, learns = flatten_grid(features.detach()), self.training and self.codebook.learns
-        if self.training:
-            self.codebook.catch_up()
         if learns:
             self.codebook.prepare(flat)
         vectors = self._vectors()
