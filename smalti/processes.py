@@ -5,9 +5,10 @@ In one process everything here is what it is given. Imports torch on use, so tha
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from smalti.errors import SmaltiError
 
@@ -25,16 +26,14 @@ class PeerLost(SmaltiError):
 
 def world() -> int:
     """How many processes train together."""
-    import torch.distributed as distributed
-
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    distributed: Any = sys.modules.get("torch.distributed")
+    known = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if known else 1
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    import torch.distributed as distributed
-
-    return distributed.get_rank() if world() > 1 else 0
+    return sys.modules["torch.distributed"].get_rank() if world() > 1 else 0
 
 
 def launched() -> int:
@@ -52,6 +51,18 @@ def beside() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() > 1 else 1
 
 
+def part_of(batch_size: int) -> int:
+    """This process's part of a batch.
+
+    Raises:
+        SmaltiError: it cannot be shared alike.
+    """
+    if batch_size % world():
+        nearest = max(1, round(batch_size / world())) * world()
+        raise SmaltiError(f"--batch_size {batch_size} is of all {world()} processes, in equal parts: give {nearest}")
+    return batch_size // world()
+
+
 # ------------------------------------------------------------------ numbers of all
 
 
@@ -60,7 +71,7 @@ def sum_over(tensor: "Tensor") -> "Tensor":
     import torch.distributed as distributed
 
     if world() > 1:
-        with _peers():
+        with peers():
             distributed.all_reduce(tensor)
     return tensor
 
@@ -75,7 +86,7 @@ def least_over(tensor: "Tensor") -> "Tensor":
     import torch.distributed as distributed
 
     if world() > 1:
-        with _peers():
+        with peers():
             distributed.all_reduce(tensor, distributed.ReduceOp.MIN)
     return tensor
 
@@ -92,7 +103,7 @@ def like_first(tensors: Iterable["Tensor"]) -> None:
     import torch.distributed as distributed
 
     if world() > 1:
-        with _peers():
+        with peers():
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
@@ -104,7 +115,7 @@ def told(value: T) -> T:
     if world() == 1:
         return value
     box = [value]
-    with _peers():
+    with peers():
         distributed.broadcast_object_list(box, 0)
     return box[0]
 
@@ -146,35 +157,75 @@ def average_gradients(parameters: Iterable["Tensor"]) -> None:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[str]:
-    """Meet the other processes that torchrun has started, for a block; gives the device of this one.
+def joined() -> Iterator[None]:
+    """A block in which the processes that torchrun has started know each other; the first one speaks for all.
 
-    Where processes have met already, they are those.
+    An error that several of them have is raised as it is in one of them, as `PeerLost` in the others. Where processes
+    have met already, nothing happens.
     """
+    if launched() == 1 or world() > 1:
+        yield
+        return
     import torch
     import torch.distributed as distributed
 
-    if launched() == 1:
-        yield device
-        return
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-    if distributed.is_initialized():
-        yield device
-        return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
-        yield device
+        with spoken_once():
+            yield
+    except SmaltiError as error:
+        if isinstance(error, PeerLost) or _told_before():
+            raise PeerLost(ENDED) from error
+        raise
     finally:
         distributed.destroy_process_group()
 
 
+def _told_before() -> bool:
+    """Whether another process has raised an error."""
+    from torch.distributed import distributed_c10d
+
+    try:
+        return distributed_c10d._get_default_store().add("smalti/errors", 1) > 1
+    except RuntimeError:  # the store was in a process that has ended
+        return True
+
+
 @contextlib.contextmanager
-def _peers() -> Iterator[None]:
-    """What gloo and NCCL say when a process has ended is one line."""
+def spoken_once() -> Iterator[None]:
+    """A block in which the first process alone prints what all have to say."""
+    if is_first():
+        yield
+        return
+    silent = contextlib.redirect_stdout, contextlib.redirect_stderr
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        for redirect in silent:
+            stack.enter_context(redirect(nowhere))
+        yield
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[None]:
+    """A block that waits for other processes: what PyTorch says when one of them has ended is one line."""
+    from torch.distributed import DistError
+
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(ENDED) from error
+        if isinstance(error, DistError) or "gloo" in str(error):
+            raise PeerLost(ENDED) from error
+        raise
+
+
+@contextlib.contextmanager
+def in_turn() -> Iterator[None]:
+    """A block that the first process passes before the others, which then find what it has made."""
+    if not is_first():
+        any_of(False)
+    yield
+    if is_first():
+        any_of(False)

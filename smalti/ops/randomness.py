@@ -51,6 +51,11 @@ def seed() -> int:
     return int(torch.randint(1 << 62, (), generator=generator))
 
 
+def whole(rows: int) -> int:
+    """How many rows the whole batch has, of which this process has so many."""
+    return rows if _generators is None else rows * processes.world()
+
+
 def first_row(rows: int) -> int:
     """The place in the whole batch of this process's first row, of `rows` that it has; 0 outside of `shared`."""
     return 0 if _generators is None else processes.rank() * rows

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from smalti.data.batches import Pixels
+from smalti.data.batches import CHANCES, Pixels
 from smalti.data.conditions import captions_of, labels_of
 from smalti.data.crops import open_pixels
 from smalti.data.source import Source
@@ -169,7 +169,7 @@ def _encode_views(config: PriorConfig, source: Source, views: ViewsConfig, progr
         if views.views == "flip":
             seen = [np.ascontiguousarray(pixels.gather(some)[:, :, ::-1])]
         else:
-            seen = [pixels.views(some, "crop", rng) for _ in range(views.num_views or 0)]
+            seen = [pixels.views(some, "crop", rng.random((len(some), CHANCES))) for _ in range(views.num_views or 0)]
         codes.append(torch.stack([_codes_of(torch.from_numpy(one), tokenizer, generator) for one in seen], dim=1))
     return {"views": torch.cat(codes)}
 

@@ -23,6 +23,7 @@ from smalti.schedules import Schedule
 
 FUSED = {"gumbel_softmax": False, "gumbel_straight_through": True}  # those that are one operation: whether it is hard
 
+
 class Categorical(CategoricalPosterior):
     """Categorical posterior over K codes: with Gumbel-Softmax [1, 2] in training, the bottleneck of a dVAE [3].
 
