@@ -103,6 +103,7 @@ def train(
         if experiment.run.minutes is not None and not begun:
             costs = _fit(trainer, run, started)
         keeper = Keeper(run, trainer.experiment, card, notes.get("kept", {}))
+        processes.any_of(False)  # all have read what there is
         if first:
             _describe(run, trainer.experiment, device, task)
             keep_newest(run / "checkpoints", state.step)

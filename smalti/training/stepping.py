@@ -1,6 +1,8 @@
 """One optimiser step after the other, of one process or of several that train together."""
 
 import contextlib
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +18,10 @@ from smalti.training.experiment import Training
 from smalti.training.state import TrainState
 from smalti.training.tasks import Task
 
+OWN_BUFFERS = {
+    "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}  # fmt: skip # all processes have the same, as they have the same weights: of one seed, or of one checkpoint
 VALIDATION_SEED = 0  # of whatever is random in a validation
 
 
@@ -46,7 +52,8 @@ class Trainer:
         self.experiment, self.task, self.state, self.autocast = experiment, task, state, autocast
         self.losses: nn.Module = _Losses(task)
         if processes.world() > 1 and any(parameter.requires_grad for parameter in task.model.parameters()):
-            self.losses = DistributedDataParallel(self.losses, broadcast_buffers=False)
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels: they are the same bytes
+            self.losses = DistributedDataParallel(self.losses, init_sync=False, **OWN_BUFFERS)
 
     def step(self, batches: Iterator[Tensor], step: int) -> Done:
         """One optimiser step, the one that schedules take for number `step`."""

@@ -25,6 +25,7 @@ from training.test_loop import small
 
 ROOT = Path(__file__).parents[2]
 STEPS = int(os.environ.get("STEPS", 20))
+SEED = int(os.environ.get("SEED", 1))
 WEIGHTS = LossConfig(penalty_weights={"codebook": 1.0, "own": 1.0})
 
 
@@ -53,7 +54,7 @@ def together(count, what, out, *more, **environment):
     """What each of some processes has found."""
     started = spawn(count, what, out, *more, **environment)
     said = [process.communicate(timeout=600)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * count, said
+    assert [process.returncode for process in started] == [0] * count, "\n".join(reversed(said))
     return [torch.load(Path(out) / f"{what}-{count}-{rank}.pt") for rank in range(count)]
 
 
@@ -121,7 +122,7 @@ def strangers(_):
 
 def experiments(data, tokenizer):
     """Trainings of everything that has a state, by name."""
-    rule = {"steps": STEPS, "batch_size": 12, "validate_every": 0, "image_size": 16, "learning_rate": 3e-4}
+    rule = {"steps": STEPS, "batch_size": 12, "validate_every": 0, "image_size": 16, "learning_rate": 3e-4, "seed": SEED}
     found = {}
     for name, spec in MEMBERS.items():
         plain = small("ae", data, **rule, likelihood="gaussian")

@@ -190,8 +190,7 @@ class Codebook(Layer):
             self._meet()
         if self.started:
             return None
-        with torch.random.fork_rng([vectors.device] if vectors.is_cuda else []):
-            rows = Rows(vectors, self.together, randomness.seed())
+        rows = Rows(vectors, self.together, randomness.seed())
         if not len(rows):
             return None
         size = len(self.table)
