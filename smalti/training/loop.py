@@ -31,8 +31,9 @@ from smalti.training.prior_task import PriorTask
 from smalti.training.recording import Follower, Recorder
 from smalti.training.resuming import EXPERIMENT, begin_with, check_data, resumed
 from smalti.training.settings import RunSettings, Watched
-from smalti.training.state import Checkpoint, TrainState, keep_newest, newest_checkpoint
-from smalti.training.stepping import Trainer, mixed
+from smalti.training.sharding import ShardedState
+from smalti.training.state import Checkpoint, TrainState, newest_checkpoint
+from smalti.training.stepping import Losses, Trainer, mixed
 from smalti.training.stopping import Interrupted, stop_signal
 from smalti.training.tasks import AutoencoderTask, Task
 
@@ -84,32 +85,37 @@ def train(
         stack.callback(hooks.close)
         if first:
             remove_partial(*folders, run / LAST)
-        checkpoint = newest_checkpoint(run / "checkpoints")
+        checkpoint = newest_checkpoint(run / "checkpoints", in_parts=experiment.run.shard)
         begun = checkpoint is not None or (run / EXPERIMENT).exists()
         experiment = _precise(resumed(run, experiment, checkpoint, start_from), device)
         torch.manual_seed(mixed(experiment.run.seed, 0))
         task = _task(experiment, device, run, progress and first, checkpoint)
         if experiment.start and not checkpoint:
             begin_with(task.model, experiment.start)
-        state = TrainState(task.model, experiment.optimizer, resolved(experiment.run.precision, device))
+        losses, precision = Losses(task), resolved(experiment.run.precision, device)
+        if experiment.run.shard:
+            state = ShardedState(losses, task.model, experiment.optimizer, precision)
+        else:
+            state = TrainState(task.model, experiment.optimizer, precision)
         if checkpoint:
             check_data(run, checkpoint, task.data)
             task.load(state.restore(checkpoint))
         notes: Mapping[str, Any] = checkpoint.record["notes"] if checkpoint else {}
         checkpoint, costs = None, None  # its tensors take memory
-        trainer = Trainer(experiment, task, state, functools.partial(arithmetic, experiment.run.precision, device))
+        trainer = Trainer(experiment, task, state, functools.partial(arithmetic, precision, device), losses)
         if experiment.run.compile and state.step < experiment.run.steps:
             _compile(trainer)
         if experiment.run.minutes is not None and not begun:
             costs = _fit(trainer, run, started)
         keeper = Keeper(run, trainer.experiment, card, notes.get("kept", {}))
         processes.any_of(False)  # all have read what there is
+        state.gather()
         if first:
             _describe(run, trainer.experiment, device, task)
-            keep_newest(run / "checkpoints", state.step)
+            state.keep_newest(run / "checkpoints")
             _lead(trainer, run, keeper, hooks, notes, costs, progress)
         else:
-            _steps(trainer, Follower(trainer, keeper.over))
+            _steps(trainer, Follower(trainer, run, keeper.over))
     return run
 
 
@@ -174,10 +180,11 @@ def _fit(trainer: Trainer, run: Path, started: float) -> Costs:
     pauses: dict[Watched, Callable[[], object]] = {
         "validate": trainer.validate,
         "sample": lambda: task.picture(state.averaged),
-        "checkpoint": lambda: state.checkpoint(path, task.state(), {}).write(),
     }
+    if path.suffix == state.suffix:  # parts are as quick as they are small
+        pauses["checkpoint"] = lambda: state.checkpoint(path, task.state(), {}).write()
     costs = Costs(steps=steps, pauses={name: seconds_once(do) for name, do in pauses.items() if settings.every(name)})
-    path.unlink()
+    path.unlink(missing_ok=True)
     task.load(state.restore(before))
     count = processes.told(costs.fitting(settings, started + budget - time.perf_counter()))
     task.experiment = trainer.experiment = experiment.lasting(count)

@@ -13,7 +13,7 @@ from smalti.training.event_files import Hooks
 from smalti.training.hooks import Step
 from smalti.training.keeping import Keeper
 from smalti.training.log import Log
-from smalti.training.settings import RunSettings
+from smalti.training.settings import RunSettings, Watched
 from smalti.training.stepping import Done, Trainer
 
 
@@ -25,8 +25,8 @@ def due(every: int, step: int, finished: bool) -> bool:
 class Follower:
     """What the other processes do after a step: their part of what the first one records."""
 
-    def __init__(self, trainer: Trainer, over: bool):
-        self.trainer, self.over = trainer, over  # whether the run ends before its last step
+    def __init__(self, trainer: Trainer, run: Path, over: bool):
+        self.trainer, self.run, self.over = trainer, run, over  # whether the run ends before its last step
 
     @property
     def settings(self) -> RunSettings:
@@ -40,13 +40,22 @@ class Follower:
 
     def after(self, done: Done, stop: threading.Event) -> bool:
         """After every step; whether the run stops here, because any process has been told to."""
-        step = self.trainer.state.step
-        if due(self.settings.every("validate"), step, self.finished):
+        self._gather()
+        if self._is_due("validate"):
             self.over = processes.told(self.over)
         stops = processes.any_of(stop.is_set())
-        if stops or due(self.settings.every("checkpoint"), step, self.finished):
-            self.trainer.task.state()
+        if stops or self._is_due("checkpoint"):
+            self.trainer.state.gather()
+            self.trainer.state.save(self.run / "checkpoints", self.trainer.task.state(), {})
         return stops
+
+    def _is_due(self, what: Watched) -> bool:
+        return due(self.settings.every(what), self.trainer.state.step, self.finished)
+
+    def _gather(self) -> None:
+        """Before anything is made of the averaged model."""
+        if self._is_due("validate") or self._is_due("sample"):
+            self.trainer.state.gather()
 
 
 class Recorder(Follower):
@@ -56,26 +65,27 @@ class Recorder(Follower):
     """
 
     def __init__(self, trainer: Trainer, run: Path, log: Log, keeper: Keeper, hooks: Hooks):
-        super().__init__(trainer, keeper.over)
-        self.run, self.log, self.keeper, self.hooks = run, log, keeper, hooks
+        super().__init__(trainer, run, keeper.over)
+        self.log, self.keeper, self.hooks = log, keeper, hooks
         self.clock = Clock(trainer.state.step)
 
     def after(self, done: Done, stop: threading.Event) -> bool:
         """The line of the log, the validation, the picture, the hooks, and the checkpoint that are due."""
         task, state, settings = self.trainer.task, self.trainer.state, self.settings
+        self._gather()
         self.log.add(state.step, done.terms)
         if done.alarm:
             self.log.say(f"step {state.step}: {done.alarm}")
         seconds = self.clock.seconds
         measured, record, picture = {}, None, None
-        validated = due(settings.every("validate"), state.step, self.finished)
+        validated = self._is_due("validate")
         if validated:
             measured = self.trainer.validate()
         best = self.keeper.observe(state.step, measured)
         self.over = self.keeper.over
         if validated:
             processes.told(self.over)
-        if measured or due(settings.every("log"), state.step, self.finished):
+        if measured or self._is_due("log"):
             batch = settings.batch_size * self.trainer.experiment.optimizer.accumulate
             speed = {"images_per_second": (state.step - self.clock.step) * batch / max(seconds, 1e-9)}
             more = {**task.report(), **measured, **speed, "images": state.step * batch}
@@ -83,13 +93,14 @@ class Recorder(Follower):
             self.clock = Clock(state.step)
         if best:
             self.keeper.write_best(state.averaged)
-        if due(settings.every("sample"), state.step, self.finished):
+        if self._is_due("sample"):
             picture = task.picture(state.averaged)
             with atomic_path(self.run / "samples" / f"step-{state.step:09d}.png") as path:
                 picture.save(path)
         self.hooks(Step(state.step, done.terms, state.averaged, record, picture))
         stops = processes.any_of(stop.is_set())
-        if stops or due(settings.every("checkpoint"), state.step, self.finished):
+        if stops or self._is_due("checkpoint"):
+            self.trainer.state.gather()
             self._checkpoint()
         return stops
 

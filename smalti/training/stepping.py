@@ -44,14 +44,20 @@ class Trainer:
         task: its model and data.
         state: of the same model.
         autocast: the arithmetic of networks.
+        losses: of the task, where they have been made.
     """
 
     def __init__(
-        self, experiment: Training, task: Task[Any], state: TrainState, autocast: Callable[[], torch.autocast]
+        self,
+        experiment: Training,
+        task: Task[Any],
+        state: TrainState,
+        autocast: Callable[[], torch.autocast],
+        losses: "Losses | None" = None,
     ):
         self.experiment, self.task, self.state, self.autocast = experiment, task, state, autocast
-        self.losses: nn.Module = _Losses(task)
-        if processes.world() > 1 and any(parameter.requires_grad for parameter in task.model.parameters()):
+        self.losses: nn.Module = losses or Losses(task)
+        if processes.world() > 1 and not experiment.run.shard:
             warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels: they are the same bytes
             self.losses = DistributedDataParallel(self.losses, init_sync=False, **OWN_BUFFERS)
 
@@ -74,8 +80,8 @@ class Trainer:
         terms: dict[str, Tensor] = {}
         accumulate = self.experiment.optimizer.accumulate
         for part in range(1, accumulate + 1):
-            apart = self.losses.no_sync if part < accumulate and processes.world() > 1 else contextlib.nullcontext
-            with processes.peers(), apart():  # pyright: ignore[reportCallIssue]
+            apart = isinstance(self.losses, DistributedDataParallel) and part < accumulate
+            with processes.peers(), self.losses.no_sync() if apart else contextlib.nullcontext():  # pyright: ignore
                 with self.autocast():
                     total, found = self.losses(next(batches), step)
                 (total / accumulate).backward()
@@ -96,7 +102,7 @@ def validated(task: Task[Any], model: Any, autocast: Callable[[], torch.autocast
         return {f"validation_{name}": value for name, value in task.validate(still).items()}
 
 
-class _Losses(nn.Module):
+class Losses(nn.Module):
     """A task's loss as a module, so that whatever of its model is passed, a wrapper of the module knows of it."""
 
     def __init__(self, task: Task[Any]):

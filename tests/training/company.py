@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,32 +30,42 @@ SEED = int(os.environ.get("SEED", 1))
 WEIGHTS = LossConfig(penalty_weights={"codebook": 1.0, "own": 1.0})
 
 
-def spawn(count, what, out, *more, **environment):
-    """Start some processes that know of each other."""
-    import socket
-
+def spawn(count, *words, **environment):
+    """Start some processes of Python that know of each other, as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", **environment}
-    company = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+    company = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [
-        subprocess.Popen(
-            [sys.executable, __file__, what, str(out), *map(str, more)],
-            cwd=ROOT,
-            env=common | ({**company, "MASTER_PORT": port} | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}),
-            stderr=subprocess.PIPE,
-            text=True,
+        subprocess.Popen([sys.executable, *map(str, words)], env=common | own, **options)
+        for own in (
+            [company | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)] if count > 1 else [{}]
         )
-        for rank in range(count)
     ]
+
+
+def command(count, *words):
+    """Start a command line of smalti in some processes."""
+    return spawn(count, "-m", "smalti", *words)
+
+
+def ended(started):
+    """The exit status of each process, and what it has said on stderr."""
+    said = [process.communicate(timeout=300)[1] for process in started]
+    return [process.returncode for process in started], said
 
 
 def together(count, what, out, *more, **environment):
     """What each of some processes has found."""
-    started = spawn(count, what, out, *more, **environment)
-    said = [process.communicate(timeout=600)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * count, "\n".join(reversed(said))
+    status, said = ended(spawn(count, __file__, what, out, *more, **environment))
+    assert status == [0] * count, "\n".join(reversed(said))
     return [torch.load(Path(out) / f"{what}-{count}-{rank}.pt") for rank in range(count)]
 
 
@@ -104,7 +115,7 @@ def strange(name):
             with torch.no_grad():
                 layer(layer.eval() and torch.randn(2, layer.in_channels, SIDE, SIDE))
             layer.train()
-        restarts += sum(int(codebook._restarted or 0) for codebook in codebooks(layer)[:1])
+        restarts += int(layer.update().get("restarted", 0))
     return {"state": copy.deepcopy(layer.state_dict()), "restarts": restarts}
 
 
@@ -122,7 +133,7 @@ def strangers(_):
 
 def experiments(data, tokenizer):
     """Trainings of everything that has a state, by name."""
-    rule = {"steps": STEPS, "batch_size": 12, "validate_every": 0, "image_size": 16, "learning_rate": 3e-4, "seed": SEED}
+    rule = {"steps": STEPS, "batch_size": 12, "validate_every": 0, "learning_rate": 3e-4, "seed": SEED}
     found = {}
     for name, spec in MEMBERS.items():
         plain = small("ae", data, **rule, likelihood="gaussian")
