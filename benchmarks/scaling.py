@@ -25,8 +25,8 @@ LINES = 10
 def speed(count: int, recipe: str, size: int, batch: int, steps: int) -> float:
     """Images a second."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"data": "emoji", "image_size": size, "batch_size": batch, "steps": steps, "log_every": steps // LINES,
-                    "validate_every": 0, "sample_every": 0, "checkpoint_every": steps, "out": f"{folder}/run"}  # fmt: skip
+        settings = {"data": "emoji", "out": f"{folder}/run", "image_size": size, "batch_size": batch, "steps": steps}
+        settings |= {"log_every": steps // LINES, "checkpoint_every": steps, "validate_every": 0, "sample_every": 0}
         flags = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
         words = ["-m", "smalti", "train", recipe, *flags]
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
