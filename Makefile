@@ -7,7 +7,7 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality interop
+.PHONY: demo test test-kernels test-slow sanitize fuzz check lint types format clean peers bench bench-quality interop
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -40,7 +40,10 @@ fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
 
-check: lint types test test-kernels  ## everything that CI runs
+test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+check: lint types test test-kernels test-slow  ## everything that CI runs
 
 lint: $(STAMP)  ## style, and docstrings of everything public
 	$(BIN)/ruff check .
@@ -66,7 +69,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling export
-ALONE := data_loading imports process against validation precision profile_step large_images
+ALONE := data_loading imports process against validation precision profile_step large_images scaling
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour

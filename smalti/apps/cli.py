@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
+from smalti import processes
 from smalti.apps import process
 from smalti.apps.code import find_recipe, run_code
 from smalti.apps.output import as_text, printable, say
@@ -57,11 +58,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    first = speaks = processes.is_first()  # of several that torchrun has started
     try:
-        _refuse_unquoted(argv)
-        _refuse_empty(argv)
-        name, function, arguments, as_json = _parse(argv)
-        result = function(**arguments)
+        with processes.spoken_once():
+            _refuse_unquoted(argv)
+            _refuse_empty(argv)
+            name, function, arguments, as_json = _parse(argv)
+            _refuse_company(name)
+        speaks = True  # unless another one has said the same
+        with processes.joined():
+            result = function(**arguments)
+        if not first:
+            return 0
         if as_json:
             print(printable(json.dumps(result, ensure_ascii=False)))
         elif result is not None:
@@ -71,13 +79,17 @@ def _run(argv: list[str]) -> int:
     except SystemExit as stop:  # jsonargparse: 0 after --help, 2 for wrong usage
         return int(stop.code or 0)
     except KeyboardInterrupt as stop:
-        _complain(str(stop) or "stopped")
+        if first:
+            _complain(str(stop) or "stopped")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout went away, as in `smalti ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except processes.PeerLost:
+        return 1
     except SmaltiError as error:
-        _complain(str(error))
+        if speaks:
+            _complain(str(error))
         return 1
     except OSError as error:
         what = f"{error.filename or 'file'}: {error.strerror or error}"
@@ -104,6 +116,12 @@ def _refuse_empty(argv: list[str]) -> None:
         if given or word in {f"{flag}=" for flag in PLACES}:
             of = word.rstrip("=") or (before if before in PLACES else f"the word after {before}")
             raise SmaltiError(f"{of} is empty; give a name, or . for the folder you are in")
+
+
+def _refuse_company(name: str) -> None:
+    """Only a training is done by several processes together; others would each do the whole."""
+    if name != "train" and processes.launched() > 1:
+        raise SmaltiError(f"{name} runs in one process, not in {processes.launched()}: leave torchrun out")
 
 
 def _complain(text: str) -> None:

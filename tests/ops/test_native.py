@@ -50,8 +50,9 @@ def unfit(word, value, words, where):
     """Values that an argument does not take, by what is wrong with them."""
     if word.kind == "float":
         return {"text": "1", "nothing": None}
-    if word.kind == "int":
-        return {"negative": -1, "too large": 1 << 63, "fraction": 1.5, "nothing": None}
+    if word.kind in ("int", "word"):
+        none = {"too large": 1 << 63, "fraction": 1.5, "nothing": None}
+        return none if word.kind == "word" else none | {"negative": -1}
     other = torch.float64 if value.dtype != torch.float64 else torch.float32
     found = {"dtype": value.to(other), "axis": value[None], "device": value.to("meta"), "number": 3, "list": [1.0]}
     for axis, dim in enumerate(word.dims):
