@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smalti.apps.compare import compare as compare
     from smalti.apps.compress import compress as compress
+    from smalti.apps.convert import convert as convert
     from smalti.apps.decode import decode as decode
     from smalti.apps.decompress import decompress as decompress
     from smalti.apps.demo import demo as demo
     from smalti.apps.encode import encode as encode
     from smalti.apps.estimators import estimators as estimators
     from smalti.apps.evaluate import evaluate as evaluate
+    from smalti.apps.export import export as export
     from smalti.apps.info import info as info
     from smalti.apps.interpolate import interpolate as interpolate
     from smalti.apps.reconstruct import reconstruct as reconstruct
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 VERBS = ("demo", "train", "evaluate", "compare", "report", "estimators", "reconstruct", "encode", "decode", "sample",
-         "interpolate", "compress", "decompress", "info")  # fmt: skip
+         "interpolate", "compress", "decompress", "convert", "export", "info")  # fmt: skip
 _BOTTLENECKS = ("FSQ", "BinaryQuantizer", "Categorical", "Gaussian", "Identity", "ProductQuantizer",
                 "ResidualQuantizer", "VectorQuantizer")  # fmt: skip
 _HOMES = {

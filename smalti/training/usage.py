@@ -13,8 +13,8 @@ ALARM_BELOW, REARM_ABOVE = 0.5, 0.6
 NONE_YET = -1.0
 MOST_CODES = 1 << 28  # that are counted, in 8 bytes each
 ADVICE = (
-    "remedies: a smaller code_dim (8 to 16), a larger restart_below, l2-normalised codes (--normalize) or a smaller "
-    "learning rate for a VQ-VAE; a larger beta or a lower first temperature for a dVAE"
+    "remedies: a smaller code_dim (8 to 16), a larger restart_below, l2-normalised codes (--compare direction) or a "
+    "smaller learning rate for a VQ-VAE; a larger beta or a lower first temperature for a dVAE"
 )
 
 

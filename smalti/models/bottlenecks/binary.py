@@ -22,7 +22,7 @@ class BinaryQuantizer(DeterministicQuantizer):
     Shapes:
         features  (B, bits, h, w)  any range
         latents   (B, bits, h, w)  +-1 for LFQ, +-1 / sqrt(bits) for BSQ; straight-through, for BSQ from the unit sphere
-        codes     (B, h, w)        int64 in [0, K), K = 2^bits; bit i is the sign of channel i
+        codes     (B, h, w)        int64 in [0, K), K = 2^bits: the sum of 2^i over the channels i that are above 0
 
     Loss terms, unweighted:
         commitment  mean over B, h, w, channels of |features - sg[latents]|^2; gradient reaches only the encoder
@@ -37,6 +37,8 @@ class BinaryQuantizer(DeterministicQuantizer):
         softness: temperature of the soft assignment in the entropies.
 
     Differs from [1, 2]: the entropy of the mean is exact within groups of 8 bits, summed over groups: an upper bound.
+    The first channel is the lowest bit, as in Open-MAGVIT2. It is the highest in the code of [2] and in
+    vector-quantize-pytorch's LFQ, whose codes these are with the channels in reverse.
 
     References:
         [1] Yu et al. Language Model Beats Diffusion: Tokenizer is Key to Visual Generation. 2023. arXiv:2310.05737

@@ -50,8 +50,8 @@ class ResidualBlock(nn.Module):
 class ResidualNetworks(Networks):
     """Groups of residual blocks with pooling (encoder) or nearest-neighbour upsampling (decoder) between them [1].
 
-    The defaults of `block_ratio`, `convolutions` and the last four options are DALL-E's; its own networks are
-    width=256, depth=2, stride=8, stem_kernel=7.
+    The defaults of `block_ratio`, `convolutions`, `last_kernel`, `padding`, `pooling` and `activation` are DALL-E's;
+    its own networks are width=256, depth=2, stride=8, stem_kernel=7, decoder_width=128, grey=-0.125.
 
     Args:
         stride: pixels per grid position, a power of two.
@@ -67,6 +67,8 @@ class ResidualNetworks(Networks):
         padding: "zeros" around images and features, or "replicate": their edge is repeated.
         pooling: "max", or "average", which keeps more of a photograph.
         activation: "relu" or "gelu".
+        grey: what the encoder sees as 0: it is subtracted from the images.
+        decoder_width: channels that the decoder lifts the latents to; by default half those of the coarsest group.
 
     References:
         [1] Ramesh et al. Zero-Shot Text-to-Image Generation. 2021. arXiv:2102.12092, appendix A.1
@@ -86,6 +88,8 @@ class ResidualNetworks(Networks):
         padding: Padding = "zeros",
         pooling: Pooling = "max",
         activation: Activation = "relu",
+        grey: float = 0.5,
+        decoder_width: Size | None = None,
     ):
         if stride < 1 or stride & (stride - 1) or patch < 1 or patch & (patch - 1) or stride % patch:
             raise SmaltiError(f"stride, and patch that divides it, must be powers of two, not {stride} and {patch}")
@@ -95,11 +99,12 @@ class ResidualNetworks(Networks):
             raise SmaltiError(f"need {needed}, not {given}")
         self.stride, self.patch, self.depth, self.block_ratio = stride, patch, depth, block_ratio
         self.convolutions, self.stem_kernel = convolutions, stem_kernel
-        self.last_kernel = last_kernel
+        self.last_kernel, self.grey = last_kernel, grey
         self.padding: Padding = padding
         self.pool = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pooling](2)
         self.activation = {"relu": nn.ReLU, "gelu": nn.GELU}[activation]()
         self.widths = [width * 2**group for group in range((stride // patch).bit_length())]
+        self.decoder_width = self.widths[-1] // 2 if decoder_width is None else decoder_width
         self.gain = 1 / (len(self.widths) * depth) ** 2
         wide = depth * (convolutions - 1)  # 3x3 convolutions at each resolution
         self.reach = patch * (max(stem_kernel, last_kernel) // 2 + wide * (2 ** len(self.widths) - 1))
@@ -131,7 +136,7 @@ class ResidualNetworks(Networks):
 
     def decoder(self, latents: int, parameters: int) -> nn.Module:
         """Latents to the likelihood's parameters."""
-        widths, lifted = self.widths[::-1], self.widths[-1] // 2
+        widths, lifted = self.widths[::-1], self.decoder_width
         upsample = nn.Upsample(scale_factor=2, mode="nearest")
         groups = self._groups(lifted, widths, [1] + [3] * (self.convolutions - 1), upsample)
         if self.last_kernel > 1:

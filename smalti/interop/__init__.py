@@ -1,0 +1,1 @@
+"""Other projects' tokenizers in, ours out."""
