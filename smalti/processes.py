@@ -27,8 +27,9 @@ class PeerLost(SmaltiError):
 def world() -> int:
     """How many processes train together."""
     distributed: Any = sys.modules.get("torch.distributed")
-    known = distributed is not None and distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if known else 1
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return 1
+    return distributed.get_world_size()
 
 
 def rank() -> int:

@@ -60,7 +60,7 @@ def shapes_of(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """The shapes and types of the tensors in a folder of parts."""
     from torch.distributed import checkpoint
 
-    found = checkpoint.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    found: dict[str, Any] = checkpoint.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     return {name: (one.size, one.properties.dtype) for name, one in found.items()}
 
 

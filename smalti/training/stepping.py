@@ -18,7 +18,7 @@ from smalti.training.experiment import Training
 from smalti.training.state import TrainState
 from smalti.training.tasks import Task
 
-OWN_BUFFERS = {
+OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else "broadcast_buffers": False
 }  # fmt: skip # all processes have the same, as they have the same weights: of one seed, or of one checkpoint

@@ -62,7 +62,7 @@ def disturbed(agent: subprocess.Popen, run: Path, kills: int, steps: int, rng: r
     while agent.poll() is None and time.time() < deadline:
         step = newest(run)
         if done < kills and step > seen and step < steps:
-            time.sleep(rng.uniform(0, 0.3))
+            time.sleep(rng.uniform(0, 0.05))
             if alive := workers(agent.pid):
                 os.kill(rng.choice(alive), signal.SIGKILL)
                 done, seen, deadline = done + 1, step, time.time() + HUNG_SECONDS
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    steps = 40 * (given.kills + 2)
+    steps = 20 * (given.kills + 2)
     with tempfile.TemporaryDirectory() as folder:
         data, whole, killed = images(Path(folder) / "data"), Path(folder) / "whole", Path(folder) / "killed"
         assert torchrun(given.processes, 0, command(data, whole, steps)).wait() == 0
