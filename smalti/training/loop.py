@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import platform
 import signal
 import sys
 import threading
@@ -16,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-import smalti
 from smalti.configs import to_dict
+from smalti.environment import environment
 from smalti.errors import SmaltiError, cut
 from smalti.files import PARTIAL, atomic_path, remove_partial, write_json
 from smalti.modes import using
@@ -302,19 +301,14 @@ def _make(*folders: Path) -> None:
 
 def _describe(run: Path, experiment: Training, device: str, task: Task[Any]) -> None:
     """Write experiment.json and environment.json, after everything could be built."""
-    environment = {
-        "smalti": smalti.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+    where = {
+        **environment(device),
         "precision": experiment.run.precision,
-        "threads": torch.get_num_threads(),
         "command": sys.argv,
         "data": task.data,
     }
     write_json(run / EXPERIMENT, to_dict(experiment.placed(run)))
-    write_json(run / "environment.json", environment)
+    write_json(run / "environment.json", where)
 
 
 @contextlib.contextmanager
