@@ -53,11 +53,11 @@ def model_of(networks: dict[str, Any], bottleneck: dict[str, Any], side: int) ->
         for parameter in model.encoder.parameters():
             parameter.add_(0.1 * parameter.std(correction=0) * torch.randn_like(parameter))
         features = model.features(images_of(2, side)).flatten(2).transpose(1, 2).flatten(0, 1)
-        own = model.bottleneck.decode(torch.arange(4)[:, None, None])  # of the spread of code vectors
-        model.encoder.head.weight.mul_(own.std() / features.std())
-        model.encoder.head.bias.copy_(-features.mean(0) * own.std() / features.std())
+        state, own = model.state_dict(), model.codes_bottleneck.decode(torch.arange(4)[:, None, None])
+        state["encoder.head.weight"].mul_(own.std() / features.std())  # the spread of code vectors
+        state["encoder.head.bias"].copy_(-features.mean(0) * own.std() / features.std())
         made = model.decoder(model.bottleneck(model.features(images_of(2, side))).latents)
-        model.decoder.last.weight.mul_(0.2 / made.std())  # so that most pixels lie in [0, 1]
+        state["decoder.last.weight"].mul_(0.2 / made.std())  # so that most pixels lie in [0, 1]
     return model
 
 

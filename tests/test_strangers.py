@@ -104,7 +104,7 @@ def test_only_regular_files_are_opened(tmp_path, run):
         refused(read_json, path, match="no regular file")
     (run / CONFIG).unlink()
     (run / CONFIG).symlink_to("/dev/zero")
-    refused(Autoencoder.from_pretrained, run, match="holds no model")
+    refused(Autoencoder.from_pretrained, run, match="no model of smalti")
 
 
 def test_a_byte_order_mark_is_read_over(run):

@@ -12,7 +12,7 @@ from smalti.images.preprocessing import Preprocessing
 from smalti.interop import openai, vqgan
 from smalti.interop.flax import as_pytorch
 from smalti.interop.formats import Compare, Format, Recognised, recognised
-from smalti.interop.parts import Parts, TensorError, Tensors
+from smalti.interop.parts import Parts, TensorError, Tensors, said
 from smalti.interop.weights import Weights
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
@@ -81,7 +81,7 @@ def converted(
             raise SmaltiError(f"{theirs} {error.fault}; is the file whole, and of this kind?") from error
         _check_codebook(model, weights.settings)
     left_out += Counter(_beginning(name) for name in rest)
-    untold = [key for key in format.told_by_config if key not in weights.settings]
+    untold = [key for key in format.told_by_config if said(weights.settings, (key,)) is None]
     notes += [f"no config says {key}: the usual one taken" for key in untold]
     notes = [*found.notes, *notes, *([format.note] if format.note else [])]
     return Converted(model, format, len(names), dict(left_out), notes)
@@ -124,24 +124,14 @@ def _finite(tensor: Tensor, name: str) -> Tensor:
 
 def _check_codebook(model: Autoencoder, settings: Mapping[str, Any]) -> None:
     """Refuse another number of codes than the config says."""
-    found, said = model.codes_bottleneck.codebook_size, _said(settings, VECTORS_KEYS)
-    if said is not None and said != found:
-        raise SmaltiError(f"there are {found} codes, and its config says {said}; take both from one model")
-
-
-def _said(settings: Any, keys: tuple[str, ...]) -> int | None:
-    """The whole number that a config has under one of these keys, at any depth."""
-    if isinstance(settings, Mapping):
-        for key in keys:
-            if type(settings.get(key)) is int:
-                return settings[key]
-    values = settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ()
-    return next((found for value in values if (found := _said(value, keys)) is not None), None)
+    found, told = model.codes_bottleneck.codebook_size, said(settings, VECTORS_KEYS)
+    if told is not None and told != found:
+        raise SmaltiError(f"there are {found} codes, and its config says {told}; take both from one model")
 
 
 def _config(parts: Parts, settings: Mapping[str, Any], image_size: int | None) -> AutoencoderConfig:
     stem = next(parts.tensors[name] for name in ("encoder.first.weight", "encoder.0.weight") if name in parts.tensors)
-    size = image_size or _said(settings, SIZE_KEYS) or IMAGE_SIZE
+    size = image_size or said(settings, SIZE_KEYS) or IMAGE_SIZE
     channels = stem.shape[1] // parts.networks.get("patch", 1) ** 2
     return AutoencoderConfig(
         networks=parts.networks,

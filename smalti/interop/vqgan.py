@@ -13,7 +13,7 @@ from smalti.errors import SmaltiError
 from smalti.interop import haar
 from smalti.interop.formats import Compare, Format
 from smalti.interop.layouts import foreign, renamed
-from smalti.interop.parts import Parts, TensorError, Tensors, codebook_state, identity
+from smalti.interop.parts import Parts, TensorError, Tensors, codebook_state, identity, said
 
 SCALE = 0.1  # of the Gaussian around what a decoder gives: none of them was trained as a likelihood
 GROUPS, GROUPS_KEY = 32, "norm_num_groups"  # of the normalisations, where a config of diffusers says no other number
@@ -62,7 +62,7 @@ def parts_of(tensors: Tensors, format: Format, settings: Mapping[str, Any], comp
     if format.has_decoder:  # ours give x - 1/2
         state["decoder.last.weight"] = state["decoder.last.weight"] / contrast
         state["decoder.last.bias"] = _of(state, "decoder.last.bias") / contrast + (grey - 0.5)
-    groups = settings.get(GROUPS_KEY, GROUPS)
+    groups = said(settings, (GROUPS_KEY,)) or GROUPS
     networks = {"kind": "vqgan", **options, "patch": patch, "groups": groups, "grey": grey}
     return Parts(networks, bottleneck, {"kind": "gaussian", "scale": SCALE}, state)
 

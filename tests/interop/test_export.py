@@ -27,12 +27,12 @@ HOLDS = [  # networks, bottleneck, likelihood, channels
 ]
 REFUSED = [  # networks, bottleneck, likelihood, what the line says
     ({"patch": 2}, {}, {}, "have patch 1, and this model 2"),
-    ({"down": "average"}, {}, {}, "have down outer, and this model average"),
-    ({"down": "symmetric"}, {}, {}, "have down outer, and this model symmetric"),
-    ({"shortcut": "after"}, {}, {}, "have shortcut before, and this model after"),
+    ({"details": {"down": "average"}}, {}, {}, "have down outer, and this model average"),
+    ({"details": {"down": "symmetric"}}, {}, {}, "have down outer, and this model symmetric"),
+    ({"details": {"shortcut": "after"}}, {}, {}, "have shortcut before, and this model after"),
     ({"last_kernel": 1}, {}, {}, "have last_kernel 3, and this model 1"),
     ({"decoder_depth": 1}, {}, {}, "have decoder_depth 2, and this model 1"),
-    ({"bias": False}, {}, {}, "have bias True, and this model False"),
+    ({"details": {"bias": False}}, {}, {}, "have bias True, and this model False"),
     ({"grey": 0.0}, {}, {}, "have grey 0.5, and this model 0.0"),
     ({"has_decoder": False}, {}, {}, "have has_decoder True, and this model False"),
     ({"middle": 1}, {}, {}, "has 2 blocks in the middle, and this model 1"),
