@@ -7,7 +7,7 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: demo test test-kernels test-slow sanitize fuzz check lint types format clean peers bench bench-quality interop
+.PHONY: demo test test-kernels test-slow sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -104,5 +104,23 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	$(PEERS)/bin/python setup.py --quiet build_ext --inplace
 	touch $@
 
+docs: $(VENV)/.docs  ## the site of the pages, in build/docs; a warning is an error
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -c docs . build/docs
+	@echo wrote build/docs/index.html
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+# HOME_URL is the project's address, PYTHONS the interpreters to install the wheels with
+RELEASE := .venv-release
+release: $(RELEASE)/.installed  ## a source archive and two wheels, checked, in dist/; uploads nothing
+	$(RELEASE)/bin/python tools/release.py --home "$(HOME_URL)" --pythons $(PYTHONS)
+
+$(RELEASE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'build>=1.2' 'twine>=6' 'auditwheel>=6.1'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(RELEASE) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

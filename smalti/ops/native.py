@@ -197,16 +197,29 @@ def _layout_of(library: ctypes.CDLL, variant: str) -> dict[str, int]:
 
 
 @cache
+def _opened(path: Path) -> ctypes.CDLL | None:
+    """The library of the kernels; None where there is none, or, with a warning, where it cannot be loaded.
+
+    That of a wheel names no OpenMP: its functions are those that came with PyTorch, so that there is one pool of
+    threads. A PyTorch that has none to offer leaves them undefined.
+    """
+    try:
+        return ctypes.CDLL(str(path)) if path.exists() else None
+    except OSError as error:
+        remedy = "plain PyTorch is used; compile it here with `pip install --no-binary smalti smalti`"
+        warnings.warn(f"the native kernels cannot be loaded ({error}): {remedy}", stacklevel=4)
+        return None
+
+
+@cache
 def load(variant: str) -> Kernels | None:
     """The kernels of one variant, or None where they were not compiled or this processor lacks the instructions.
 
     None with a warning, if they were compiled from other sources.
     """
-    if not LIBRARY.exists():
-        return None
-    library = ctypes.CDLL(str(LIBRARY))
+    library = _opened(LIBRARY)
     supported = getattr(library, f"smalti_supported_{variant}", None)
-    if supported is None or not supported():
+    if library is None or supported is None or not supported():
         return None
     layout, sources = _layout_of(library, variant), sorted(SOURCES.glob("*.[ch]"))
     expected = LAYOUT | ({"SOURCES": zlib.crc32(b"".join(map(Path.read_bytes, sources)))} if sources else {})

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,9 +12,9 @@ from typing import Any, TypeVar
 
 import torch
 
-import smalti
 from smalti import processes
 from smalti.configs import to_dict
+from smalti.environment import environment
 from smalti.errors import SmaltiError, cut
 from smalti.files import PARTIAL, remove_partial, write_json
 from smalti.ops.precision import arithmetic, resolved
@@ -234,16 +233,11 @@ def _make(*folders: Path) -> None:
 
 def _describe(run: Path, experiment: Training, device: str, task: Task[Any]) -> None:
     """Write experiment.json and environment.json, after everything could be built."""
-    environment = {
-        "smalti": smalti.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+    where = {
+        **environment(device),
         "precision": experiment.run.precision,
-        "threads": torch.get_num_threads(),
         "command": sys.argv,
         "data": task.data,
     }
     write_json(run / EXPERIMENT, to_dict(experiment.placed(run)))
-    write_json(run / "environment.json", environment)
+    write_json(run / "environment.json", where)

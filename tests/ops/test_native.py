@@ -179,6 +179,18 @@ def test_without_a_library_there_are_none(monkeypatch, tmp_path):
         native.load.cache_clear()
 
 
+def test_a_library_that_cannot_be_loaded_is_one_warning_and_plain_torch(monkeypatch, tmp_path):
+    (tmp_path / "native.so").write_bytes(b"of another machine")
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "native.so")
+    native.load.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="the native kernels cannot be loaded .*plain PyTorch is used") as warned:
+            assert all(native.load(variant) is None for variant in native.VARIANTS)
+        assert len(warned) == 1
+    finally:
+        native.load.cache_clear()
+
+
 @pytest.mark.parametrize("kind", ["tensor", "numpy"])
 def test_a_temporary_lives_until_the_kernel_returns(kind):
     """Given as an expression: nobody else holds it, and what is made meanwhile must not take its place."""
