@@ -31,6 +31,7 @@ WHOLE = {"checkpoint_every": 2, "sample_every": 0}
 FREE = {
     "log_every": 1, "sample_every": 3, "checkpoint_every": 3, "validate_every": 2, "validation_images": 3,
     "device": "cpu", "log": "jsonl", "steps": 8, "minutes": None, "compile": False,
+    "shard": False,
 }  # fmt: skip
 
 
