@@ -110,8 +110,10 @@ class ShardedState(TrainState):
         empty: dict[str, Tensor] = {}
         for name, (shape, dtype) in parts.shapes_of(folder).items():
             like = mine.get(name, mine.get(name.rpartition(".")[0]))
-            fits = like is not None and like.shape == shape
-            empty[name] = torch.zeros_like(like) if like is not None and fits else torch.zeros(shape, dtype=dtype)
+            if like is None or like.shape != shape:
+                empty[name] = torch.zeros(shape, dtype=dtype)
+            else:
+                empty[name] = torch.zeros_like(like)
         return parts.fill(folder, empty, together=True)
 
 
