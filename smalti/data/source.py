@@ -3,11 +3,12 @@
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,11 +66,13 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this part's images from any others: a SHA-256 of their names and stamps, in order."""
-        digest = hashlib.sha256()
-        for index in self.indices:
-            digest.update(f"{self.names[index]}\0{self.stamp(index)}\0".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        """What tells this part's images from any others, see `fingerprint_of`."""
+        return fingerprint_of((self.names[index], self.stamp(index)) for index in self.indices)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint or a manifest says of this part's images: "num_images" and "fingerprint"."""
+        return {"num_images": len(self), "fingerprint": self.fingerprint}
 
     def name_of(self, index: int) -> str:
         """The name of image `index` of this part."""
@@ -109,6 +112,18 @@ def concatenated(parts: Sequence[Source]) -> Source:
         left_out=[file for part in parts for file in part.left_out],
         notes=[note for part in parts for note in part.notes],
     )
+
+
+def fingerprint_of(images: Iterable[tuple[str, str]]) -> str:
+    """The fingerprint of a data set: a SHA-256 of the names and stamps of its images, in order.
+
+    A name is where an image is found in the data, a stamp a text that is another one when its bytes are others.
+    Checkpoints, caches of codes, evaluations and manifests hold this one, and refuse data that have another.
+    """
+    digest = hashlib.sha256()
+    for name, stamp in images:
+        digest.update(f"{name}\0{stamp}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def file_identity(path: Path | str) -> tuple[int, int]:
