@@ -17,6 +17,7 @@ LAYERS = [  # the ground first
     {"images"},
     {"data", "models", "priors"},
     {"generate", "codec"},
+    {"scale"},
     {"training"},
     {"evaluation"},
     {"recipes"},
