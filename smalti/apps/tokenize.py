@@ -80,6 +80,7 @@ def tokenize(
         preprocessing=preprocessing,
         precision=resolved(precision, device),
         rows_per_shard=rows_per_shard,
+        label_kind=stream.label_kind,
         smalti=smalti.__version__,
     )
     work = Work(

@@ -43,6 +43,7 @@ class CodesOf:
         preprocessing: what was done to the images.
         precision: of the encoder, fp32 or bf16.
         rows_per_shard: images of a shard; the last one of a part of the data has fewer, and bad images leave gaps.
+        label_kind: of the labels; empty where there are none.
         smalti: the version.
     """
 
@@ -57,6 +58,7 @@ class CodesOf:
     preprocessing: Preprocessing
     precision: str
     rows_per_shard: int
+    label_kind: str = "class"
     smalti: str = field(metadata=FREE)
 
     @property

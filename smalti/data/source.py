@@ -8,15 +8,25 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from smalti.data.splits import Split
+from smalti.errors import SmaltiError
 from smalti.images.folders import LeftOut
 from smalti.images.preprocessing import Reading
 
 STAMP_BYTES = 32 << 10
+
+
+class Codes(NamedTuple):
+    """The codes of the images of a data set that has no images any more."""
+
+    tokenizer_hash: str
+    codebook_size: int
+    grid: tuple[int, int]
+    read: Callable[[np.ndarray, np.ndarray], None]  # into (N, h, w), of N images of the whole data set, ascending
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Source:
         reasons: for each image of the whole data set what decided its split.
         left_out: files of the data that are no images of it, and why.
         notes: what a person may have meant otherwise, a sentence each.
+        codes: of the images, where these are code shards and `reader` raises.
     """
 
     reader: Callable[[int, Reading], np.ndarray]
@@ -56,6 +67,7 @@ class Source:
     reasons: Sequence[str] = ()
     left_out: Sequence[LeftOut] = ()
     notes: Sequence[str] = ()
+    codes: Codes | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -111,7 +123,29 @@ def concatenated(parts: Sequence[Source]) -> Source:
         captions=captions if any(part.captions for part in parts) else (),
         left_out=[file for part in parts for file in part.left_out],
         notes=[note for part in parts for note in part.notes],
+        codes=_concatenated_codes(parts, starts),
     )
+
+
+def _concatenated_codes(parts: Sequence[Source], starts: Sequence[int]) -> Codes | None:
+    """The codes of several data sets as one.
+
+    Raises:
+        SmaltiError: some have images and others codes, or codes of several tokenizers or grids.
+    """
+    codes = [part.codes for part in parts if part.codes is not None]
+    if not codes:
+        return None
+    if len(codes) < len(parts) or len({own[:3] for own in codes}) > 1:
+        what = "codes beside images, or codes of several tokenizers"
+        raise SmaltiError(f"{what}; give code shards of one tokenizer alone")
+
+    def read(into: np.ndarray, rows: np.ndarray) -> None:
+        for own, begin, end in zip(codes, starts, starts[1:], strict=False):
+            first, last = np.searchsorted(rows, [begin, end])
+            own.read(into[first:last], rows[first:last] - begin)
+
+    return codes[0]._replace(read=read)
 
 
 def fingerprint_of(images: Iterable[tuple[str, str]]) -> str:

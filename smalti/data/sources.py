@@ -11,6 +11,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from smalti.data.code_shards import has_codes
+from smalti.data.codes import open_codes
 from smalti.data.config import Data, DataConfig
 from smalti.data.emoji import read_table, read_tile
 from smalti.data.folders import open_folder
@@ -86,6 +88,8 @@ def _open(text: str) -> tuple[Source, Splits]:
         name = shown(text, 100) or "no name"
         kinds = "'emoji', a folder of images or of idx files, *.parquet or *.tar"
         raise SmaltiError(f"{name}: {hint}. Data is {kinds}")
+    if has_codes(text):
+        return open_codes(Path(text))
     return open_idx(Path(text)) if idx_files(Path(text)) else open_folder(Path(text))
 
 

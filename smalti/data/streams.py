@@ -53,12 +53,14 @@ class Stream:
         parts: one after another.
         stamps: gives a name and a stamp for each image or file, see `fingerprint_of`.
         known: the fingerprint, where it is known.
+        label_kind: of the labels; empty where there are none.
     """
 
     name: str
     parts: Sequence[Part]
     stamps: Callable[[], Iterator[tuple[str, str]]] = field(default=lambda: iter(()))
     known: str = ""
+    label_kind: str = "class"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,7 +84,8 @@ def number_of(key: str) -> int:
 
 def stream_of(source: Source) -> Stream:
     """An opened data set as a stream of one part."""
-    classes = source.labels.get("class") or next(iter(source.labels.values()), ())
+    kind = "class" if "class" in source.labels else next(iter(source.labels), "")
+    classes = source.labels.get(kind, ())
 
     def examples(start: int) -> Iterator[Example]:
         for place in range(start, len(source)):
@@ -96,4 +99,4 @@ def stream_of(source: Source) -> Stream:
                 caption=next(iter(source.captions[index].values()), "") if source.captions else "",
             )
 
-    return Stream(source.name, [Part(source.name, examples, len(source))], known=source.fingerprint)
+    return Stream(source.name, [Part(source.name, examples, len(source))], known=source.fingerprint, label_kind=kind)

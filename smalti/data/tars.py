@@ -16,7 +16,7 @@ import numpy as np
 from smalti.data.layout import split_of_name
 from smalti.data.places import Place, is_address, places_of
 from smalti.data.source import Source, row_identity
-from smalti.data.splits import BY_HASH, Splits, assign_splits, split_by_name
+from smalti.data.splits import BY_HASH, Splits, assign_splits, usual_split
 from smalti.data.streams import Example, Part, Stream, number_of
 from smalti.data.tables import captions_in, kinds_of, numbered
 from smalti.errors import SmaltiError
@@ -143,9 +143,10 @@ def stream_tars(text: str) -> Stream:
     """
     places = places_of(text)
     names = _short_names(places)
+    of_files = {name: split_of_name(name).split for name in names}
+    known = set(of_files.values())
 
     def examples(place: Place, name: str, start: int) -> Iterator[Example]:
-        named = split_of_name(name).split
         for group in _groups(place, start):
             key = f"{name}/{group.key}"
             called, data = f"{key}{group.suffix}", group.image or b""
@@ -153,7 +154,7 @@ def stream_tars(text: str) -> Stream:
                 key=key,
                 read=lambda reading, data=data, called=called: read_pixels(data, reading, called),
                 number=number_of(key),
-                split=named or split_by_name(key),
+                split=usual_split(key, of_files[name], known),
                 label=group.label,
                 caption=group.caption,
             )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti.configs import effective
 from smalti.data.batches import Pixels
 from smalti.data.conditions import captions_of, labels_of
 from smalti.data.crops import open_pixels
@@ -25,6 +26,7 @@ from smalti.images.pixels import model_images
 from smalti.priors.config import PriorConfig
 from smalti.priors.text import TextTokenizer
 from smalti.training.experiment import ViewsConfig
+from smalti.training.shard_codes import read_shards
 
 AT_ONCE = 256  # images
 
@@ -106,7 +108,12 @@ def load_codes(
                 write_checked(path, found, key)
         return found
 
-    stored = stored_as("codes", key, lambda: _encode(config, source, progress))
+    if source.codes is not None:
+        given = views.views if views and views.views != "none" else None
+        effective(False, "on codes, which are of one view", views=(given, "none"))
+        stored = {"codes": read_shards(config, source, cache), "places": torch.arange(len(source))}
+    else:
+        stored = stored_as("codes", key, lambda: _encode(config, source, progress))
     codes, binary = stored["codes"], config.pixels is not None and config.pixels.levels == 2
     places: list[int] = stored["places"].tolist()
     if len(places) < len(source):
