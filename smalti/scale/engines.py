@@ -87,20 +87,22 @@ def daft(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
         import daft as library
     except ImportError as error:
         raise SmaltiError("--engine daft needs Daft: pip install 'smalti[scale]'") from error
-    gpus = int(work.device.startswith("cuda"))
-    actor = library.cls(DaftWorker, max_concurrency=workers, gpus=gpus, use_process=workers > 1)(work)
+    done = {"images": library.DataType.int64(), "bad": library.DataType.int64(), "error": library.DataType.string()}
+
+    @library.cls(max_concurrency=workers, gpus=int(work.device.startswith("cuda")), use_process=workers > 1)
+    class Actor:
+        def __init__(self, work: Work):
+            self.worker = Worker(work)
+
+        @library.method(return_dtype=library.DataType.struct(done))
+        def do(self, part: int, shard: int, only: bool) -> dict[str, Any]:
+            return self.worker(Unit(part, shard, only))._asdict()
+
     columns = {name: [getattr(unit, name) for unit in units] for name in Unit._fields}
     frame = library.from_pydict(columns).into_batches(1)
-    frame = frame.select(actor(*(library.col(name) for name in Unit._fields)).alias("done"))
+    frame = frame.select(Actor(work).do(*(library.col(name) for name in Unit._fields)).alias("done"))
     for row in frame.iter_rows():
         yield Done(**row["done"])
-
-
-class DaftWorker:
-    """A worker as Daft calls it, a unit at a time."""
-
-    def __init__(self, work: Work):
-        self.worker = Worker(work)
 
 
 def ray(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
@@ -110,7 +112,11 @@ def ray(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
     except ImportError as error:
         raise SmaltiError("--engine ray needs Ray: pip install 'smalti[scale]'") from error
     if not library.is_initialized():
-        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
+        here = (
+            {}
+            if os.environ.get("RAY_ADDRESS")
+            else {"num_cpus": workers + 1, "object_store_memory": OBJECT_STORE_BYTES}
+        )
         library.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR", **here)
     library.data.DataContext.get_current().enable_progress_bars = False
     rows = [unit._asdict() for unit in units]
