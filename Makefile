@@ -6,14 +6,27 @@ STAMP := $(VENV)/.installed
 NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
+SCALE := .venv-scale
 
-.PHONY: demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
+.PHONY: demo test test-scale test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
 test: $(STAMP) $(NATIVE)  ## the default test suite
 	$(BIN)/python -m pytest
+
+test-scale: $(SCALE)/.installed  ## code shards by Daft and Ray, and read by others, in an environment of their own
+	OMP_NUM_THREADS=1 $(SCALE)/bin/python -m pytest tests/scale
+
+# Daft wants an older pyarrow than the one that is tested elsewhere
+$(SCALE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SCALE)
+	grep -v pyarrow constraints.txt > $(SCALE)/constraints.txt
+	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt torch==2.13.0 numpy
+	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt \
+	  -e '.[data,text,scale,streams]' 'pytest>=8' pandas duckdb
+	touch $@
 
 KERNEL_TESTS := tests/ops tests/priors tests/codec tests/laws/test_priors.py
 AVAILABLE = "from smalti.ops.native import VARIANTS, load; print(*filter(load, VARIANTS), 'off')"
@@ -93,4 +106,4 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(SCALE) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

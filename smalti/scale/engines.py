@@ -112,12 +112,10 @@ def ray(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
     except ImportError as error:
         raise SmaltiError("--engine ray needs Ray: pip install 'smalti[scale]'") from error
     if not library.is_initialized():
-        here = (
-            {}
-            if os.environ.get("RAY_ADDRESS")
-            else {"num_cpus": workers + 1, "object_store_memory": OBJECT_STORE_BYTES}
-        )
-        library.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR", **here)
+        here: dict[str, Any] = {"num_cpus": workers + 1, "object_store_memory": OBJECT_STORE_BYTES}
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 otherwise: last of all where others work too
+        more = {} if os.environ.get("RAY_ADDRESS") else here
+        library.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR", **more)
     library.data.DataContext.get_current().enable_progress_bars = False
     rows = [unit._asdict() for unit in units]
     gpus = {"num_gpus": 1} if work.device.startswith("cuda") else {}
