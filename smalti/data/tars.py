@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import BinaryIO
 
 import numpy as np
 
@@ -72,11 +73,11 @@ class _Group:
 
 def _groups(place: Place, start: int = 0, *, with_images: bool = True) -> Iterator[_Group]:
     """The images of a tar file from a number on, each with its files; those before it are passed over unread."""
-    seekable = place.system is None and place.path.lower().endswith(".tar")
+    plain = place.path.lower().endswith(".tar")
     seen: dict[str, int] = {}
     number, group, current = 0, _Group(""), ""
     try:
-        with place.open() as file, tarfile.open(fileobj=file, mode="r:" if seekable else "r|*") as tar:
+        with place.open() as file, tarfile.open(fileobj=file, mode="r:" if plain else "r|*") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # it would keep them all
                 key, suffix = _key_of(member.name)
@@ -90,11 +91,19 @@ def _groups(place: Place, start: int = 0, *, with_images: bool = True) -> Iterat
                     current, seen[key] = key, seen.get(key, 0) + 1
                     group = _Group(key if seen[key] == 1 else f"{key}#{seen[key]}")
                 _take(tar, member, group, suffix, read=number >= start, with_image=with_images)
+            if plain and not _is_end(file, tar.offset):
+                raise EOFError("its end is missing")
             if group.suffix and number >= start:
                 yield group
     except (tarfile.TarError, EOFError, OSError) as error:
         what = f"{place.path}: cut off or no tar file, after {number} images ({shown(str(error), 80)})"
         raise SmaltiError(f"{what}; copy it again") from error
+
+
+def _is_end(file: BinaryIO, offset: int) -> bool:
+    """Whether a block of zeros stands there; a file that is cut off between two others in it has none."""
+    file.seek(offset)
+    return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def _take(

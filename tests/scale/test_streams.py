@@ -1,4 +1,4 @@
-"""Streams give what `open_data` gives, in parts, from any image on, without holding them; tar files; the hub; addresses."""
+"""Streams give what `open_data` gives, in parts, from any image on, without holding them; tar files; addresses."""
 
 import json
 
@@ -101,8 +101,12 @@ def test_what_a_tar_file_may_hold(tmp_path):
 
 def test_a_tar_file_that_is_cut_off_is_named(tmp_path):
     path = write_tar(tmp_path / "t.tar", {f"{number}.png": png(number) for number in range(5)})
-    path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(SmaltiError, match="t.tar: cut off or no tar file, after 1 images"):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000])
+    with pytest.raises(SmaltiError, match="t.tar: cut off or no tar file, after 2 images"):
+        rows(open_stream(str(path)))
+    path.write_bytes(whole[: 2 * 1024])  # between two files
+    with pytest.raises(SmaltiError, match="cut off or no tar file, after 1 images .*its end is missing"):
         rows(open_stream(str(path)))
 
 
@@ -146,13 +150,25 @@ def test_addresses_stream_through_fsspec(tmp_path):
 
 
 def test_the_hub_streams_through_datasets(tmp_path):
+    """A folder stands for the hub."""
     datasets = pytest.importorskip("datasets")
-    assert datasets
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"]),
+                                 text=datasets.Value("string"))  # fmt: skip
     (tmp_path / "data").mkdir()
-    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", range(5))
-    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", range(5, 8))
-    with pytest.raises(SmaltiError, match="no column of images"):  # nothing says that the records are images
-        open_stream(f"hf:{tmp_path}")
+    for split, numbers in (("train", range(5)), ("test", range(5, 8))):
+        images = [{"bytes": png(number), "path": None} for number in numbers]
+        columns = {"image": images, "label": [number % 2 for number in numbers], "text": ["a"] * len(images)}
+        datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    stream = open_stream(f"hf:{tmp_path}")
+    assert [(part.name, part.num_images) for part in stream.parts] == [("train-00000", None), ("test-00000", None)]
+    found = rows(stream)
+    assert [row[0] for row in found] == [*(f"train-00000#{row}" for row in range(5)),
+                                         *(f"test-00000#{row}" for row in range(3))]  # fmt: skip
+    assert found[1] == ("train-00000#1", found[1][1], "dog", "a") and {row[1] for row in found[5:]} == {"test"}
+    first, source = next(stream.parts[1].examples(0)), open_data(str(tmp_path / "data" / "test*.parquet"))
+    assert np.array_equal(first.read(READING), source.read(0, READING))
+    assert [own.key for own in stream.parts[0].examples(3)] == ["train-00000#3", "train-00000#4"]
+    assert len(stream.fingerprint) == 64
 
 
 def test_the_hub_needs_a_library(monkeypatch):
