@@ -229,11 +229,11 @@ def large_images() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-large_images`; {told}."]
 
 
-def tokenize() -> list[str]:
+def code_shards() -> list[str]:
     """Rates of the engines, the cost of an image part by part, and memory."""
-    results = timings("tokenize")
+    results = timings("code_shards")
     if not results:
-        return ["Not measured yet: `make bench-tokenize`."]
+        return ["Not measured yet: `make bench-code_shards`."]
     names = ("read", "decode", "resize", "encode", "write")
     parts = [[one["workload"], *(f"{one['ms_of_an_image'][name]:.3f}" for name in names)] for one in results]
     rates = [
@@ -255,7 +255,7 @@ def tokenize() -> list[str]:
         "",
         *markdown_table(["workload", "engine", "images/s", "of the bare encoder", "start-up, s"], rates),
         "",
-        f"Peak memory of the command: {', '.join(peaks)}. `make bench-tokenize`; {told}.",
+        f"Peak memory of the command: {', '.join(peaks)}. `make bench-code_shards`; {told}.",
     ]
 
 
@@ -264,10 +264,10 @@ BILLION, MACHINE_CORES = 10**9, 64
 
 
 def billion() -> list[str]:
-    """An extrapolation of `tokenize` to a billion images."""
-    results = timings("tokenize")
+    """An extrapolation of what was measured to a billion images."""
+    results = timings("code_shards")
     if not results:
-        return ["Not extrapolated yet: `make bench-tokenize`."]
+        return ["Not extrapolated yet: `make bench-code_shards`."]
     rows = []
     for one in results:
         cost = one["ms_of_an_image"]
@@ -290,9 +290,9 @@ def billion() -> list[str]:
     return [
         *markdown_table(header, rows),
         "",
-        f"Extrapolated, not run: the cost of an image above times a billion, cores as fast as the one that was measured, "
-        f"no waiting for storage or network, {assumed} (assumed, not quoted). Codes of random weights compress worse "
-        "than those of a trained model.",
+        "Extrapolated, not run: the cost of an image above times a billion, cores as fast as the one that was "
+        f"measured, no waiting for storage or network, {assumed} (assumed, not quoted). Codes of random weights "
+        "compress worse than those of a trained model.",
     ]
 
 
@@ -365,7 +365,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "quality": quality,
     "large_images": large_images,
     "tile_differences": tile_differences,
-    "tokenize": tokenize,
+    "code_shards": code_shards,
     "billion": billion,
     **{
         name: benchmark(name)

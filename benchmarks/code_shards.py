@@ -1,7 +1,7 @@
 """Images to code shards: the engines beside the bare encoder, the cost of an image part by part, and peak memory.
 
-    python benchmarks/tokenize.py                      # the local engine, and Daft and Ray where they are installed
-    python benchmarks/tokenize.py --images 2000 --memory 500 1000
+    python benchmarks/code_shards.py                      # the local engine, and Daft and Ray where they are installed
+    python benchmarks/code_shards.py --images 2000 --memory 500 1000
 
 The bare encoder is as many processes of one thread as the engines have workers, each encoding tensors that are in its
 memory. Rates are past the start-up: from the moment that every worker has done a unit. Memory is the peak of a whole
@@ -155,6 +155,10 @@ def peak_mb(run: Path, data: Path, rows: int) -> float:
     return round(used.ru_maxrss / 1024, 1)
 
 
+def median(values: list[float], digits: int) -> float:
+    return round(float(np.median(values)), digits)
+
+
 def installed(engine: str) -> bool:
     import importlib.util
 
@@ -167,7 +171,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs=2, default=(2000, 20_000), help="images of 32 px, of two commands")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--out", default="benchmarks/results/tokenize.json")
+    parser.add_argument("--out", default="benchmarks/results/code_shards.json")
     arguments = parser.parse_args()
     results, engines = [], [name for name in ENGINES if installed(name)]
     with tempfile.TemporaryDirectory() as name:
@@ -192,11 +196,9 @@ def main() -> None:
                 "images": count,
                 "peak_gflops": round(fma_peak(), 1),
                 "busy_cores": round((after - busy - (own_after - own)) / wall, 2),  # with the workers themselves
-                "rates": {
-                    side: round(float(np.median([one[side]["rate"] for one in rounds])), 1) for side in rounds[0]
-                },
+                "rates": {side: median([one[side]["rate"] for one in rounds], 1) for side in rounds[0]},
                 "of_bare": {
-                    engine: round(float(np.median([one[engine]["rate"] / one["bare"]["rate"] for one in rounds])), 3)
+                    engine: median([one[engine]["rate"] / one["bare"]["rate"] for one in rounds], 3)
                     for engine in engines
                 },
                 "startup_seconds": {engine: round(rounds[-1][engine]["startup_seconds"], 1) for engine in engines},
