@@ -138,9 +138,8 @@ def parts(run: Path, data: Path, count: int) -> dict[str, float]:
     table = arrow.table({"key": [str(number) for number in range(count)], "codes": list(codes)})
     with tempfile.TemporaryDirectory() as out:
         write, _ = timed(lambda: parquet.write_table(table, f"{out}/codes.parquet", compression="zstd"))
-        size = os.path.getsize(f"{out}/codes.parquet") / count
     found = {"read": read, "decode": decode, "resize": resize, "encode": encode, "write": write}
-    return {name: round(value, 4) for name, value in found.items()} | {"bytes_of_codes": round(size, 1)}
+    return {name: round(value, 4) for name, value in found.items()} | {"bytes_of_codes": round(codes.nbytes / count, 1)}
 
 
 def peak_mb(run: Path, data: Path, rows: int) -> float:

@@ -291,8 +291,8 @@ def billion() -> list[str]:
         *markdown_table(header, rows),
         "",
         "Extrapolated, not run: the cost of an image above times a billion, cores as fast as the one that was "
-        f"measured, no waiting for storage or network, {assumed} (assumed, not quoted). Codes of random weights "
-        "compress worse than those of a trained model.",
+        f"measured, no waiting for storage or network, {assumed} (assumed, not quoted). Codes are counted "
+        "as they are in memory, without compression; keys, labels and captions come on top.",
     ]
 
 

@@ -28,7 +28,8 @@ from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import fit
 from smalti.images.remarks import Remarks
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is cached in memory
 BINARY_SEED = 0  # of fixed binarisation
 SHIFT = 16  # images are shifted by at most 1/16 of their size

@@ -30,7 +30,7 @@ def stream_hub(text: str) -> Stream:
         SmaltiError: no such data set, none with images, or `datasets` is missing.
     """
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SmaltiError(f"{shown(text, 100)}: the hub needs datasets: pip install 'smalti[streams]'") from error
     name, _, config = text.removeprefix(PREFIX).partition(":")
@@ -61,7 +61,7 @@ def _stamps(name: str, config: str, revision: str | None) -> Iterator[tuple[str,
 
 def _parts(text: str, split: str, data: Any) -> Iterator[Part]:
     """A part for each file of a split."""
-    import datasets
+    import datasets  # pyright: ignore[reportMissingImports]
 
     features = data.features or {}
     found = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]

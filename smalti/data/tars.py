@@ -79,7 +79,7 @@ def _groups(place: Place, start: int = 0, *, with_images: bool = True) -> Iterat
     try:
         with place.open() as file, tarfile.open(fileobj=file, mode="r:" if plain else "r|*") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # it would keep them all
+                tar.members = []  # it would keep them all  # pyright: ignore[reportAttributeAccessIssue]
                 key, suffix = _key_of(member.name)
                 if not member.isfile() or not key:
                     continue

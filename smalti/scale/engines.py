@@ -84,7 +84,7 @@ def _do(unit: Unit) -> Done:
 def daft(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
     """Daft: on this machine, or on the Ray cluster that DAFT_RUNNER=ray and RAY_ADDRESS name."""
     try:
-        import daft as library
+        import daft as library  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SmaltiError("--engine daft needs Daft: pip install 'smalti[scale]'") from error
     done = {"images": library.DataType.int64(), "bad": library.DataType.int64(), "error": library.DataType.string()}
@@ -100,7 +100,8 @@ def daft(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
 
     columns = {name: [getattr(unit, name) for unit in units] for name in Unit._fields}
     frame = library.from_pydict(columns).into_batches(1)
-    frame = frame.select(Actor(work).do(*(library.col(name) for name in Unit._fields)).alias("done"))
+    made: Any = Actor(work).do(*(library.col(name) for name in Unit._fields))  # an expression
+    frame = frame.select(made.alias("done"))
     for row in frame.iter_rows():
         yield Done(**row["done"])
 
@@ -108,7 +109,7 @@ def daft(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
 def ray(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
     """Ray Data: an actor pool on the cluster that RAY_ADDRESS names, or on one that is started here."""
     try:
-        import ray as library
+        import ray as library  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SmaltiError("--engine ray needs Ray: pip install 'smalti[scale]'") from error
     if not library.is_initialized():

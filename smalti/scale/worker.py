@@ -95,7 +95,8 @@ class Tokenizer:
     ):
         self.own = TrainedTokenizer(Autoencoder.from_pretrained(run, device=device))
         self.preprocessing = preprocessing or self.own.preprocessing
-        self.device, self.precision = device, precision
+        self.device = device
+        self.precision: Precision = precision
         self.remarks = Remarks()
         reading = self.preprocessing.reading
         self.reading: Reading = replace(reading, at_least=self.preprocessing.size, remarks=self.remarks)
@@ -209,11 +210,11 @@ class Worker:
             *(arrow.array([text or None for text in own], arrow.string()) for own in (splits, labels, captions)),
         ]
         path = self.out / SHARDS / shard_name(part, number)
-        options: dict[str, Any] = {"compression": "zstd", "compression_level": COMPRESSION_LEVEL}
+        few: list[str] = ["height", "width", "split", "label"]  # columns of few values
+        options: dict[str, Any] = {"use_dictionary": few, "compression": "zstd", "compression_level": COMPRESSION_LEVEL}
         with atomic_path(path, self.out / WORK) as temporary:
             table = arrow.Table.from_arrays(arrays, schema=schema)
-            texts = ["height", "width", "split", "label"]
-            parquet.write_table(table, temporary, row_group_size=ROW_GROUP, use_dictionary=texts, **options)
+            parquet.write_table(table, temporary, row_group_size=ROW_GROUP, **options)
             data = temporary.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         counts = dict(sorted(Counter(splits).items()))
