@@ -19,10 +19,10 @@ test: $(STAMP) $(NATIVE)  ## the default test suite
 test-scale: $(SCALE)/.installed  ## code shards by Daft and Ray, and read by others, in an environment of their own
 	OMP_NUM_THREADS=1 $(SCALE)/bin/python -m pytest tests/scale
 
-# Daft wants an older pyarrow than the one that is tested elsewhere
+# Daft wants an older pyarrow and an older tqdm than those that are tested elsewhere
 $(SCALE)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SCALE)
-	grep -v pyarrow constraints.txt > $(SCALE)/constraints.txt
+	grep -vE '^(pyarrow|tqdm)=' constraints.txt > $(SCALE)/constraints.txt
 	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt torch==2.13.0 numpy
 	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt \
 	  -e '.[data,text,scale,streams]' 'pytest>=8' pandas duckdb

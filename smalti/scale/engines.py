@@ -15,11 +15,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from smalti.errors import SmaltiError
+from smalti.errors import SmaltiError, one_line
 from smalti.scale.worker import Done, Unit, Work, Worker
 
 EngineName = Literal["local", "daft", "ray"]
 OBJECT_STORE_BYTES = 128 << 20  # of a Ray that is started here; units need next to nothing of it
+
+BLOCKS_OF_A_WORKER = 64  # units in a block go to one worker
+FAILED = "--engine {} failed; the same command goes on from what is done"
 
 _start: Work | None = None  # of this process
 _worker: Worker | None = None
@@ -102,8 +105,9 @@ def daft(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
     frame = library.from_pydict(columns).into_batches(1)
     made: Any = Actor(work).do(*(library.col(name) for name in Unit._fields))  # an expression
     frame = frame.select(made.alias("done"))
-    for row in frame.iter_rows():
-        yield Done(**row["done"])
+    with one_line("--engine daft", FAILED.format("daft")):
+        for row in frame.iter_rows():
+            yield Done(**row["done"])
 
 
 def ray(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
@@ -120,11 +124,13 @@ def ray(work: Work, units: list[Unit], workers: int) -> Iterator[Done]:
     library.data.DataContext.get_current().enable_progress_bars = False
     rows = [unit._asdict() for unit in units]
     gpus = {"num_gpus": 1} if work.device.startswith("cuda") else {}
-    made = library.data.from_items(rows, override_num_blocks=len(rows)).map(
+    blocks = min(len(rows), BLOCKS_OF_A_WORKER * workers)
+    made = library.data.from_items(rows, override_num_blocks=blocks).map(
         RayWorker, fn_constructor_args=(work,), compute=library.data.ActorPoolStrategy(size=workers), num_cpus=1, **gpus
     )
-    for row in made.iter_rows():
-        yield Done(**row)
+    with one_line("--engine ray", FAILED.format("ray")):
+        for row in made.iter_rows():
+            yield Done(**row)
 
 
 class RayWorker:

@@ -59,6 +59,8 @@ def tokenize(work: Work, stream: Stream, engine: Engine, workers: int, *, share:
     if len(left) < len(units):
         _say(f"{out}: {len(units) - len(left)} of {len(units)} are done; it goes on")
     errors = _run(work, stream, left, engine, workers, progress) if left else []
+    if errors and has_codes(out):  # another job has done the same, and tidied up meanwhile
+        return _finished(out)
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise SmaltiError(f"{len(errors)} of {len(left)} parts of the job failed: {errors[0]}{more}")
