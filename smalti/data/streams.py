@@ -7,7 +7,7 @@ whoever reads it can go on where it was left.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import NamedTuple
@@ -52,20 +52,18 @@ class Stream:
         name: as a person gave it.
         parts: one after another.
         stamps: gives a name and a stamp for each image or file, see `fingerprint_of`.
-        known: the fingerprint, where it is known.
         label_kind: of the labels; empty where there are none.
     """
 
     name: str
     parts: Sequence[Part]
-    stamps: Callable[[], Iterator[tuple[str, str]]] = field(default=lambda: iter(()))
-    known: str = ""
+    stamps: Callable[[], Iterator[tuple[str, str]]]
     label_kind: str = "class"
 
     @cached_property
     def fingerprint(self) -> str:
         """What tells these images from any others."""
-        return self.known or fingerprint_of(self.stamps())
+        return fingerprint_of(self.stamps())
 
 
 def of_split(stream: Stream, split: str) -> Stream:
@@ -99,4 +97,7 @@ def stream_of(source: Source) -> Stream:
                 caption=next(iter(source.captions[index].values()), "") if source.captions else "",
             )
 
-    return Stream(source.name, [Part(source.name, examples, len(source))], known=source.fingerprint, label_kind=kind)
+    def stamps() -> Iterator[tuple[str, str]]:
+        return ((source.names[index], source.stamp(index)) for index in source.indices)
+
+    return Stream(source.name, [Part(source.name, examples, len(source))], stamps, kind)
