@@ -6,14 +6,27 @@ STAMP := $(VENV)/.installed
 NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
+SCALE := .venv-scale
 
-.PHONY: demo test test-kernels test-slow sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
+.PHONY: demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
 test: $(STAMP) $(NATIVE)  ## the default test suite
 	$(BIN)/python -m pytest
+
+test-scale: $(SCALE)/.installed  ## code shards by Daft and Ray, and read by others, in an environment of their own
+	OMP_NUM_THREADS=1 $(SCALE)/bin/python -m pytest tests/scale
+
+# Daft wants an older pyarrow and an older tqdm than those that are tested elsewhere
+$(SCALE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SCALE)
+	grep -vE '^(pyarrow|tqdm)=' constraints.txt > $(SCALE)/constraints.txt
+	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt torch==2.13.0 numpy
+	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt \
+	  -e '.[data,text,scale,streams]' 'pytest>=8' pandas duckdb
+	touch $@
 
 KERNEL_TESTS := tests/ops tests/priors tests/codec tests/laws/test_priors.py
 AVAILABLE = "from smalti.ops.native import VARIANTS, load; print(*filter(load, VARIANTS), 'off')"
@@ -69,7 +82,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling export
-ALONE := data_loading imports process against validation precision profile_step large_images scaling
+ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour
@@ -123,4 +136,4 @@ $(RELEASE)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(RELEASE) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(SCALE) $(RELEASE) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -20,8 +20,12 @@ PARTIAL = ".partial-"  # begins the names of files that are being written
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name next to `path`; rename it to `path` when the block ends well, delete it otherwise.
+def atomic_path(path: Path | str, folder: Path | None = None) -> Iterator[Path]:
+    """Give a temporary name; rename it to `path` when the block ends well, delete it otherwise.
+
+    Args:
+        path: the file.
+        folder: of the temporary name, on the same file system; by default that of `path`.
 
     Raises:
         SmaltiError: the folder cannot be written to, or the disk is full; `path` is then as it was.
@@ -29,7 +33,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=folder or path.parent, prefix=PARTIAL, suffix=path.suffix)
         os.close(handle)
     except OSError as error:
         raise SmaltiError(f"cannot write {path}: {error.strerror}; choose another place") from error

@@ -18,6 +18,7 @@ LAYERS = [  # the ground first
     {"images"},
     {"data", "models", "priors"},
     {"generate", "codec", "interop"},
+    {"scale"},
     {"training"},
     {"evaluation"},
     {"recipes"},

@@ -11,6 +11,13 @@ from smalti.configs import nearest
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
 
+_FILES: dict[str, None] = {}  # in order
+
+
+def loaded() -> list[str]:
+    """The files that `run_code` has run."""
+    return [*_FILES]
+
 
 def run_code(path: str) -> ModuleType:
     """Run a Python file as the module of its name, once in a process.
@@ -28,6 +35,7 @@ def run_code(path: str) -> ModuleType:
         module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
+            _FILES[str(file.resolve())] = None
         except BaseException:
             del sys.modules[file.stem]
             raise

@@ -71,7 +71,7 @@ def _num_by_split(source: Source) -> dict[str, int]:
 def _read_some(source: Source) -> dict[str, Any]:
     """Sizes of a few images, and which of them are bad: all, where training has to be told their bands or scale."""
     sizes, bad, remarks = Counter[str](), list[str](), Remarks()
-    chosen = evenly_spread(len(source), NUM_READ)
+    chosen = [] if source.codes else evenly_spread(len(source), NUM_READ)
     first = ""
     for index in chosen:
         try:

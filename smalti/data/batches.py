@@ -29,6 +29,7 @@ from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import fit
 from smalti.images.remarks import Remarks
 
+S = TypeVar("S")
 T = TypeVar("T")
 MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is cached in memory
 BINARY_SEED = 0  # of fixed binarisation
@@ -42,12 +43,12 @@ def reading_threads() -> int:
     return min(8, max(1, cores // processes.beside()))
 
 
-def read_ahead(function: Callable[[int], T], numbers: Iterable[int], threads: int) -> Iterator[T]:
-    """function(number) for each number, in order, prefetched by threads: at most two results each."""
+def read_ahead(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+    """function(item) for each item, in order, prefetched by threads: at most two results each."""
     pool, waiting = ThreadPoolExecutor(threads), deque[Future[T]]()
     try:
-        for number in numbers:
-            waiting.append(pool.submit(function, number))
+        for item in items:
+            waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -145,7 +146,7 @@ class Pixels:
 
     def _read(self, index: int) -> np.ndarray:
         pixels = self._fitted(self.source.read(index, self.reading))
-        return _binary(pixels, int(self.source.indices[index])) if self.fixed_binary else pixels
+        return binary(pixels, int(self.source.indices[index])) if self.fixed_binary else pixels
 
     def _fitted(self, pixels: np.ndarray) -> np.ndarray:
         return fit(pixels, self.size)
@@ -181,7 +182,7 @@ class Pixels:
             yield torch.from_numpy(self.gather(range(start, min(start + batch_size, len(self)))))
 
 
-def _binary(pixels: np.ndarray, number: int) -> np.ndarray:
+def binary(pixels: np.ndarray, number: int) -> np.ndarray:
     """Every value as 0 or 255, sampled once as a Bernoulli: always the same for the image of a number."""
     uniform = np.random.default_rng([BINARY_SEED, number]).random(pixels.shape)
     return np.where(uniform * 255 < pixels, np.uint8(255), np.uint8(0))
@@ -217,7 +218,7 @@ class Originals:
             except BadImage as error:
                 self.bad.append(str(error))
                 continue
-            pixels = _binary(pixels, int(self.source.indices[index])) if self.fixed_binary else pixels
+            pixels = binary(pixels, int(self.source.indices[index])) if self.fixed_binary else pixels
             yield torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None]
         self.remarks.say()
         if self.bad and not len(self):

@@ -5,8 +5,10 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,19 +42,14 @@ class _Parquet:
         at = int(np.searchsorted(self.first, index, side="right")) - 1
         with self.lock:
             cell = self._group(at)[index - self.starts[at][0]]
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
-        if not isinstance(data, bytes):
-            raise BadImage(f"{self.names[index]}: the image column holds no bytes")
-        return read_pixels(data, reading, self.names[index])
+        return read_pixels(image_bytes(cell, self.names[index]), reading, self.names[index])
 
     def _group(self, at: int) -> list:
         """The cells of a row group."""
-        import pyarrow.parquet as parquet
-
         if at not in self.groups:
             _, file, group = self.starts[at]
             column = self.columns[file]
-            table = parquet.ParquetFile(self.paths[file]).read_row_group(group, columns=[column])
+            table = opened(self.paths[file]).read_row_group(group, columns=[column])
             self.groups[at] = table[column].to_pylist()
             while len(self.groups) > self.KEPT:
                 self.groups.popitem(last=False)
@@ -66,30 +63,15 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
     Raises:
         SmaltiError: no such file, a damaged one, no column of images, or pyarrow is missing.
     """
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise SmaltiError("reading parquet needs pyarrow: pip install 'smalti[data]'") from error
-    paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-    if not paths:
-        raise SmaltiError(f"{shown(pattern, 100)}: no such file; give a parquet file or a pattern, 'DIR/*.parquet'")
+    paths, called, short, twins = files_of(pattern)
     names, named, reasons, starts, labels, captions, counts, of_images, notes = [], [], [], [], [], [], [], [], []
-    paths, called, twins = _each_once(paths, _called(pattern, paths))
     for number, path in enumerate(paths):
-        try:
-            file = parquet.ParquetFile(path)
-            columns = file.schema_arrow.names
-            of_images.extend([own for own in IMAGES if own in columns][:1])
-            if len(of_images) == number:
-                told = shown(", ".join(columns), 100)
-                raise SmaltiError(f"{path}: no column 'image' with {{bytes, path}}; it has {told}")
-            kinds = kinds_of(columns)
-            of_kind = {kind: kinds[kind] for kind in ("label", "text", "split", "perhaps") if kind in kinds}
+        with damage(path):
+            file = opened(path)
+            image, of_kind = columns_of(file, path)
+            of_images.append(image)
             table = file.read(columns=list(of_kind.values()))
             cells = {kind: table[column].to_pylist() for kind, column in of_kind.items()}
-        except (arrow.ArrowException, OSError) as error:
-            raise SmaltiError(f"{path}: cut off or not parquet ({error}); copy it again") from error
         by = "split"
         if "perhaps" in cells and "split" not in cells:
             by, told = split_column(cells["perhaps"])
@@ -102,8 +84,7 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
         split, folder, _ = split_of_name(called[number])
         why = f"the {'folder' if folder else 'file'} {folder or Path(path).name}"
         counts.append(file.metadata.num_rows)
-        short = Path(path).name if len({Path(own).name for own in paths}) == len(paths) else called[number]
-        names.extend(f"{short}#{index}" for index in range(counts[-1]))
+        names.extend(f"{short[number]}#{index}" for index in range(counts[-1]))
         own = [split_of_value(value, f"{path}: row {index}") for index, value in values]
         own = [None] * len(own) if split == "test" else own  # what is called test is never trained on
         named.extend(value or split for value in own)
@@ -121,6 +102,73 @@ def open_parquet(pattern: str) -> tuple[Source, Splits]:
         notes=notes,
     )
     return source, assign_splits(names, named, reasons)
+
+
+def opened(file: Any) -> Any:
+    """A parquet file of a path or a file object.
+
+    Raises:
+        SmaltiError: pyarrow is missing.
+    """
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise SmaltiError("reading parquet needs pyarrow: pip install 'smalti[data]'") from error
+    return parquet.ParquetFile(file)
+
+
+@contextmanager
+def damage(path: str) -> Iterator[None]:
+    """Turn what a library raises at a damaged file into an error of one line."""
+    try:
+        yield
+    except SmaltiError:
+        raise
+    except Exception as error:  # ArrowException, OSError
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("pyarrow"):
+            raise
+        raise SmaltiError(f"{path}: cut off or not parquet ({error}); copy it again") from error
+
+
+def columns_of(file: Any, path: str) -> tuple[str, dict[str, str]]:
+    """The column of images, and of each kind that is read (label, text, split, perhaps) the column.
+
+    Raises:
+        SmaltiError: no column of images.
+    """
+    columns = file.schema_arrow.names
+    image = next((own for own in IMAGES if own in columns), None)
+    if image is None:
+        told = shown(", ".join(columns), 100)
+        raise SmaltiError(f"{path}: no column 'image' with {{bytes, path}}; it has {told}")
+    kinds = kinds_of(columns)
+    return image, {kind: kinds[kind] for kind in ("label", "text", "split", "perhaps") if kind in kinds}
+
+
+def image_bytes(cell: Any, name: str) -> bytes:
+    """The file in a cell of the column of images.
+
+    Raises:
+        BadImage: there is none.
+    """
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(data, bytes):
+        raise BadImage(f"{name}: the image column holds no bytes")
+    return data
+
+
+def files_of(pattern: str) -> tuple[list[str], list[str], list[str], list[LeftOut]]:
+    """The files of a name or a pattern, each once: paths, names below its folder, short names, and what is left out.
+
+    Raises:
+        SmaltiError: there is none.
+    """
+    paths = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
+    if not paths:
+        raise SmaltiError(f"{shown(pattern, 100)}: no such file; give a parquet file or a pattern, 'DIR/*.parquet'")
+    paths, called, twins = _each_once(paths, _called(pattern, paths))
+    alone = len({Path(own).name for own in paths}) == len(paths)
+    return paths, called, [Path(path).name for path in paths] if alone else called, twins
 
 
 def _each_once(paths: Sequence[str], called: Sequence[str]) -> tuple[list[str], list[str], list[LeftOut]]:

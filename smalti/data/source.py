@@ -3,19 +3,30 @@
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from smalti.data.splits import Split
+from smalti.errors import SmaltiError
 from smalti.images.folders import LeftOut
 from smalti.images.preprocessing import Reading
 
 STAMP_BYTES = 32 << 10
+
+
+class Codes(NamedTuple):
+    """The codes of the images of a data set that has no images any more."""
+
+    tokenizer_hash: str
+    codebook_size: int
+    grid: tuple[int, int]
+    read: Callable[[np.ndarray, np.ndarray], None]  # into (N, h, w), of N images of the whole data set, ascending
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Source:
         reasons: for each image of the whole data set what decided its split.
         left_out: files of the data that are no images of it, and why.
         notes: what a person may have meant otherwise, a sentence each.
+        codes: of the images, where these are code shards and `reader` raises.
     """
 
     reader: Callable[[int, Reading], np.ndarray]
@@ -55,6 +67,7 @@ class Source:
     reasons: Sequence[str] = ()
     left_out: Sequence[LeftOut] = ()
     notes: Sequence[str] = ()
+    codes: Codes | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -65,11 +78,13 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this part's images from any others: a SHA-256 of their names and stamps, in order."""
-        digest = hashlib.sha256()
-        for index in self.indices:
-            digest.update(f"{self.names[index]}\0{self.stamp(index)}\0".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        """What tells this part's images from any others, see `fingerprint_of`."""
+        return fingerprint_of((self.names[index], self.stamp(index)) for index in self.indices)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint or a manifest says of this part's images: "num_images" and "fingerprint"."""
+        return {"num_images": len(self), "fingerprint": self.fingerprint}
 
     def name_of(self, index: int) -> str:
         """The name of image `index` of this part."""
@@ -108,7 +123,41 @@ def concatenated(parts: Sequence[Source]) -> Source:
         captions=captions if any(part.captions for part in parts) else (),
         left_out=[file for part in parts for file in part.left_out],
         notes=[note for part in parts for note in part.notes],
+        codes=_concatenated_codes(parts, starts),
     )
+
+
+def _concatenated_codes(parts: Sequence[Source], starts: Sequence[int]) -> Codes | None:
+    """The codes of several data sets as one.
+
+    Raises:
+        SmaltiError: some have images and others codes, or codes of several tokenizers or grids.
+    """
+    codes = [part.codes for part in parts if part.codes is not None]
+    if not codes:
+        return None
+    if len(codes) < len(parts) or len({own[:3] for own in codes}) > 1:
+        what = "codes beside images, or codes of several tokenizers"
+        raise SmaltiError(f"{what}; give code shards of one tokenizer alone")
+
+    def read(into: np.ndarray, rows: np.ndarray) -> None:
+        for own, begin, end in zip(codes, starts, starts[1:], strict=False):
+            first, last = np.searchsorted(rows, [begin, end])
+            own.read(into[first:last], rows[first:last] - begin)
+
+    return codes[0]._replace(read=read)
+
+
+def fingerprint_of(images: Iterable[tuple[str, str]]) -> str:
+    """The fingerprint of a data set: a SHA-256 of the names and stamps of its images, in order.
+
+    A name is where an image is found in the data, a stamp a text that is another one when its bytes are others.
+    Checkpoints, caches of codes, evaluations and manifests hold this one, and refuse data that have another.
+    """
+    digest = hashlib.sha256()
+    for name, stamp in images:
+        digest.update(f"{name}\0{stamp}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def file_identity(path: Path | str) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Opens data sets: `--data` as a `Source` of images with their names, labels and captions.
 
-`emoji` (bundled) | a folder of images | a folder of MNIST-style idx files | *.parquet. A source is a list:
+`emoji` (bundled) | a folder of images | a folder of MNIST-style idx files | *.parquet | *.tar. A source is a list:
 images are read lazily. Its splits are deterministic, see `smalti.data.splits`; validation and test images may be data
-of their own, see `DataConfig`.
+of their own, see `DataConfig`. `open_stream` opens the same, and what can only be read in order, as a stream.
 """
 
 import os
@@ -11,13 +11,20 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from smalti.data.code_shards import has_codes
+from smalti.data.codes import open_codes
 from smalti.data.config import Data, DataConfig
 from smalti.data.emoji import read_table, read_tile
 from smalti.data.folders import open_folder
+from smalti.data.hub import is_hub, stream_hub
 from smalti.data.idx import idx_files, open_idx
 from smalti.data.parquet import open_parquet
+from smalti.data.parquet_stream import stream_parquet
+from smalti.data.places import is_address
 from smalti.data.source import Source, concatenated
 from smalti.data.splits import SPLITS, Split, Splits, notes_on
+from smalti.data.streams import Stream, of_split, stream_of
+from smalti.data.tars import is_tar, open_tars, stream_tars
 from smalti.errors import SmaltiError
 from smalti.images.folders import shown
 from smalti.images.reading import pixels_as
@@ -47,16 +54,42 @@ def open_data(data: Data, split: Split = "all") -> Source:
     return replace(source, name=str(config), split=split, indices=indices)
 
 
+def open_stream(data: str, split: Split = "all") -> Stream:
+    """Open what `--data` names as a stream: what `open_data` takes, tar files of any kind, addresses, and hf:NAME.
+
+    Raises:
+        SmaltiError: no such data, or nothing in it.
+    """
+    stream = None
+    if is_hub(data):
+        stream = stream_hub(data)
+    elif is_tar(data) and not os.path.isdir(data):
+        stream = stream_tars(data)
+    elif data.endswith(".parquet") and not os.path.isdir(data) and (split == "all" or is_address(data)):
+        stream = stream_parquet(data)
+    if stream is None:
+        return stream_of(open_data(data, split))
+    return stream if split == "all" else of_split(stream, split)
+
+
 def _open(text: str) -> tuple[Source, Splits]:
     """The whole of one data set, and its splits."""
     if text == "emoji":
         return _open_emoji()
     if text.endswith(".parquet") and not os.path.isdir(text):
         return open_parquet(text)
+    if is_tar(text) and not os.path.isdir(text) and not is_address(text):
+        return open_tars(text)
+    if is_hub(text) or is_address(text):
+        remedy = "turn it into codes with smalti tokenize, or copy it here"
+        raise SmaltiError(f"{shown(text, 100)} can only be read in order: {remedy}")
     if not text or not os.path.isdir(text):  # no name is not the folder one happens to be in
         hint = "a file was given; give its folder" if os.path.exists(text) else "no such folder"
         name = shown(text, 100) or "no name"
-        raise SmaltiError(f"{name}: {hint}. Data is 'emoji', a folder of images or of idx files, or *.parquet")
+        kinds = "'emoji', a folder of images or of idx files, *.parquet or *.tar"
+        raise SmaltiError(f"{name}: {hint}. Data is {kinds}")
+    if has_codes(text):
+        return open_codes(Path(text))
     return open_idx(Path(text)) if idx_files(Path(text)) else open_folder(Path(text))
 
 

@@ -78,12 +78,11 @@ def assign_splits(
     """
     known, usual, why = {*named, *known}, list[str](), list(reasons)
     for index, (name, own) in enumerate(zip(names, named, strict=True)):
-        by_name = _split_by_name(name)
+        usual.append(usual_split(name, own, known))
         if own is None:
-            own, why[index] = by_name, BY_HASH
-        elif own == "train" and "validation" not in known and by_name == "validation":
-            own, why[index] = "validation", f"{why[index]}, and {BY_HASH}"
-        usual.append(own)
+            why[index] = BY_HASH
+        elif own != usual[-1]:
+            why[index] = f"{why[index]}, and {BY_HASH}"
     if "train" not in usual:
         for index, own in enumerate(named):
             if own is None:
@@ -91,7 +90,16 @@ def assign_splits(
     return Splits(named, usual, why)
 
 
-def _split_by_name(name: str) -> str:
+def usual_split(name: str, named: str | None, known: Collection[str | None]) -> str:
+    """The split of an image: the named one, or by a hash; of training images where no validation is known, some."""
+    if named is not None and (named != "train" or "validation" in known):
+        return named
+    by_name = split_by_name(name)
+    return by_name if named is None or by_name == "validation" else named
+
+
+def split_by_name(name: str) -> str:
+    """The split of an image of which nothing is said but its name: by a hash of that."""
     rank = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:4]) % 100
     return "test" if rank < HELD_OUT_PERCENT else "validation" if rank < 2 * HELD_OUT_PERCENT else "train"
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti.configs import effective
 from smalti.data.batches import CHANCES, Pixels
 from smalti.data.conditions import captions_of, labels_of
 from smalti.data.crops import open_pixels
@@ -26,6 +27,7 @@ from smalti.ops import randomness
 from smalti.priors.config import PriorConfig
 from smalti.priors.text import TextTokenizer
 from smalti.training.experiment import ViewsConfig
+from smalti.training.shard_codes import read_shards
 
 AT_ONCE = 256  # images
 
@@ -81,29 +83,38 @@ def load_codes(
     text: TextTokenizer | None = None,
     views: ViewsConfig | None = None,
     progress: bool = False,
+    keep: bool = False,
 ) -> CodeSet:
     """The codes of a split under the prior's tokenizer, with their conditions; read from the cache if it has them.
 
     The cache is a folder for codes-SPLIT.safetensors and views-SPLIT.safetensors, which belong to what is in the
-    images, wherever they are; None encodes the images again. `text` makes the captions' tokens; None leaves them out.
+    images, wherever they are; None encodes the images again. Codes of other images or of another tokenizer are made
+    anew, and a line says so; with `keep`, of a run that goes on, they are an error instead. `text` makes the captions'
+    tokens; None leaves them out.
     `views` are further codes of each image; None and views "none" are none.
     Images that cannot be read are left out, with their conditions.
 
     Raises:
-        SmaltiError: another tokenizer than the prior's, or images without the prior's kind of label.
+        SmaltiError: another tokenizer than the prior's, images without the prior's kind of label, or with `keep` a
+            cache of other images.
     """
     key = {"tokenizer": config.tokenizer_hash, "fingerprint": source.fingerprint}
 
     def stored_as(name: str, key: dict[str, str], encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         path = cache / f"{name}-{source.split}.safetensors" if cache else None
-        found = _cached(path, key) if path else None
+        found = _cached(path, key, keep) if path else None
         if found is None:
             found = encode()
             if path:
                 write_checked(path, found, key)
         return found
 
-    stored = stored_as("codes", key, lambda: _encode(config, source, progress))
+    if source.codes is not None:
+        given = views.views if views and views.views != "none" else None
+        effective(False, "on codes, which are of one view", views=(given, "none"))
+        stored = {"codes": read_shards(config, source, cache), "places": torch.arange(len(source))}
+    else:
+        stored = stored_as("codes", key, lambda: _encode(config, source, progress))
     codes, binary = stored["codes"], config.pixels is not None and config.pixels.levels == 2
     places: list[int] = stored["places"].tolist()
     if len(places) < len(source):
@@ -134,13 +145,26 @@ def _with(found: CodeSet, conditions: Any) -> str:
     return hashlib.sha256(json.dumps([found.fingerprint, conditions]).encode()).hexdigest()
 
 
-def _cached(path: Path, key: dict[str, str]) -> dict[str, Tensor] | None:
-    """What a cache holds; None where there is none, a damaged one, or one of other images or another tokenizer."""
+def _cached(path: Path, key: dict[str, str], keep: bool) -> dict[str, Tensor] | None:
+    """What a cache holds; None where there is none, a damaged one, or one of other images or another tokenizer.
+
+    Raises:
+        SmaltiError: it is of others, and is to be kept.
+    """
     try:
         stored, found = read_checked(path)
     except SmaltiError:
         return None
-    return stored if found == key else None
+    if found == key or not isinstance(found, dict):
+        return stored if found == key else None
+    others = (
+        "another tokenizer" if found.get("tokenizer") != key["tokenizer"] else "other images, or other views of them"
+    )
+    if keep:
+        remedy = "bring back those that the run began with, or choose another --out"
+        raise SmaltiError(f"{path} holds the codes of {others}: the data have changed; {remedy}")
+    print(f"{path} held the codes of {others}: they are made anew", file=sys.stderr)
+    return None
 
 
 def _encode(config: PriorConfig, source: Source, progress: bool) -> dict[str, Tensor]:

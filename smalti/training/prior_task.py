@@ -46,20 +46,22 @@ class PriorTask(Task[CodeModel]):
             if progress:
                 print(line_of(source), file=sys.stderr)
             with processes.in_turn():  # the others read what the first one has written
-                self.codes = load_codes(config, source, run, text, experiment.views, progress)
+                self.codes = load_codes(config, source, run, text, experiment.views, progress, keep=resumes)
                 self.data = {"train": self.codes.about}
-                self.held_out = held_out(lambda n: self._validation_codes(n, run, text, progress), experiment.run)
+                self.held_out = held_out(
+                    lambda count: self._validation_codes(count, run, text, progress, resumes), experiment.run
+                )
             self.tokenizer = open_tokenizer(config, device)
         self.model = CodeModel(config, text).to(device).train()
         if self.tokenizer.vectors is not None:
             self.model.prior.begin_with(self.tokenizer.vectors)
 
     def _validation_codes(
-        self, count: int, run: Path, text: TextTokenizer | None, progress: bool
+        self, count: int, run: Path, text: TextTokenizer | None, progress: bool, resumes: bool
     ) -> tuple[Tensor, Tensor | None]:
         """At most `count` codes of the validation split, evenly spread, and their conditions."""
         source = open_data(self.experiment.data, "validation")
-        found = load_codes(self.experiment.model, source, run, text, progress=progress)
+        found = load_codes(self.experiment.model, source, run, text, progress=progress, keep=resumes)
         self.data |= {"validation": found.about}
         codes, condition = found.fixed()
         places = evenly_spread(len(codes), count)

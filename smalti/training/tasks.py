@@ -118,7 +118,7 @@ class AutoencoderTask(Task[Autoencoder]):
         if progress:
             print(line_of(source), file=sys.stderr)
         self.pixels = open_pixels(source, self.preprocessing, experiment.crop_area, progress=progress)
-        self.data = {"train": {"num_images": len(source), "fingerprint": source.fingerprint}}
+        self.data = {"train": source.about}
         try:
             self.shown = some_images(experiment.data, "validation", self.preprocessing, NUM_SAMPLES)
         except SmaltiError:
@@ -134,7 +134,7 @@ class AutoencoderTask(Task[Autoencoder]):
     def _validation_pixels(self, count: int) -> Tensor:
         """Images of the validation split, as bytes: after binarisation, so that they are always the same."""
         source = open_data(self.experiment.data, "validation")
-        self.data |= {"validation": {"num_images": len(source), "fingerprint": source.fingerprint}}
+        self.data |= {"validation": source.about}
         return to_uint8(some_images(self.experiment.data, "validation", self.preprocessing, count))
 
     def batches(self, start: int) -> Iterator[Tensor]:

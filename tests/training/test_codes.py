@@ -1,5 +1,7 @@
 """The codes of a data set: of every image that can be read, in order, however they come; and of other views of it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +133,20 @@ def test_the_defaults_follow_the_grid_and_the_codebook(tmp_path):
     assert [made.model.prior["code_rank"] for made in found.values()] == [0, 0, 64]
     own = transformer(tokenizer=str(tmp_path / "many"), width=64, code_rank=0, dropout=0.3).model.prior
     assert (own["width"], own["code_rank"], own["dropout"]) == (64, 0, 0.3)
+
+
+def test_codes_of_other_images_are_told_apart_and_kept_where_a_run_goes_on(tmp_path, photos, capsys):
+    tokenizer_in(tmp_path / "model")
+    config, run = pixelcnn(tokenizer=str(tmp_path / "model"), data=str(photos)).model, tmp_path / "run"
+    load_codes(config, open_data(photos, "train"), run)
+    assert capsys.readouterr().err == ""
+    others = tmp_path / "others"
+    shutil.copytree(photos, others)
+    Image.fromarray(draw_image(99, (24, 30))).save(others / "train" / "00.png")
+    before = (run / "codes-train.safetensors").read_bytes()
+    with pytest.raises(SmaltiError, match="holds the codes of other images.*the data have changed; bring back"):
+        load_codes(config, open_data(others, "train"), run, keep=True)
+    assert (run / "codes-train.safetensors").read_bytes() == before
+    load_codes(config, open_data(others, "train"), run)
+    assert "held the codes of other images, or other views of them: they are made anew" in capsys.readouterr().err
+    assert (run / "codes-train.safetensors").read_bytes() != before
