@@ -8,7 +8,7 @@ NATIVE := smalti/ops/kernels/native.so
 PEERS := .venv-peers
 SCALE := .venv-scale
 
-.PHONY: demo test test-scale test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
+.PHONY: demo test test-scale test-kernels test-slow sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -48,12 +48,15 @@ sanitize: $(STAMP) $(NATIVE)  ## the kernels under AddressSanitizer and Undefine
 	for variant in $$variants; do [ $$variant = off ] || \
 	  check $$variant "$(filter-out tests/ops,$(KERNEL_TESTS))"; done
 
-FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000 folders=20000 tables=50000
+FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000 folders=20000 tables=50000 foreign=50000
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
 
-check: lint types test test-kernels  ## everything that CI runs
+test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+check: lint types test test-kernels test-slow  ## everything that CI runs
 
 lint: $(STAMP)  ## style, and docstrings of everything public
 	$(BIN)/ruff check .
@@ -78,8 +81,8 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 	touch -c $@
 
 THREADS := 2
-BESIDE_PEERS := lookup gumbel training_step encode sampling
-ALONE := data_loading imports process against validation precision profile_step large_images code_shards
+BESIDE_PEERS := lookup gumbel training_step encode sampling export
+ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour
@@ -95,6 +98,15 @@ bench-quality: $(PEERS)/.installed  ## decibels for seconds; `make bench-quality
 	@[ -n "$(DATA)" ] || { echo "bench-quality: name the folder of photos-*.parquet and cifar10-*.parquet with DATA=DIR"; exit 2; }
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/quality.py --data "$(DATA)"
 
+# SOURCES is a folder of clones of what is not on PyPI: LlamaGen, 1d-tokenizer, minDALL-E, vqgan-jax, Cosmos-Tokenizer
+interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals; `make interop SOURCES=DIR`
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/originals.py --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py --files build/interop
+	$(BIN)/python tools/tables.py
+
+bench-interop: $(PEERS)/.installed  ## the speed of VQGAN f16 at full size beside taming's code
+	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/interop.py --speed
+
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 
 $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
@@ -105,5 +117,23 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	$(PEERS)/bin/python setup.py --quiet build_ext --inplace
 	touch $@
 
+docs: $(VENV)/.docs  ## the site of the pages, in build/docs; a warning is an error
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -c docs . build/docs
+	@echo wrote build/docs/index.html
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+# HOME_URL is the project's address, PYTHONS the interpreters to install the wheels with
+RELEASE := .venv-release
+release: $(RELEASE)/.installed  ## a source archive and two wheels, checked, in dist/; uploads nothing
+	$(RELEASE)/bin/python tools/release.py --home "$(HOME_URL)" --pythons $(PYTHONS)
+
+$(RELEASE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'build>=1.2' 'twine>=6' 'auditwheel>=6.1'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(SCALE) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(SCALE) $(RELEASE) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

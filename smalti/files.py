@@ -53,6 +53,25 @@ def atomic_path(path: Path | str, folder: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """Give an empty folder beside `folder`; when the block ends well, its files take their places in `folder`.
+
+    Raises:
+        SmaltiError: it cannot be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as name:
+            yield Path(name)
+            folder.mkdir(exist_ok=True)
+            for path in sorted(Path(name).iterdir()):
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise SmaltiError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
+
+
 def remove_partial(*folders: Path) -> None:
     """Delete what a killed process has left in folders that nothing writes into now."""
     for path in [path for folder in folders for path in folder.glob(f"{PARTIAL}*")]:
@@ -70,15 +89,15 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file; NaN and infinity are numbers there.
+def read_json(path: Path | str, most: int = MOST_JSON) -> Any:
+    """Read a JSON file of at most so many bytes; NaN and infinity are numbers there.
 
     Raises:
         SmaltiError: it is not there, no regular file, too long, not JSON, nested too deeply, or an object in it has a
             key twice.
     """
     try:
-        value = json.loads(read_bounded(path, MOST_JSON).decode("utf-8-sig"), object_pairs_hook=_each_once)
+        value = json.loads(read_bounded(path, most).decode("utf-8-sig"), object_pairs_hook=_each_once)
     except RecursionError as error:
         raise SmaltiError(f"{path} is not readable JSON: it is nested too deeply") from error
     except ValueError as error:
@@ -112,19 +131,32 @@ def read_bounded(path: Path | str, most: int) -> bytes:
     Raises:
         SmaltiError: it is not there, no regular file, unreadable, or longer.
     """
+    size = check_regular(path)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1) if size <= most else b""
+    except OSError as error:
+        raise SmaltiError(f"cannot read {path}: {error.strerror or error}") from error
+    if max(len(data), size) > most:
+        raise SmaltiError(f"{path} is longer than the {most:,} bytes that are read; is it this file?")
+    return data
+
+
+def check_regular(path: Path | str) -> int:
+    """The bytes of a regular file, which a device or a pipe is not.
+
+    Raises:
+        SmaltiError: it is not there, no regular file, or in a folder that cannot be read.
+    """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise SmaltiError(f"{path} is no regular file")
-        with Path(path).open("rb") as file:
-            data = file.read(most + 1) if status.st_size <= most else b""
     except FileNotFoundError as error:
         raise SmaltiError(f"{path} does not exist") from error
     except OSError as error:
         raise SmaltiError(f"cannot read {path}: {error.strerror or error}") from error
-    if max(len(data), status.st_size) > most:
-        raise SmaltiError(f"{path} is longer than the {most:,} bytes that are read; is it this file?")
-    return data
+    if not stat.S_ISREG(status.st_mode):
+        raise SmaltiError(f"{path} is no regular file")
+    return status.st_size
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:

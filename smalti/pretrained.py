@@ -1,9 +1,11 @@
 """Model folders: config.json + model.safetensors + README.md, on disk or on the Hugging Face hub."""
 
+import contextlib
 import difflib
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from smalti.configs import from_dict, to_dict
-from smalti.errors import SmaltiError, shown
+from smalti.errors import SmaltiError, reason, shown
 from smalti.files import (
     CARD,
     CONFIG,
@@ -27,6 +29,7 @@ from smalti.outlines import about, built, check_values, outlined
 
 WEIGHTS_HASH = "weights_sha256"  # in config.json; a folder without it is older
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+FOREIGN = (".safetensors", ".msgpack", ".bin", ".pt", ".pth", ".ckpt", ".pkl")  # weights of others, the best first
 SETTLED_SECONDS = 1.0  # after which weights that were just written have a config that fits
 
 
@@ -68,6 +71,7 @@ class Pretrained(nn.Module):
             SmaltiError: no such model, a damaged file, an unknown key or a wrong value, or weights of another model.
         """
         folder = find_folder(name, revision, cls.more_files)
+        check_whose(folder, str(name))
         config, stated = _read(folder, cls.config_class, cls.what)
         model = built(cls, config, folder)
         weights_hash = file_hash(folder / WEIGHTS)
@@ -91,6 +95,7 @@ class Pretrained(nn.Module):
         Raises:
             SmaltiError: as of `from_pretrained`.
         """
+        check_whose(folder, str(folder))
         return outlined(cls, _read(folder, cls.config_class, cls.what)[0], folder)
 
     def config_in(self, folder: Path) -> Any:
@@ -134,10 +139,22 @@ class Pretrained(nn.Module):
 def find_folder(name: Path | str, revision: str | None = None, more_files: Sequence[str] = ()) -> Path:
     """The folder of a model: `name` itself, or the hub's copy of it in the local cache.
 
-    Only what can be nothing but owner/name is looked up on the hub: a mistyped folder beside others is not sent out.
-
     Raises:
         SmaltiError: no such folder, and no such repository.
+    """
+    if os.path.isfile(name) and str(name).lower().endswith(FOREIGN):
+        raise SmaltiError(f"{name} is a file, and a model is a folder: {_conversion(str(name))}")
+    folder = local_folder(name, "give a folder that `smalti train` made")
+    return folder or hub_folder(str(name), revision, [CONFIG, WEIGHTS, CARD, *more_files])
+
+
+def local_folder(name: Path | str, remedy: str) -> Path | None:
+    """The folder of that name, or None for what can be nothing but owner/name on the hub.
+
+    A mistyped folder beside others is not sent out.
+
+    Raises:
+        SmaltiError: no such folder; with the `remedy`, unless another one has nearly this name.
     """
     folder = Path(name)
     try:
@@ -148,22 +165,58 @@ def find_folder(name: Path | str, revision: str | None = None, more_files: Seque
     if folder.exists() or folder.parent.is_dir() or not HUB_NAME.fullmatch(str(name)):
         beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         close = difflib.get_close_matches(folder.name, beside, n=1)
-        hint = f"did you mean {folder.parent / close[0]}?" if close else "give a folder that `smalti train` made"
+        hint = f"did you mean {folder.parent / close[0]}?" if close else remedy
         raise SmaltiError(f"{name}: no such folder; {hint}, or owner/name on the hub")
+    return None
+
+
+def hub_files(name: str, revision: str | None) -> list[str]:
+    """The names of all files of a repository of the hub; none is fetched."""
+    from huggingface_hub import HfApi
+
+    with _hub(name):
+        return HfApi().list_repo_files(name, revision=revision)
+
+
+def hub_folder(name: str, revision: str | None, files: Sequence[str]) -> Path:
+    """The local copy of a repository of the hub: of the `files` that it has, and of nothing else."""
     from huggingface_hub import snapshot_download
 
-    patterns = [CONFIG, WEIGHTS, CARD, *more_files]
+    with _hub(name):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*files]))
+
+
+@contextlib.contextmanager
+def _hub(name: str) -> Iterator[None]:
     try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+        yield
     except Exception as error:  # the hub's errors share no base class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SmaltiError(f"{name}: no such folder here, and the hub says: {reason}") from error
+        raise SmaltiError(f"{name}: no such folder here, and the hub says: {reason(error)}") from error
 
 
 def _wait_for_partner(weights: Path) -> None:
     """A training that goes on replaces its weights, and then the config with their hash: one may come between."""
     if time.time() - weights.stat().st_mtime < SETTLED_SECONDS:
         time.sleep(SETTLED_SECONDS / 2)
+
+
+def check_whose(folder: Path, name: str) -> None:
+    """Refuse the model of another project, and say how to convert it.
+
+    Raises:
+        SmaltiError: config.json is that of another library, or there is none beside weights.
+    """
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if not isinstance(config, dict) or "smalti" in config:
+        return
+    if others := [key for key in ("_class_name", "model_type", "architectures") if key in config]:
+        raise SmaltiError(f"{name} holds {shown(config[others[0]])} of another library: {_conversion(name)}")
+    if not config and any(path.suffix in FOREIGN for path in folder.iterdir()):
+        raise SmaltiError(f"{name} holds weights, and no model of smalti: {_conversion(name)}")
+
+
+def _conversion(name: str) -> str:
+    return f"`smalti convert {name} --out RUN` makes a model of weights of another project"
 
 
 def _read(folder: Path, config_class: type, what: str) -> tuple[Any, str]:

@@ -14,6 +14,83 @@ def nearest_code(features: np.ndarray, codebook: np.ndarray) -> np.ndarray:
     return np.array(result)
 
 
+def chosen_code(features: np.ndarray, codebook: np.ndarray, compare: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (N,), and by how much each wins, in float64: arg min of a squared distance, or arg max of a product."""
+    codes, margins, codebook = [], [], codebook.astype(np.float64)
+    if compare == "direction":
+        codebook = codebook / np.linalg.norm(codebook, axis=1, keepdims=True)
+    for start in range(0, len(features), 1000):
+        part = features[start : start + 1000].astype(np.float64)
+        if compare == "direction":
+            part = part / np.linalg.norm(part, axis=1, keepdims=True)
+        if compare == "product":
+            costs = -(part @ codebook.T)
+        else:
+            costs = np.stack([((part - code) ** 2).sum(1) for code in codebook], axis=1)
+        codes.append(costs.argmin(1))
+        least, second = np.partition(costs, 1, axis=1)[:, :2].T
+        margins.append(second - least)
+    return np.concatenate(codes), np.concatenate(margins)
+
+
+def residual_codes(features: np.ndarray, codebooks: np.ndarray, compare: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (N, q) by q codebooks (q, K, D), each of what those before left over, and the least margin of the q."""
+    codes, margins, left = [], [], features.astype(np.float64)
+    for codebook in codebooks.astype(np.float64):
+        chosen, margin = chosen_code(left, codebook, compare)
+        if compare == "direction":
+            codebook = codebook / np.linalg.norm(codebook, axis=1, keepdims=True)
+        left = left - codebook[chosen]
+        codes.append(chosen)
+        margins.append(margin)
+    return np.stack(codes, axis=1), np.min(margins, axis=0)
+
+
+def product_codes(features: np.ndarray, codebooks: np.ndarray, compare: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (N, q) by q codebooks (q, K, D / q), each of its part of the D channels, and the least margin of the q."""
+    parts = np.split(features, len(codebooks), axis=1)
+    each = [chosen_code(part, codebook, compare) for part, codebook in zip(parts, codebooks, strict=True)]
+    return np.stack([codes for codes, _ in each], axis=1), np.min([margin for _, margin in each], axis=0)
+
+
+def sign_codes(features: np.ndarray) -> np.ndarray:
+    """Codes (N,) of features (N, bits): channel i is bit i, 1 above 0."""
+    codes = np.zeros(len(features), dtype=np.int64)
+    for channel in reversed(range(features.shape[1])):
+        codes = 2 * codes + (features[:, channel] > 0)
+    return codes
+
+
+def fsq(features: np.ndarray, levels: tuple[int, ...], variant: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is rounded (N, D), the values (N, D) and the codes (N,), in the features' type: arXiv:2309.15505, A.1."""
+    kind = features.dtype.type
+    eps, rounded, values, codes, basis = kind(1e-3), [], [], np.zeros(len(features), dtype=np.int64), 1
+    for z, count in zip(features.T, levels, strict=True):
+        size, half_width = kind(count), kind(count // 2)
+        offset = kind(0.5 if count % 2 == 0 else 0)
+        if variant == "listing":
+            half_l = (size - 1) * (1 - eps) / 2
+            shift = np.tan(offset / half_l)
+        elif variant == "paper":
+            half_l = (size - 1) * (1 + eps) / 2
+            shift = np.arctanh(offset / half_l)
+        else:
+            half_l, shift = (size - 1) / 2, kind(0)
+        bounded = np.tanh(z + shift) * half_l - offset
+        whole = np.round(bounded)
+        if variant == "symmetric":
+            value = (whole + offset) / half_l
+            digit = (value + 1) * half_l
+        else:
+            value = whole / half_width
+            digit = value * half_width + half_width
+        rounded.append(bounded)
+        values.append(value)
+        codes += np.round(digit).astype(np.int64) * basis
+        basis *= count
+    return np.stack(rounded, axis=1), np.stack(values, axis=1), codes
+
+
 def ema_step(share, sums, vectors, codes, decay):
     """One update of the moving averages; share and sums are fractions of the vectors seen."""
     share, sums = share.copy(), sums.copy()

@@ -81,10 +81,17 @@ def generation() -> list[str]:
 
 
 def photographs() -> list[str]:
-    names = {recipe: f"photo_{recipe}" for recipe in ("vqvae", "vqgan", "dvae")}
+    return _of_photographs("recipe", {recipe: f"photo_{recipe}" for recipe in ("vqvae", "vqgan", "dvae")})
+
+
+def photographs_hour() -> list[str]:
+    return _of_photographs("vqvae", {"3 minutes": "photo_vqvae", "60 minutes": "photo_vqvae_60"})
+
+
+def _of_photographs(kind: str, names: dict[str, str]) -> list[str]:
     metrics = ("psnr_db", "ssim", "effnet_lpips", "fd_effnet", "kid_effnet", "border_ratio", "period2_energy",
                "ring_error", "sharpness", "usage")  # fmt: skip
-    return compared_runs("recipe", names, metrics)
+    return compared_runs(kind, names, metrics)
 
 
 def flowers() -> list[str]:
@@ -210,6 +217,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "metrics": metrics,
     "published": published,
     "photographs": photographs,
+    "photographs_hour": photographs_hour,
     "flowers": flowers,
     "probes": probes,
     "samples": samples,

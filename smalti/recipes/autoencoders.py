@@ -165,7 +165,7 @@ class Vectors:
         decay: of the moving averages, which restarts need too; 0.99 by default.
         restart_below: restart codes whose share is below this fraction of 1/K; 0 is never.
         start: first values of the codebook: k-means of the first batch, or random.
-        normalize: compare directions only (l2-normalised codes).
+        compare: what makes a vector the nearest: distance, direction (l2-normalised codes), or the inner product.
         commitment_weight: of the term that keeps features near their code.
     """
 
@@ -176,7 +176,7 @@ class Vectors:
     decay: float | None = None
     restart_below: float = 0.3
     start: Literal["kmeans", "random"] = "kmeans"
-    normalize: bool = False
+    compare: Literal["distance", "direction", "product"] = "distance"
     commitment_weight: float = 0.25
 
     @property
@@ -191,6 +191,25 @@ class Vectors:
         averaged = self.learning == "ema" or self.restart_below > 0
         average = effective(averaged, "without learning ema or restart_below", decay=(self.decay, 0.99))
         return {"kind": "vector_quantizer", **options, **average}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scalars:
+    """A code made of a few levels in each channel.
+
+    Attributes:
+        levels: of each channel; their product is K.
+        variant: where the levels lie: as in the paper and published weights, as the paper's listing has them to the
+            letter, or evenly around 0.
+    """
+
+    levels: tuple[int, ...] = (8, 8, 8)
+    variant: Literal["paper", "listing", "symmetric"] = "paper"
+
+    @property
+    def quantizer(self) -> dict[str, Any]:
+        """Spec of an `FSQ`."""
+        return {"kind": "fsq", **vars(self), "levels": tuple(self.levels)}
 
 
 @recipe(BY_SIZE)

@@ -14,7 +14,7 @@ from smalti.configs import Spec
 from smalti.data.config import DataConfig
 from smalti.images.preprocessing import Corruption
 from smalti.models.config import AutoencoderConfig
-from smalti.recipes.autoencoders import Vectors
+from smalti.recipes.autoencoders import Scalars, Vectors
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import Experiment, LossConfig, OptimizerConfig
 
@@ -64,10 +64,6 @@ def cifar_vqvae(
 
 
 @recipe(**RUN)
-def cifar_fsq(example: Example, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
-    """The authors' example with finite scalar quantization instead of a codebook.
-
-    Args:
-        levels: of each channel; their product is K.
-    """
-    return example.experiment({"kind": "fsq", "levels": tuple(levels)})
+def cifar_fsq(example: Example, scalars: Scalars) -> Experiment:
+    """The authors' example with finite scalar quantization instead of a codebook."""
+    return example.experiment(scalars.quantizer)

@@ -8,7 +8,7 @@
 from dataclasses import dataclass
 
 from smalti.configs import effective
-from smalti.recipes.autoencoders import BY_SIZE, Common, Vectors
+from smalti.recipes.autoencoders import BY_SIZE, Common, Scalars, Vectors
 from smalti.recipes.flat import recipe
 from smalti.training.experiment import Experiment, LossConfig
 
@@ -37,13 +37,9 @@ class Signs:
 
 
 @recipe(BY_SIZE)
-def fsq(common: Common, *, levels: tuple[int, ...] = (8, 8, 8)) -> Experiment:
-    """Finite scalar quantization: every channel is rounded to a few levels; there is no codebook to collapse.
-
-    Args:
-        levels: of each channel; their product is K.
-    """
-    return common.experiment({"kind": "fsq", "levels": tuple(levels)})
+def fsq(common: Common, scalars: Scalars) -> Experiment:
+    """Finite scalar quantization: every channel is rounded to a few levels; there is no codebook to collapse."""
+    return common.experiment(scalars.quantizer)
 
 
 @recipe(BY_SIZE)

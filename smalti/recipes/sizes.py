@@ -13,7 +13,7 @@ from smalti.images.preprocessing import size_of
 
 PresetName = Literal["small", "photo64", "photo128", "photo256"]
 LONG_MINUTES = 20  # from here on a budget is long
-LOOKUP = {"codebook_size": 16384, "code_dim": 8, "normalize": True}
+LOOKUP = {"codebook_size": 16384, "code_dim": 8, "compare": "direction"}
 RELAXED = {"codebook_size": 4096}  # of more the softmax costs as much as they gain
 SCALAR = {"levels": (8, 8, 8, 6, 5)}  # 15,360 codes
 PHOTO_CODES = {"vqvae": LOOKUP, "vqgan": LOOKUP, "dvae": RELAXED, "fsq": SCALAR}

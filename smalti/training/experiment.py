@@ -208,6 +208,9 @@ class Training:
         return replace(self, start=replace(self.start, model=relative_place(self.start.model, folder)))
 
 
+Frozen = Literal["none", "codebook", "encoder"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Training):
     """The training of an autoencoder, complete."""
@@ -215,11 +218,13 @@ class Experiment(Training):
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
     photo: PhotoConfig = PhotoConfig()
+    freeze: Frozen = "none"  # what stands still: with the encoder also the codebook, so that all codes stay
     augment: Augment = "none"
     crop_area: float | None = None  # of augment crop: area of the smallest window, of the largest's; 0.5 by default
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        effective(False, "on an autoencoder, which each process has as a whole", shard=(self.run.shard or None, False))
         chosen = effective(self.augment == "crop", "without augment crop", crop_area=(self.crop_area, 0.5))
         object.__setattr__(self, "crop_area", chosen.get("crop_area"))
         if self.crop_area is not None and not 0 < self.crop_area <= 1:

@@ -25,12 +25,13 @@ MLP = {"kind": "mlp", "image_size": 8, "hidden": (12, 8), "grid": (2, 2), "activ
 CODEBOOK = {"codebook_size": 16, "code_dim": 4}
 SCHEDULE = {"kind": "exponential", "start": 1.0, "end": 0.1, "portion": 0.5, "warmup": 0}
 BERNOULLI, PREDICTED = {"kind": "bernoulli"}, {"kind": "gaussian", "scale": "predicted"}
+EACH, MIXTURE = {"decay": 0.5, "compare": "product"}, {"kind": "logistic_mixture", "num_components": 2}
 TEXT = TextConfig(languages=("en",), vocabulary=300, length=8)
 AUTOENCODERS = [
     (RESIDUAL, {"kind": "vector_quantizer", **CODEBOOK, "decay": 0.9, "start": "random"}, {"kind": "gaussian"}),
     (STRIDED, {"kind": "residual_quantizer", "num_codebooks": 2, **CODEBOOK, "drop": 0.1}, {"kind": "laplace"}),
-    (RESIDUAL, {"kind": "product_quantizer", "num_codebooks": 2, **CODEBOOK, "quantizer": {"decay": 0.5}}, BERNOULLI),
-    (STRIDED, {"kind": "fsq", "levels": (4, 3, 3)}, {"kind": "logistic_mixture", "num_components": 2}),
+    (RESIDUAL, {"kind": "product_quantizer", "num_codebooks": 2, **CODEBOOK, "quantizer": EACH}, BERNOULLI),
+    (STRIDED, {"kind": "fsq", "levels": (4, 3, 3), "variant": "listing"}, MIXTURE),
     (RESIDUAL, {"kind": "binary_quantizer", "bits": 5, "spherical": True}, {"kind": "logit_laplace", "eps": 0.1}),
     (RESIDUAL, {"kind": "categorical", **CODEBOOK, "temperature": SCHEDULE}, PREDICTED),
     (MLP, {"kind": "categorical", "logits": "features", "codebook_size": 6, "code_dim": 0}, BERNOULLI),

@@ -1,7 +1,9 @@
 """Laws that every bottleneck obeys; a member that is not in MEMBERS of `members.py` fails the last test."""
 
 import copy
+import inspect
 from contextlib import nullcontext
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -128,7 +130,7 @@ def same_kind(name, bottleneck):
     other = make(name, trained=False)
     ours = {key: value.shape for key, value in bottleneck.state_dict().items()}
     theirs = {key: value.shape for key, value in other.state_dict().items()}
-    flags = ("estimator", "normalize", "drop", "spherical", "by_distance", "codebook_size")
+    flags = ("estimator", "compare", "variant", "drop", "spherical", "by_distance", "codebook_size")
     return (
         type(other) is type(bottleneck)
         and ours == theirs
@@ -330,6 +332,11 @@ def test_every_public_member_is_under_the_laws():
     estimators = {(spec["kind"], spec["estimator"]) for spec in MEMBERS.values() if "estimator" in spec}
     wanted = {("categorical", name) for name in CATEGORICAL} | {("vector_quantizer", name) for name in NEAREST}
     assert estimators | {("vector_quantizer", "straight_through")} == wanted
+    for kind in BOTTLENECKS:
+        specs = [spec for spec in MEMBERS.values() if spec["kind"] == kind]
+        for name, parameter in inspect.signature(BOTTLENECKS[kind], eval_str=True).parameters.items():
+            if get_origin(parameter.annotation) is Literal:
+                assert {spec.get(name, parameter.default) for spec in specs} == set(get_args(parameter.annotation))
     final = {cls for cls in all_subclasses(Bottleneck) if not cls.__abstractmethods__}
     assert {cls for cls in final if cls.__module__.startswith("smalti.")} <= set(BOTTLENECKS.values())
 

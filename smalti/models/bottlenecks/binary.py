@@ -22,7 +22,7 @@ class BinaryQuantizer(DeterministicQuantizer):
     Shapes:
         features  (B, bits, h, w)  any range
         latents   (B, bits, h, w)  +-1 for LFQ, +-1 / sqrt(bits) for BSQ; straight-through, for BSQ from the unit sphere
-        codes     (B, h, w)        int64 in [0, K), K = 2^bits; bit i is the sign of channel i
+        codes     (B, h, w)        int64 in [0, K), K = 2^bits: the sum of 2^i over the channels i that are above 0
 
     Loss terms, unweighted:
         commitment  mean over B, h, w, channels of |features - sg[latents]|^2; gradient reaches only the encoder
@@ -37,6 +37,8 @@ class BinaryQuantizer(DeterministicQuantizer):
         softness: temperature of the soft assignment in the entropies.
 
     Differs from [1, 2]: the entropy of the mean is exact within groups of 8 bits, summed over groups: an upper bound.
+    The first channel is the lowest bit, as in Open-MAGVIT2. It is the highest in the code of [2] and in
+    vector-quantize-pytorch's LFQ, whose codes these are with the channels in reverse.
 
     References:
         [1] Yu et al. Language Model Beats Diffusion: Tokenizer is Key to Visual Generation. 2023. arXiv:2310.05737
@@ -87,14 +89,13 @@ class BinaryQuantizer(DeterministicQuantizer):
         """Mean entropy minus entropy of the mean, of (N, bits)."""
         logits = 4 * self.length * features / self.softness  # |f + l|^2 - |f - l|^2, the log odds of a 1
         ones, zeros = F.logsigmoid(logits), F.logsigmoid(-logits)
-        sure = -(ones.exp() * ones + zeros.exp() * zeros).sum(1).mean()
-        spread = features.new_zeros(())
+        sure, groups = -(ones.exp() * ones + zeros.exp() * zeros).sum(1).mean(), []
         for one, zero in zip(ones.split(EXACT_BITS, dim=1), zeros.split(EXACT_BITS, dim=1), strict=True):
             log_p = one.new_zeros(len(one), 1)
             for bit in range(one.shape[1]):
                 log_p = torch.cat([log_p + zero[:, bit : bit + 1], log_p + one[:, bit : bit + 1]], dim=1)
-            spread = spread + torch.special.entr(log_p.exp().mean(0)).sum()
-        return sure - spread
+            groups.append(log_p.exp())
+        return sure - torch.special.entr(self.batch_mean(torch.cat(groups, dim=1))).sum()
 
     def _encode(self, features: Tensor) -> Tensor:
         return ((features > 0).long() * self.place_values).sum(1)
