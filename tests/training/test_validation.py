@@ -285,7 +285,7 @@ def unsplit(tmp_path, data):
 
     folder = tmp_path / "unsplit" / "train"
     folder.mkdir(parents=True)
-    named = [path for path in sorted(data.rglob("*.png")) if splits._split_by_name(f"train/{path.name}") == "train"]
+    named = [path for path in sorted(data.rglob("*.png")) if splits.split_by_name(f"train/{path.name}") == "train"]
     for path in named[:9]:
         shutil.copy(path, folder)
     return folder.parent
