@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=6)  # with a process that does not come: the first one may be encoding a data set
+MEETING = timedelta(minutes=2)  # for processes to find each other
+PATIENCE = timedelta(hours=6)  # with one that does not come later: the first one may be encoding a data set
 ENDED = "another process of this training has ended, and this one with it"
 
 
@@ -173,7 +174,7 @@ def joined() -> Iterator[None]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    _meet("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         with spoken_once():
             yield
@@ -183,6 +184,32 @@ def joined() -> Iterator[None]:
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Find the other processes.
+
+    torchrun keeps one store over its restarts, with the addresses of those that have ended: every attempt has names of
+    its own in it. On several machines their counts of attempts may differ, and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    makes torchrun take a new store each time.
+
+    Raises:
+        SmaltiError: they did not come.
+    """
+    import torch.distributed as distributed
+    from torch.distributed import distributed_c10d
+    from torch.distributed.rendezvous import rendezvous
+
+    alone = int(os.environ.get("GROUP_WORLD_SIZE", 1)) == 1
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else ""
+    try:
+        store, own, count = next(rendezvous("env://", timeout=MEETING))
+        own_store = distributed.PrefixStore(f"smalti/attempt {attempt}", store)
+        distributed.init_process_group(backend, timeout=MEETING, store=own_store, rank=own, world_size=count)
+    except (RuntimeError, ValueError) as error:
+        what = f"the {launched()} processes did not find each other ({str(error).splitlines()[0][:100]})"
+        raise SmaltiError(f"{what}; start them again, torchrun --max-restarts does") from error
+    distributed_c10d._set_pg_timeout(PATIENCE)
 
 
 def _told_before() -> bool:

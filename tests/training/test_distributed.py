@@ -10,7 +10,7 @@ from smalti.training.log import read_metrics
 from training.company import MEMBERS, command, ended, experiments, together
 from training.test_loop import latest_checkpoint, same, small, weights
 
-NEAR = {"dvae reinforce": 5e-2}  # its gradient is a difference of numbers that are nearly equal
+SAMPLED = {"dvae reinforce": 20}  # steps after which rounding may have decided a sampled code
 QUICK = ["vq ema", "vq simvq", "residual dropout", "lfq", "dvae distance", "dvae gumbel_rao", "noise and shifts",
          "accumulated", "adversarial", "maskgit"]  # fmt: skip
 
@@ -41,14 +41,14 @@ def distance(one, other):
 
 def assert_alike(name, one, found):
     """The losses, the weights, the usage and the codes of one process, and the same bits in all of several."""
-    near = NEAR.get(name, 1e-5)
+    steps, near = SAMPLED.get(name), 1e-4 if name in SAMPLED else 1e-5
     for each in found[1:]:
         assert same(found[0]["state"], each["state"]), name
-    for step, (own, other) in enumerate(zip(one["terms"], found[0]["terms"], strict=True)):
+    for step, (own, other) in enumerate(zip(one["terms"][:steps], found[0]["terms"][:steps], strict=True)):
         assert own == pytest.approx(other, rel=near, abs=1e-6), (name, step)
-    far = {key: distance(value, found[0]["state"][key]) for key, value in one["state"].items()}
-    assert max(far.values()) < max(near, 2e-5), (name, far)
-    if name not in NEAR:
+    if name not in SAMPLED:
+        far = {key: distance(value, found[0]["state"][key]) for key, value in one["state"].items()}
+        assert max(far.values()) < 2e-5, (name, far)
         assert same(
             *({key: value for key, value in each["extra"].items() if "usage" in key} for each in (one, found[0]))
         )
