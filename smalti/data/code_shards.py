@@ -9,10 +9,10 @@ what made the codes, are in the schema's metadata under `smalti` and in the mani
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from smalti.errors import SmaltiError, one_line
 from smalti.files import file_hash, read_bounded
 from smalti.images.preprocessing import Preprocessing
 
+T = TypeVar("T")
 SHARDS, MANIFEST, BAD = "codes", "manifest.json", "bad.jsonl"
 METADATA = b"smalti"  # the key in a schema
 MOST_MANIFEST = 1 << 30  # bytes; ten million shards
@@ -169,7 +170,8 @@ class CodeShards:
         import pyarrow as arrow
 
         tables = [self._table(shard, [name]) for shard in self.manifest.shards]
-        return _Texts(arrow.chunked_array([chunk for table in tables for chunk in table[name].chunks], arrow.string()))
+        chunks = [chunk for table in tables for chunk in table[name].chunks]
+        return Each(arrow.chunked_array(chunks, arrow.string()), lambda text: text.as_py())
 
     def read_codes(self, into: np.ndarray, rows: np.ndarray) -> None:
         """Copy the codes of rows, in ascending order, into an array (N, h, w), shard after shard.
@@ -200,16 +202,21 @@ class CodeShards:
             return parquet.ParquetFile(path).read(columns=columns)
 
 
-class _Texts(Sequence[str]):
-    """An arrow column as a list of texts, each made when it is asked for."""
+class Each(Sequence[T]):
+    """A sequence whose items are made of another's when they are asked for.
 
-    def __init__(self, column: Any):
-        self.column = column
+    Args:
+        items: what they are made of.
+        make: makes one.
+    """
+
+    def __init__(self, items: Any, make: Callable[[Any], T]):
+        self.items, self.make = items, make
 
     def __len__(self) -> int:
-        return len(self.column)
+        return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        return self.column[int(index)].as_py()
+        return self.make(self.items[int(index)])

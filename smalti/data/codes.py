@@ -1,13 +1,12 @@
 """A folder of code shards as a data set: names, labels, captions and splits of its images, and codes in their place."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from smalti.data.code_shards import CodeShards
+from smalti.data.code_shards import CodeShards, Each
 from smalti.data.source import Codes, Source
 from smalti.data.splits import Splits, assign_splits
 from smalti.errors import SmaltiError
@@ -45,37 +44,9 @@ def open_codes(folder: Path) -> tuple[Source, Splits]:
         names=keys,
         identity=identity,
         stamp=lambda index: "{}#{}".format(*row(index)),
-        labels={about.label_kind: _Labels(labels)} if about.label_kind else {},
-        captions=_Captions(captions) if any(captions) else (),
+        labels={about.label_kind: Each(labels, lambda text: text or "")} if about.label_kind else {},
+        captions=Each(captions, lambda text: {LANGUAGE: text} if text else {}) if any(captions) else (),
         notes=[f"{what}, {about.grid[0]}x{about.grid[1]} an image"],
         codes=Codes(about.tokenizer_hash, about.codebook_size, about.grid, shards.read_codes),
     )
     return source, assign_splits(keys, splits, ["the shards"] * len(keys), {*splits, "validation"})
-
-
-class _Labels(Sequence[str]):
-    """Labels, "" where there is none."""
-
-    def __init__(self, texts: Sequence[str | None]):
-        self.texts = texts
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [own or "" for own in self.texts[index]] if isinstance(index, slice) else self.texts[index] or ""
-
-
-class _Captions(Sequence[Mapping[str, str]]):
-    """Captions by language."""
-
-    def __init__(self, texts: Sequence[str | None]):
-        self.texts = texts
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        return {LANGUAGE: text} if (text := self.texts[index]) else {}

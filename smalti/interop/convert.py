@@ -11,10 +11,11 @@ from smalti.errors import SmaltiError, shown
 from smalti.images.preprocessing import Preprocessing
 from smalti.interop import openai, vqgan
 from smalti.interop.flax import as_pytorch
-from smalti.interop.formats import Compare, Format, Recognised, recognised
+from smalti.interop.formats import Format, Recognised, recognised
 from smalti.interop.parts import Parts, TensorError, Tensors, said
 from smalti.interop.weights import Weights
 from smalti.models.autoencoder import Autoencoder
+from smalti.models.bottlenecks.vector import Compare
 from smalti.models.config import AutoencoderConfig
 from smalti.outlines import Valueless, about
 

@@ -11,9 +11,9 @@ from smalti.errors import SmaltiError, shown
 from smalti.interop import layouts
 from smalti.interop.layouts import Layout, pattern_of
 from smalti.interop.parts import Tensors
+from smalti.models.bottlenecks.vector import Compare
 
 Values = Literal["signed", "unit", "mapped"]  # pixels as 2x - 1, as x, or as the logits of 0.8x + 0.1
-Compare = Literal["distance", "direction", "product"]
 MOST_BANDS = 8  # of images; a first layer that takes more takes patches
 PATCHES = "another number of channels in its first layer"
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from smalti.errors import SmaltiError
-from smalti.interop.formats import Compare, Format
+from smalti.interop.formats import Format
 from smalti.interop.parts import Parts, TensorError, Tensors, codebook_state, identity
+from smalti.models.bottlenecks.vector import Compare
 
 GREY, CONTRAST = -0.125, 0.8  # pixels x come in as 0.8 x + 0.1, which is 0.8 (x - GREY)
 BLOCK = re.compile(r"encoder\.blocks\.group_(\d+)\.block_(\d+)\..*")

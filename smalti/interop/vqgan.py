@@ -11,9 +11,10 @@ from torch import Tensor
 from smalti.configs import Spec
 from smalti.errors import SmaltiError
 from smalti.interop import haar
-from smalti.interop.formats import Compare, Format
+from smalti.interop.formats import Format
 from smalti.interop.layouts import foreign, renamed
 from smalti.interop.parts import Parts, TensorError, Tensors, codebook_state, identity, said
+from smalti.models.bottlenecks.vector import Compare
 
 SCALE = 0.1  # of the Gaussian around what a decoder gives: none of them was trained as a likelihood
 GROUPS, GROUPS_KEY = 32, "norm_num_groups"  # of the normalisations, where a config of diffusers says no other number
