@@ -35,17 +35,20 @@ SYSTEMS = {
 SIZES = [(20, 33), (20, 33), (16, 16), (7, 50), (16, 15)]
 
 
+def untrained(kind):
+    """A small model of a system, of one seed."""
+    torch.manual_seed(0)
+    networks = {"kind": "residual", "width": 8, "depth": 1, "convolutions": 2}
+    bottleneck, preprocessing = {"kind": kind, **SYSTEMS[kind]}, Preprocessing(image_size=16)
+    return Autoencoder(AutoencoderConfig(networks=networks, bottleneck=bottleneck, preprocessing=preprocessing))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of an untrained model of each system, and pictures of several sizes."""
     folder = tmp_path_factory.mktemp("models")
-    for kind, options in SYSTEMS.items():
-        torch.manual_seed(0)
-        networks = {"kind": "residual", "width": 8, "depth": 1, "convolutions": 2}
-        bottleneck = {"kind": kind, **options}
-        preprocessing = Preprocessing(image_size=16)
-        config = AutoencoderConfig(networks=networks, bottleneck=bottleneck, preprocessing=preprocessing)
-        Autoencoder(config).save_pretrained(folder / kind)
+    for kind in SYSTEMS:
+        untrained(kind).save_pretrained(folder / kind)
     (folder / "pictures").mkdir()
     for index, size in enumerate(SIZES):
         Image.fromarray(draw_image(index, size)).save(folder / "pictures" / f"{index}.png")

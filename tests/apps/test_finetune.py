@@ -4,13 +4,12 @@ import pytest
 import torch
 
 import smalti
-from apps.test_encode import SYSTEMS
+from apps.test_encode import SYSTEMS, untrained
 from smalti.apps.cli import main
 from smalti.configs import to_dict
 from smalti.errors import SmaltiError
 from smalti.files import read_json, read_tensors
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.recipes import dvae
 from smalti.recipes.finetune import finetune
 from smalti.schedules import constant
@@ -22,14 +21,8 @@ SHORT = {"steps": 2, "batch_size": 4, "validate_every": 0, "sample_every": 0}
 def models(tmp_path_factory):
     """The folder of an untrained model of each system."""
     folder = tmp_path_factory.mktemp("models")
-    for kind, options in SYSTEMS.items():
-        torch.manual_seed(0)
-        config = AutoencoderConfig(
-            networks={"kind": "residual", "width": 8},
-            bottleneck={"kind": kind, **options},
-            preprocessing=Preprocessing(image_size=16),
-        )
-        model = Autoencoder(config)
+    for kind in SYSTEMS:
+        model = untrained(kind)
         with torch.no_grad():
             for parameter in model.parameters():  # latents of zeros alone would have no gradient
                 parameter.add_(0.1 * torch.randn_like(parameter))

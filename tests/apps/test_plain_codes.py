@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 
 import smalti
-from apps.test_encode import SYSTEMS
+from apps.test_encode import SYSTEMS, untrained
 from conftest import draw_image
 from smalti.apps.encodedfile import read_encoded, write_encoded
 from smalti.apps.encodedrecord import EncodedFile
 from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.config import AutoencoderConfig, Preprocessing
 
 HASH = "0" * 64
 
@@ -22,14 +21,8 @@ HASH = "0" * 64
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    for kind, options in SYSTEMS.items():
-        torch.manual_seed(0)
-        config = AutoencoderConfig(
-            networks={"kind": "residual", "width": 8},
-            bottleneck={"kind": kind, **options},
-            preprocessing=Preprocessing(image_size=16),
-        )
-        Autoencoder(config).save_pretrained(folder / kind)
+    for kind in SYSTEMS:
+        untrained(kind).save_pretrained(folder / kind)
     (folder / "pictures").mkdir()
     for index in range(3):
         Image.fromarray(draw_image(index, (16, 24))).save(folder / "pictures" / f"{index}.png")
