@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from smalti.configs import FREE, from_dict, to_dict
+from smalti.data.parquet import opened
 from smalti.errors import SmaltiError, one_line
 from smalti.files import file_hash, read_bounded
 from smalti.images.preprocessing import Preprocessing
@@ -167,9 +168,9 @@ class CodeShards:
 
     def column(self, name: str) -> Sequence[str]:
         """The texts of a column, held as arrow holds them."""
-        import pyarrow as arrow
-
         tables = [self._table(shard, [name]) for shard in self.manifest.shards]
+        import pyarrow as arrow  # after what says that it is missing
+
         chunks = [chunk for table in tables for chunk in table[name].chunks]
         return Each(arrow.chunked_array(chunks, arrow.string()), lambda text: text.as_py())
 
@@ -193,13 +194,9 @@ class CodeShards:
             first += shard.rows
 
     def _table(self, shard: Shard, columns: list[str]) -> Any:
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError as error:
-            raise SmaltiError("reading parquet needs pyarrow: pip install 'smalti[data]'") from error
         path = self._path(shard)
         with one_line(path, f"{path} is missing, cut off, or not parquet; copy it again"):
-            return parquet.ParquetFile(path).read(columns=columns)
+            return opened(path).read(columns=columns)
 
 
 class Each(Sequence[T]):

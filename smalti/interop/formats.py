@@ -15,7 +15,6 @@ from smalti.models.bottlenecks.vector import Compare
 
 Values = Literal["signed", "unit", "mapped"]  # pixels as 2x - 1, as x, or as the logits of 0.8x + 0.1
 MOST_BANDS = 8  # of images; a first layer that takes more takes patches
-PATCHES = "another number of channels in its first layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +67,11 @@ class Format:
         found = {}
         for begin in sorted({match["before"] for name in tensors if (match := first.fullmatch(name))}):
             own = {name[len(begin) :]: tensor for name, tensor in tensors.items() if name.startswith(begin)}
-            lacking = [place for place in self.marks if not _stands(place, own)]
-            lacking += [f"no {place}" for place in self.without if _stands(place, own)]
             stem = own.get(f"{self.marks[0]}.weight")
             if (stem is not None and stem.ndim == 4 and stem.shape[1] > MOST_BANDS) != self.haar:
-                lacking += [PATCHES, "others"]  # further away than what lacks a layer
-            found[begin] = lacking
+                continue  # of patches where this is of pixels, or the other way round
+            lacking = [place for place in self.marks if not _stands(place, own)]
+            found[begin] = [*lacking, *(f"no {place}" for place in self.without if _stands(place, own))]
         return found
 
 

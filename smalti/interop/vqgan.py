@@ -147,7 +147,7 @@ def _options(state: dict[str, Tensor], format: Format) -> dict[str, Any]:
     }
     if not format.has_decoder:
         return {**options, "has_decoder": False}
-    details["up"] = "shuffle" if _shuffles(state) else "nearest"
+    details["up"] = _up(state)
     details["adaptive"] = "decoder.level0_style.scale.weight" in state
     mirrored, decoder_depth = _levels(state, "decoder")
     if mirrored != widths:
@@ -155,16 +155,15 @@ def _options(state: dict[str, Tensor], format: Format) -> dict[str, Any]:
     return {**options, "decoder_depth": decoder_depth, "last_kernel": _of(state, "decoder.last.weight").shape[-1]}
 
 
-def _shuffles(state: dict[str, Tensor]) -> bool:
-    """Whether upsampling is by channels that become 2x2 positions; these are put in the order of `PixelShuffle`."""
-    found = False
+def _up(state: dict[str, Tensor]) -> str:
+    """How the decoder doubles; channels that become 2x2 positions are put in the order of `PixelShuffle`."""
+    up = "nearest"
     for name, tensor in state.items():
-        match = re.fullmatch(r"decoder\.(level\d+)_double\.conv\.(weight|bias)", name)
-        into = match and state.get(f"decoder.{match[1]}_double.conv.weight")
-        if into is not None and match and len(tensor) == 4 * into.shape[1]:
-            found = True
-            state[name] = tensor.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1)
-    return found
+        if match := re.fullmatch(r"(decoder\.level\d+_double\.conv\.)(weight|bias)", name):
+            weight = state.get(f"{match[1]}weight")
+            if weight is not None and len(tensor) == 4 * weight.shape[1]:
+                up, state[name] = "shuffle", tensor.unflatten(0, (4, -1)).transpose(0, 1).flatten(0, 1)
+    return up
 
 
 def _levels(state: Tensors, tower: str) -> tuple[list[int], int]:
