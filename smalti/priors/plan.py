@@ -56,8 +56,10 @@ class Value:
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def __len__(self) -> int:
-        return self.plan.batch
+    @property
+    def shape(self) -> tuple[int]:
+        """(B,): more is not known."""
+        return (self.plan.batch,)
 
     def flatten(self, *_: int) -> "Value":
         """At one position there is nothing to flatten."""
