@@ -49,6 +49,25 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """Give an empty folder beside `folder`; when the block ends well, its files take their places in `folder`.
+
+    Raises:
+        SmaltiError: it cannot be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as name:
+            yield Path(name)
+            folder.mkdir(exist_ok=True)
+            for path in sorted(Path(name).iterdir()):
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise SmaltiError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
+
+
 def remove_partial(*folders: Path) -> None:
     """Delete what a killed process has left in folders that nothing writes into now."""
     for path in [path for folder in folders for path in folder.glob(f"{PARTIAL}*")]:
