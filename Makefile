@@ -7,13 +7,16 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
+.PHONY: browser demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
 test: $(STAMP) $(NATIVE)  ## the default test suite
 	$(BIN)/python -m pytest
+
+browser: $(STAMP)  ## onnxruntime-web, 33 MB from the npm registry, once: the tests of the studio need it, and Chromium
+	$(BIN)/python -c "from smalti.studio.runtime import runtime; runtime()"
 
 KERNEL_TESTS := tests/ops tests/priors tests/codec tests/laws/test_priors.py
 AVAILABLE = "from smalti.ops.native import VARIANTS, load; print(*filter(load, VARIANTS), 'off')"

@@ -20,7 +20,7 @@ LAYERS = [  # the ground first
     {"training"},
     {"evaluation"},
     {"recipes"},
-    {"reports"},
+    {"reports", "studio"},
     {"apps"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
