@@ -7,7 +7,7 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: browser demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality
+.PHONY: browser demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality interop
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -38,7 +38,7 @@ sanitize: $(STAMP) $(NATIVE)  ## the kernels under AddressSanitizer and Undefine
 	for variant in $$variants; do [ $$variant = off ] || \
 	  check $$variant "$(filter-out tests/ops,$(KERNEL_TESTS))"; done
 
-FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000 folders=20000 tables=50000
+FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights=10000 texts=10000 codes_files=10000 folders=20000 tables=50000 foreign=50000
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
@@ -68,7 +68,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 	touch -c $@
 
 THREADS := 2
-BESIDE_PEERS := lookup gumbel training_step encode sampling
+BESIDE_PEERS := lookup gumbel training_step encode sampling export
 ALONE := data_loading imports process against validation precision profile_step large_images
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
@@ -84,6 +84,15 @@ $(ALONE:%=bench-%): bench-%: $(STAMP)
 bench-quality: $(PEERS)/.installed  ## decibels for seconds; `make bench-quality DATA=DIR`
 	@[ -n "$(DATA)" ] || { echo "bench-quality: name the folder of photos-*.parquet and cifar10-*.parquet with DATA=DIR"; exit 2; }
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/quality.py --data "$(DATA)"
+
+# SOURCES is a folder of clones of what is not on PyPI: LlamaGen, 1d-tokenizer, minDALL-E, vqgan-jax, Cosmos-Tokenizer
+interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals; `make interop SOURCES=DIR`
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/originals.py --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py --files build/interop
+	$(BIN)/python tools/tables.py
+
+bench-interop: $(PEERS)/.installed  ## the speed of VQGAN f16 at full size beside taming's code
+	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/interop.py --speed
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 MADE = "2026-11-28"
 POSITIONS = 64  # pixels of a golden file
-sys.path[0] = str(
-    ROOT / "tests/interop"
-)  # in the place of this folder, whose kernels.py transformers would take for its own
+if __name__ == "__main__":
+    del sys.path[0]  # this folder, whose kernels.py transformers would take for a package of that name
+sys.path.append(str(ROOT / "tests/interop"))
 
 import golden  # noqa: E402
 
@@ -46,6 +46,7 @@ class Original:
     extras: dict[str, list[int]] = field(default_factory=dict)  # in the file, of no use to an image
     codebook: str | None = None  # name in the module
     unit: bool = False  # rows of length 1
+    write: Callable[["Original", dict[str, Tensor], Path], None] | None = None  # the file as it is published
     scales: dict[str, float] = field(default_factory=dict)  # of tensors of the file
 
     def fill(self) -> dict[str, float]:
@@ -74,6 +75,50 @@ class Original:
         """The gap of every code, (B, h, w)."""
         features = self.features(images).double().movedim(1, -1)
         return self.gap(features.flatten(0, -2)).view(features.shape[:-1])
+
+
+# files, as they are published
+
+
+def ckpt(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
+    """That of PyTorch Lightning: callbacks by their classes, and a YAML beside it."""
+    import yaml
+
+    state = {name.removeprefix("state_dict."): tensor for name, tensor in tensors.items()}
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    callback = type("ModelCheckpoint", (), {"__module__": name})
+    parents: dict[str, Any] = {"pytorch_lightning": {}, "pytorch_lightning.callbacks": {}}
+    with stubs({**parents, name: {"ModelCheckpoint": callback}}):
+        document = {
+            "epoch": 3, "global_step": 1000, "pytorch-lightning_version": "1.0.8", "state_dict": state,
+            "callbacks": {callback: {"best_model_score": torch.tensor(0.5), "best_model_path": "last.ckpt"}},
+            "optimizer_states": [], "lr_schedulers": [],
+        }  # fmt: skip
+        torch.save(document, folder / "last.ckpt")
+    (folder / "model.yaml").write_text(yaml.safe_dump(original.settings), encoding="utf-8")
+
+
+def config_json(original: Original, folder: Path) -> None:
+    if original.settings:
+        (folder / "config.json").write_text(json.dumps(original.settings), encoding="utf-8")
+
+
+def safetensors(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config_json(original, folder)
+
+
+def saved(name: str) -> Callable[[Original, dict[str, Tensor], Path], None]:
+    """A dict of tensors by `torch.save`, in a dict where their names have a first part in common."""
+
+    def write(original: Original, tensors: dict[str, Tensor], folder: Path) -> None:
+        model = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
+        torch.save({"model": model} if model.keys() != tensors.keys() else tensors, folder / name)
+        config_json(original, folder)
+
+    return write
 
 
 # gaps
@@ -106,20 +151,18 @@ def unsigned(pixels: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def stubs(**modules: dict[str, Any]) -> Iterator[None]:
-    """Empty modules in the place of what the originals import and inference does not use."""
-    before = {name.replace("__", "."): sys.modules.get(name.replace("__", ".")) for name in modules}
+def stubs(modules: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Modules of this content in the place of what the originals import and inference does not use."""
+    before = {name: sys.modules.get(name) for name in modules}
     for name, content in modules.items():
-        module = types.ModuleType(name.replace("__", "."))
-        module.__dict__.update(content)
-        sys.modules[module.__name__] = module
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__dict__.update(content)
     try:
         yield
     finally:
         for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
+            sys.modules.pop(name)
+            if module is not None:
                 sys.modules[name] = module
 
 
@@ -160,9 +203,9 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
         return network.quant_conv(network.encoder(signed(images)))
 
     def codes(images: Tensor) -> Tensor:
-        _, _, (_, _, indices) = network.quantize(features(images))
-        height, width = features(images[:1]).shape[-2:]
-        return indices.view(len(images), height, width)
+        latents = features(images)
+        _, _, (_, _, indices) = network.quantize(latents)
+        return indices.view(len(images), *latents.shape[-2:])
 
     def pixels(chosen: Tensor) -> Tensor:
         batch, height, width = chosen.shape
@@ -172,7 +215,7 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
 
     parts = {
         "codes": codes, "pixels": pixels, "features": features, "settings": settings, "name": in_state_dict,
-        "extras": LOSS, "codebook": "quantize.embedding.weight", **options,
+        "extras": LOSS, "codebook": "quantize.embedding.weight", "write": ckpt, **options,
     }  # fmt: skip
     if "gap" not in parts:
         parts["gap"] = by_distance(network.quantize.embedding)
@@ -181,7 +224,7 @@ def vq(network: Any, name: str, settings: dict[str, Any], **options: Any) -> Ori
 
 def taming_module() -> Any:
     with (
-        stubs(pytorch_lightning={"LightningModule": Module}, taming__main={"instantiate_from_config": no_loss}),
+        stubs({"pytorch_lightning": {"LightningModule": Module}, "taming.main": {"instantiate_from_config": no_loss}}),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         import taming.models.vqgan as vqgan
@@ -198,6 +241,20 @@ def taming(_: Path | None) -> Original:
         network = taming_module().VQModel(**params, lossconfig={})
     label = f"taming-transformers-rom1504 {version('taming-transformers-rom1504')}, taming.models.vqgan.VQModel"
     return vq(network, label, taming_settings("taming.models.vqgan.VQModel", params))
+
+
+def taming_f16(width: int = 128) -> Original:
+    """The published size, f16 and K = 16,384, with random weights; for the comparison of speed."""
+    ddconfig = {
+        "double_z": False, "z_channels": 256, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width,
+        "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "attn_resolutions": [16], "dropout": 0.0,
+    }  # fmt: skip
+    params = {"embed_dim": 256, "n_embed": 16384, "ddconfig": ddconfig}
+    torch.manual_seed(0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = taming_module().VQModel(**params, lossconfig={})
+    nn.init.normal_(network.quantize.embedding.weight)
+    return vq(network.eval(), "taming", taming_settings("taming.models.vqgan.VQModel", params))
 
 
 def taming_gumbel(_: Path | None) -> Original:
@@ -227,6 +284,11 @@ def taming_gumbel(_: Path | None) -> Original:
 
 
 # diffusers
+
+
+def save_pretrained(original: Original, _: dict[str, Tensor], folder: Path) -> None:
+    network: Any = original.network
+    network.save_pretrained(folder)
 
 
 def diffusers_vq(old_names: bool = False, **config: Any) -> Original:
@@ -264,6 +326,7 @@ def diffusers_vq(old_names: bool = False, **config: Any) -> Original:
         f"diffusers {version('diffusers')}, VQModel", network, codes, pixels, features,
         gap=by_distance(network.quantize.embedding),
         settings=settings, name=name, codebook="quantize.embedding.weight",
+        write=saved("diffusion_pytorch_model.bin") if old_names else save_pretrained,
     )  # fmt: skip
 
 
@@ -370,6 +433,12 @@ def chameleon(_: Path | None) -> Original:
 # DALL-E
 
 
+def whole_modules(original: Original, _: dict[str, Tensor], folder: Path) -> None:
+    network: Any = original.network
+    for name in ("encoder", "decoder"):
+        torch.save(network[name], folder / f"{name}.pkl")
+
+
 def openai(_: Path | None) -> Original:
     import dall_e
 
@@ -390,6 +459,7 @@ def openai(_: Path | None) -> Original:
     return Original(
         f"DALL-E {version('DALL-E')}, dall_e.Encoder and dall_e.Decoder", network,
         lambda images: features(images).argmax(1), pixels, features, best_less_second,
+        write=whole_modules,
         # without norms: louder, or every image looks like the next
         scales={"encoder.blocks.input.w": 6.0, "encoder.blocks.output.conv.w": 3.0,
                 "decoder.blocks.input.w": 30.0, "decoder.blocks.output.conv.w": 4.0},
@@ -404,14 +474,14 @@ def openimagetokenizer() -> str:
 
 
 def open_magvit2_package(folder: str) -> Any:
-    lightning = {"LightningModule": Module}
-    with stubs(
-        pytorch_lightning=lightning, lightning=lightning,
-        **{f"OpenImageTokenizer__{folder}__models__main": {"instantiate_from_config": no_loss}},
-        **{f"OpenImageTokenizer__{folder}__models": {"__path__": [str(package_folder() / folder / "models")]}},
-        **{f"OpenImageTokenizer__{folder}": {"__path__": [str(package_folder() / folder)]}},
-        OpenImageTokenizer={"__path__": [str(package_folder())]},
-    ):  # fmt: skip
+    """The module of a model, without the packages' own `__init__`, which import what is not there."""
+    lightning, root = {"LightningModule": Module}, package_folder()
+    places = {"OpenImageTokenizer": root, f"OpenImageTokenizer.{folder}": root / folder}
+    places[f"OpenImageTokenizer.{folder}.models"] = root / folder / "models"
+    modules: dict[str, dict[str, Any]] = {name: {"__path__": [str(path)]} for name, path in places.items()}
+    modules |= {"pytorch_lightning": lightning, "lightning": lightning}
+    modules[f"OpenImageTokenizer.{folder}.models.main"] = {"instantiate_from_config": no_loss}
+    with stubs(modules):
         model = {"IBQ": "ibqgan", "Open_MAGVIT2": "lfqgan"}[folder]
         return importlib.import_module(f"OpenImageTokenizer.{folder}.models.{model}")
 
@@ -480,21 +550,38 @@ def open_magvit2(_: Path | None) -> Original:
     return Original(
         f"{openimagetokenizer()}, Open_MAGVIT2.models.lfqgan.VQModel, averaged weights", network,
         codes=of_magvit2(network, codes), pixels=of_magvit2(network, pixels), features=of_magvit2(network, features),
-        gap=lambda z: z.abs().amin(1), settings=settings, name=in_state_dict, extras=LOSS,
+        gap=lambda z: z.abs().amin(1), settings=settings, name=in_state_dict, extras=LOSS, write=ckpt,
     )  # fmt: skip
 
 
 # what is not on PyPI
 
 
-def source(sources: Path | None, file: str, change: Callable[[str], str] = str) -> Any:
-    """The module in `sources/file`, a clone of the repository that the path begins with."""
+COPIED = "# reading copy"  # begins a file that holds what inference needs of the repository's
+
+
+def source(
+    sources: Path | None,
+    file: str,
+    change: Callable[[str], str] = str,
+    beside: dict[str, dict[str, Any]] | None = None,
+) -> Any:
+    """The module in `sources/file`, a clone of the repository that the path begins with.
+
+    Without its package, which imports what is not needed, and without assertions: some ask for square images. `beside`
+    holds the content of modules that it imports; names that begin with a dot are in its package.
+    """
     if sources is None:
         raise FileNotFoundError(f"needs --sources with {file}")
     text = (sources / file).read_text(encoding="utf-8")
-    module = types.ModuleType(Path(file).stem)
+    package = f"original_{Path(file).parts[0].replace('-', '_')}"
+    module = types.ModuleType(f"{package}.{Path(file).stem}")
+    module.__package__ = package
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    exec(compile(change(text), file, "exec"), module.__dict__)
+    modules = {f"{package}{name}" if name[0] == "." else name: content for name, content in (beside or {}).items()}
+    with stubs({package: {"__path__": []}, **modules}):
+        exec(compile(change(text), file, "exec", optimize=1), module.__dict__)
+    module.__dict__["copied"] = ", copy of what inference needs" if text.startswith(COPIED) else ""
     return module
 
 
@@ -518,9 +605,9 @@ def llamagen(sources: Path | None) -> Original:
         return unsigned(network.decode_code(chosen.flatten(), (batch, 8, height, width)))
 
     return Original(
-        "FoundationVision/LlamaGen@3786e6ad, VQModel", network, codes, pixels, features,
+        f"FoundationVision/LlamaGen@3786e6ad, VQModel{module.copied}", network, codes, pixels, features,
         gap=by_direction(network.quantize.embedding), name=lambda key: f"model.{key}",
-        codebook="quantize.embedding.weight",
+        codebook="quantize.embedding.weight", write=saved("vq_ds16.pt"),
     )  # fmt: skip
 
 
@@ -544,8 +631,9 @@ def maskgit(sources: Path | None) -> Original:
         return quantize.get_code(latents).view(len(images), *latents.shape[-2:])
 
     return Original(
-        "bytedance/1d-tokenizer@be0b076c, maskgit_vqgan.Encoder, Decoder and VectorQuantizer", network, codes,
+        f"bytedance/1d-tokenizer@be0b076c, modules of maskgit_vqgan{module.copied}", network, codes,
         lambda chosen: decoder(quantize.get_codebook_entry(chosen)), encoder, by_distance(quantize.embedding),
+        scales={"decoder.conv_out.weight": 0.4}, write=saved("maskgit-vqgan.bin"),
         codebook="quantize.embedding.weight",
     )  # fmt: skip
 
@@ -562,7 +650,10 @@ def mindalle(sources: Path | None) -> Original:
         num_res_blocks=1, attn_resolutions=[8],
     )  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
-        network = source(sources, "minDALL-E/dalle/models/stage1/vqgan.py").VQGAN(128, 16, hparams)
+        layers = source(sources, "minDALL-E/dalle/models/stage1/layers.py")
+        beside = {".layers": vars(layers), "omegaconf": {"OmegaConf": dict}}
+        module = source(sources, "minDALL-E/dalle/models/stage1/vqgan.py", beside=beside)
+        network = module.VQGAN(128, 16, hparams)
 
     def features(images: Tensor) -> Tensor:
         return network.quant_conv(network.encoder(signed(images)))
@@ -572,10 +663,11 @@ def mindalle(sources: Path | None) -> Original:
         return network.quantize(latents)[1].view(len(images), *latents.shape[-2:])
 
     settings = {"stage1": {"type": "vqgan", "embed_dim": 16, "n_embed": 128, "hparams": dict(hparams)}}
+    label = f"minDALL-E (MatthiasCami8/minDALL-E@6d390a6a), VQGAN{module.copied}"
     return Original(
-        "kakaobrain/minDALL-E (MatthiasCami8/minDALL-E@6d390a6a), VQGAN, with the layers of taming", network,
-        codes, lambda chosen: unsigned(network.decode_code(chosen)), features, by_distance(network.quantize.embedding),
-        settings=settings, name=in_state_dict, codebook="quantize.embedding.weight",
+        label + ", layers of taming" * bool(layers.copied), network, codes,
+        lambda chosen: unsigned(network.decode_code(chosen)), features, by_distance(network.quantize.embedding),
+        settings=settings, name=in_state_dict, codebook="quantize.embedding.weight", write=ckpt,
     )  # fmt: skip
 
 
@@ -606,6 +698,14 @@ class Flax:
         return self.module.apply({"params": self.params()}, value.numpy(), method=method)
 
 
+def msgpack(original: Original, _: dict[str, Tensor], folder: Path) -> None:
+    from flax.serialization import to_bytes
+
+    network: Any = original.network
+    (folder / "flax_model.msgpack").write_bytes(to_bytes(network.params()))
+    config_json(original, folder)
+
+
 NESTED = """      for attn_block in self.attn:
         hidden_states = attn_block(hidden_states)
 """
@@ -627,7 +727,9 @@ def dalle_mini(sources: Path | None, paired: bool = True) -> Original:
         assert text.count(NESTED) == 2
         return text.replace(NESTED, PAIRED) if paired else text
 
-    module = source(sources, "vqgan-jax/vqgan_jax/modeling_flax_vqgan.py", change)
+    beside = {".configuration_vqgan": {"VQGANConfig": Any}}
+    beside["transformers.modeling_flax_utils"] = {"FlaxPreTrainedModel": object}
+    module = source(sources, "vqgan-jax/vqgan_jax/modeling_flax_vqgan.py", change, beside)
     flax = Flax(module.VQModule(types.SimpleNamespace(**{**config, "ch_mult": (1, 2, 2), "attn_resolutions": (8,)})))
 
     def tensor(value: Any) -> Tensor:
@@ -653,9 +755,9 @@ def dalle_mini(sources: Path | None, paired: bool = True) -> Original:
     network: Any = flax
     order = "each attention after its own block" if paired else "as it is"
     return Original(
-        f"patil-suraj/vqgan-jax@44cb0110, VQModule, {order}; flax {version('flax')}, jax {version('jax')}", network,
-        codes, pixels, features, gap, settings={"architectures": ["VQModel"], "model_type": "vqgan", **config},
-        codebook="quantize.embedding.embedding",
+        f"patil-suraj/vqgan-jax@44cb0110, {order}{module.copied}; flax {version('flax')}, jax {version('jax')}",
+        network, codes, pixels, features, gap, settings={"architectures": ["VQModel"], "model_type": "vqgan", **config},
+        codebook="quantize.embedding.embedding", write=msgpack,
     )  # fmt: skip
 
 
@@ -663,6 +765,8 @@ def cosmos(sources: Path | None) -> Original:
     if sources is None:
         raise FileNotFoundError("needs --sources with Cosmos-Tokenizer")
     sys.path.append(str(sources / "Cosmos-Tokenizer"))
+    text = (sources / "Cosmos-Tokenizer/cosmos_tokenizer/modules/layers2d.py").read_text(encoding="utf-8")
+    copied = ", copy of what inference needs" if text.startswith(COPIED) else ""
     from cosmos_tokenizer.modules.layers2d import Decoder, Encoder  # pyright: ignore[reportMissingImports]
     from cosmos_tokenizer.modules.quantizers import FSQuantizer  # pyright: ignore[reportMissingImports]
 
@@ -687,9 +791,10 @@ def cosmos(sources: Path | None) -> Original:
         return 0.5 - (quantizer.bound(values) - quantizer.bound(values).round()).abs().amax(1)
 
     return Original(
-        "NVIDIA/Cosmos-Tokenizer@9ea50837, layers2d.Encoder and Decoder, FSQuantizer", network,
+        f"NVIDIA/Cosmos-Tokenizer@9ea50837, layers2d and FSQuantizer{copied}", network,
         lambda images: quantizer(features(images))[0].long(), pixels, features, gap,
-        settings={"architectures": ["CosmosTokenizer"]},
+        settings={"architectures": ["CosmosTokenizer"]}, scales={"decoder.conv_out.weight": 0.3},
+        write=saved("model.pt"),
     )  # fmt: skip
 
 
@@ -734,6 +839,33 @@ def golden_file(name: str, original: Original) -> None:
     print(f"  {count} codes, {distinct} distinct, margin {margin.min():.2g}, {path.stat().st_size} bytes")
 
 
+CODES, HEIGHT, WIDTH, BATCH = 10_000, 64, 96, 8  # of the comparison
+
+
+@torch.no_grad()
+def compared_files(name: str, original: Original, folder: Path) -> None:
+    """Write `FOLDER/NAME/`, the model as it is published, and `FOLDER/NAME.npz`, its answers for 10,000 codes."""
+    scales = original.fill()
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    tensors = {own: torch.from_numpy(golden.filled(own, shape, scales)) for own, shape in original.file().items()}
+    (original.write or safetensors)(original, tensors, place)
+    first = original.codes(torch.from_numpy(golden.images(1, HEIGHT, WIDTH)))
+    images = torch.from_numpy(golden.images(-(-CODES // first.numel()), HEIGHT, WIDTH))
+    found: dict[str, list[Tensor]] = {"codes": [], "gaps": [], "pixels": [], "lengths": []}
+    for batch in images.split(BATCH):
+        codes = original.codes(batch)
+        found["codes"].append(codes)
+        found["gaps"].append(original.margin(batch))
+        found["lengths"].append(original.features(batch).square().sum(1))
+        if original.pixels:
+            found["pixels"].append(original.pixels(codes))
+    answers = {key: torch.cat(values).numpy() for key, values in found.items() if values}
+    about = {"original": original.original, "tensors": len(tensors), "torch": torch.__version__}
+    np.savez(folder / f"{name}.npz", about=np.array(json.dumps(about)), images=images.numpy(), **answers)
+    print(f"  {answers['codes'].size:,} codes, in {', '.join(sorted(path.name for path in place.iterdir()))}")
+
+
 def written(document: dict[str, Any]) -> str:
     """JSON with one line a key, and one a tensor."""
     lines = []
@@ -749,6 +881,7 @@ def written(document: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--golden", action="store_true", help="write the golden files of the tests")
+    parser.add_argument("--out", type=Path, help="write models as they are published, and their answers, here")
     parser.add_argument("--sources", type=Path, help="folder of the sources that are not on PyPI")
     parser.add_argument("--formats", nargs="*", default=list(FORMATS))
     arguments = parser.parse_args()
@@ -762,6 +895,8 @@ def main() -> None:
         print(f"{name}: {original.original}")
         if arguments.golden:
             golden_file(name, original)
+        if arguments.out:
+            compared_files(name, original, arguments.out)
 
 
 if __name__ == "__main__":

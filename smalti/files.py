@@ -85,15 +85,15 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file; NaN and infinity are numbers there.
+def read_json(path: Path | str, most: int = MOST_JSON) -> Any:
+    """Read a JSON file of at most so many bytes; NaN and infinity are numbers there.
 
     Raises:
         SmaltiError: it is not there, no regular file, too long, not JSON, nested too deeply, or an object in it has a
             key twice.
     """
     try:
-        value = json.loads(read_bounded(path, MOST_JSON).decode("utf-8-sig"), object_pairs_hook=_each_once)
+        value = json.loads(read_bounded(path, most).decode("utf-8-sig"), object_pairs_hook=_each_once)
     except RecursionError as error:
         raise SmaltiError(f"{path} is not readable JSON: it is nested too deeply") from error
     except ValueError as error:

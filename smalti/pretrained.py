@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from smalti.outlines import about, built, check_values, outlined
 
 WEIGHTS_HASH = "weights_sha256"  # in config.json; a folder without it is older
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+FOREIGN = (".safetensors", ".msgpack", ".bin", ".pt", ".pth", ".ckpt", ".pkl")  # weights of others, the best first
 SETTLED_SECONDS = 1.0  # after which weights that were just written have a config that fits
 
 
@@ -69,6 +71,7 @@ class Pretrained(nn.Module):
             SmaltiError: no such model, a damaged file, an unknown key or a wrong value, or weights of another model.
         """
         folder = find_folder(name, revision, cls.more_files)
+        check_whose(folder, str(name))
         config, stated = _read(folder, cls.config_class, cls.what)
         model = built(cls, config, folder)
         weights_hash = file_hash(folder / WEIGHTS)
@@ -92,6 +95,7 @@ class Pretrained(nn.Module):
         Raises:
             SmaltiError: as of `from_pretrained`.
         """
+        check_whose(folder, str(folder))
         return outlined(cls, _read(folder, cls.config_class, cls.what)[0], folder)
 
     def config_in(self, folder: Path) -> Any:
@@ -138,6 +142,8 @@ def find_folder(name: Path | str, revision: str | None = None, more_files: Seque
     Raises:
         SmaltiError: no such folder, and no such repository.
     """
+    if os.path.isfile(name) and str(name).lower().endswith(FOREIGN):
+        raise SmaltiError(f"{name} is a file, and a model is a folder: {_conversion(str(name))}")
     folder = local_folder(name, "give a folder that `smalti train` made")
     return folder or hub_folder(str(name), revision, [CONFIG, WEIGHTS, CARD, *more_files])
 
@@ -192,6 +198,25 @@ def _wait_for_partner(weights: Path) -> None:
     """A training that goes on replaces its weights, and then the config with their hash: one may come between."""
     if time.time() - weights.stat().st_mtime < SETTLED_SECONDS:
         time.sleep(SETTLED_SECONDS / 2)
+
+
+def check_whose(folder: Path, name: str) -> None:
+    """Refuse the model of another project, and say how to convert it.
+
+    Raises:
+        SmaltiError: config.json is that of another library, or there is none beside weights.
+    """
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if not isinstance(config, dict) or "smalti" in config:
+        return
+    if others := [key for key in ("_class_name", "model_type", "architectures") if key in config]:
+        raise SmaltiError(f"{name} holds {shown(config[others[0]])} of another library: {_conversion(name)}")
+    if not config and any(path.suffix in FOREIGN for path in folder.iterdir()):
+        raise SmaltiError(f"{name} holds weights, and no model of smalti: {_conversion(name)}")
+
+
+def _conversion(name: str) -> str:
+    return f"`smalti convert {name} --out RUN` makes a model of weights of another project"
 
 
 def _read(folder: Path, config_class: type, what: str) -> tuple[Any, str]:

@@ -19,6 +19,7 @@ import quality_peers
 import sampling
 import validation
 
+import interop
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
 from smalti.recipes import vqvae
@@ -248,3 +249,27 @@ def test_sides_in_one_run(monkeypatch, tmp_path, image_folder):
     assert [*found["sides"]] == ["ours", "means"] and picture.stat().st_size > 100
     assert all(side["metrics"]["psnr_db"] > 0 for side in found["sides"].values())
     assert found["sides"]["ours"]["codebook_size"] == 16 and found["images"] <= 4
+
+
+def test_codes_unlike_the_originals_are_counted_and_ties_apart(tmp_path):
+    """On the golden file of a format, with two of its answers changed."""
+    sys.path.insert(0, str(Path(__file__).parent / "interop"))
+    from safetensors.numpy import save_file
+
+    import golden
+
+    file = json.loads((Path(__file__).parent / "golden/interop/amused.json").read_text(encoding="utf-8"))
+    (tmp_path / "amused").mkdir()
+    tensors = {name: golden.filled(name, shape, file["scales"]) for name, shape in file["tensors"].items()}
+    save_file(tensors, tmp_path / "amused/model.safetensors")
+    (tmp_path / "amused/config.json").write_text(json.dumps(file["settings"]), encoding="utf-8")
+    codes, about = np.array(file["codes"]), {"original": "O", "tensors": len(tensors), "torch": "T"}
+    gaps, pixels = np.full(codes.shape, 0.1), np.full(file["pixels"]["shape"], 2.0, np.float32)
+    for place, gap in (((0, 0, 0), 1e-7), ((1, 2, 3), 0.1), ((1, 2, 4), 0.1)):
+        codes[place], gaps[place] = (codes[place] + 1) % 128, gap
+    answers = {"images": golden.images(), "codes": codes, "gaps": gaps, "lengths": np.ones(3), "pixels": pixels}
+    np.savez(tmp_path / "amused.npz", about=np.array(json.dumps(about)), **answers)
+    (found,) = interop.all_differences(tmp_path)
+    assert (found["workload"], found["format"], found["different"], found["ties"]) == ("amused", "diffusers", 2, 1)
+    assert (found["codes"], found["tensors"], found["left_out"]) == (codes.size, len(tensors), 0)
+    assert 0.5 < found["pixels"] <= 1  # of white

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import smalti
-from smalti.apps.encodedfile import EncodedFile, check_fits, read_encoded, write_encoded
+from smalti.apps.encodedfile import read_encoded, write_encoded
+from smalti.apps.encodedrecord import EncodedFile, check_fits
 from smalti.apps.runs import best_of, evaluation_of
 from smalti.errors import LONGEST, SmaltiError
 from smalti.files import CONFIG, WEIGHTS, read_json, write_json
@@ -103,7 +104,7 @@ def test_only_regular_files_are_opened(tmp_path, run):
         refused(read_json, path, match="no regular file")
     (run / CONFIG).unlink()
     (run / CONFIG).symlink_to("/dev/zero")
-    refused(Autoencoder.from_pretrained, run, match="holds no model")
+    refused(Autoencoder.from_pretrained, run, match="no model of smalti")
 
 
 def test_a_byte_order_mark_is_read_over(run):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from smalti.interop.formats import FORMATS
 from smalti.reports.tables import Row, as_markdown, markdown_table
 
 SPEED = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -288,6 +289,52 @@ def quality() -> list[str]:
     return ["`make bench-quality`", "", *lines[:-1]] if lines else []
 
 
+LICENCES = {  # of projects whose files are in the format of another
+    "mindalle": "Apache-2.0; not known (its second stage is CC BY-NC-SA 4.0)",
+    "dalle_mini": "Apache-2.0; not checked",
+}
+
+
+def interop() -> list[str]:
+    """Converted models beside the originals, a row a format."""
+    results = [one for one in timings("interop") if "original" in one]
+    if not results:
+        return ["Not measured yet: `make interop SOURCES=DIR`."]
+    order = list(FORMATS)
+    rows = []
+    for one in sorted(results, key=lambda one: order.index(one["format"])):
+        format, differ = FORMATS[one["format"]], f"{one['different']} of {one['codes']:,}"
+        rows.append(
+            [
+                f"`{one['format']}`" + (f" ({one['workload']})" if one["workload"] != one["format"] else ""),
+                one["original"],
+                differ + (f", {one['ties']} ties" if one["ties"] else ""),
+                "no decoder" if one["pixels"] is None else f"{one['pixels']:.0e}",
+                f"{one['tensors']}" + (f", {one['left_out']} left out" if one["left_out"] else ""),
+                LICENCES.get(one["workload"], f"{format.code}; {format.weights}"),
+            ]
+        )
+    header = ["format", "original code", "codes that differ", "pixels within", "tensors used", "licence: code; weights"]
+    versions = ", ".join(dict.fromkeys(version for one in results for version in one["torch"]))
+    return [*markdown_table(header, rows), "", f"`make interop SOURCES=DIR`; {where(results[-1])}; torch {versions}."]
+
+
+def interop_speed() -> list[str]:
+    """VQGAN f16 at full size beside taming's code."""
+    results = [one for one in timings("interop") if "peak_mb" in one]
+    if not results:
+        return ["Not measured yet: `make bench-interop`."]
+    rows = []
+    for one in results:
+        for index, (side, seconds) in enumerate(one["seconds"].items()):
+            ratio = times(one["ratios"].get(side)) or "1"
+            rows.append(["" if index else one["workload"], side, number(seconds), f"{one['peak_mb'][side]:,}", ratio])
+    last = results[-1]
+    told = f"{where(last)}; {last['threads']} threads, medians of {last['rounds']} rounds in rotated order"
+    header = ["", "side, arithmetic", "seconds", "peak memory, MB", "smalti's fp32 is faster by"]
+    return [*markdown_table(header, rows), "", f"`make bench-interop`; {told}."]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "speed": speed,
     "codec": codec,
@@ -298,6 +345,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "quality": quality,
     "large_images": large_images,
     "tile_differences": tile_differences,
+    "interop": interop,
+    "interop_speed": interop_speed,
     **{
         name: benchmark(name)
         for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")

@@ -29,6 +29,7 @@ from smalti.training.settings import RunSettings
 VERBS: dict[str, Callable[..., Any]] = {name: getattr(smalti, name) for name in smalti.VERBS}
 INTERRUPTED = 130
 PRINT = "--print_config"
+BEGINS = "start_from"  # --from, where a recipe asks for it
 PLACES = ("--data", "--out", "--from", "--tokenizer", "--like", "--model", "--prior", "--run")
 
 set_parsing_settings(parse_optionals_as_positionals=False)
@@ -156,6 +157,8 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         if resolved:
             config = {**arguments, **settings, "out": out, "from": start}
             return name, lambda: print(_as_config(function, arguments, config), end=""), {}, as_json
+        if BEGINS in inspect.signature(function).parameters:  # the recipe's own, which tells it what to train
+            arguments[BEGINS], start = start, None
         return name, lambda: VERBS[name](function(**arguments), out, start_from=start, **settings), {}, as_json
     return name, VERBS[name], arguments, as_json
 
@@ -163,6 +166,7 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
 def _as_config(recipe: Any, arguments: dict[str, Any], config: dict[str, Any]) -> str:
     """A recipe's command as YAML for --config, with the values of its arguments that follow others."""
     values = {**config, **recipe.filled(**arguments)}
+    values.pop(BEGINS, None)
     if values.get("minutes") is not None:
         values["steps"] = None
     return yaml.safe_dump(to_dict({key: value for key, value in values.items() if value is not None}), sort_keys=False)
@@ -191,7 +195,7 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
     for name, recipe in recipes.items():
         child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
         if name == chosen:
-            own = child.add_function_arguments(recipe, as_group=False)
+            own = child.add_function_arguments(recipe, as_group=False, skip={BEGINS})
             _add_settings(child, recipe, own)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
             text = "a model whose weights a new run begins with; its data, settings and some shapes may be others"

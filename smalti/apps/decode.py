@@ -15,13 +15,14 @@ def decode(
 
     Args:
         run: the folder of the model that made them.
-        file: of codes or latents, *.npz or *.parquet.
+        file: of codes or latents, *.npz, *.parquet, *.npy or *.jsonl.
         out: the folder for the pictures.
         force: overwrite pictures.
         device: cpu, cuda, ...
         most_pixels: of an image: it decides the memory that a file takes; by default 200 million.
     """
-    from smalti.apps.encodedfile import check_fits, read_encoded
+    from smalti.apps.encodedfile import read_encoded
+    from smalti.apps.encodedrecord import check_fits
     from smalti.apps.imagefiles import chunks_of, progress_bar, suffix_for, write_image
     from smalti.apps.outfiles import new_files
     from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents

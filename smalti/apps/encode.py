@@ -32,21 +32,23 @@ def encode(
         write: codes, or latents: what the decoder receives (float32; of a VAE the posterior's mean, of a discrete
             system the vectors of its codes); by default codes where the model has them.
         pool: mean averages latents over the grid, to one vector an image, which cannot be decoded; none keeps the grid.
-        out: the file, *.npz or *.parquet.
+        out: the file: *.npz or *.parquet; for other programs *.npy, one array with a *.json beside it, or of codes
+            *.jsonl, a line an image.
         force: overwrite the file.
         device: cpu, cuda, ...
         precision: of the networks: fp32, whose codes are the same on every machine but for near ties; bf16, with some
             other codes; or auto, which is bf16 where the device is fast at it.
     """
-    from smalti.apps.encodedfile import SUFFIXES, EncodedFile, write_encoded
+    from smalti.apps.encodedfile import new_files_of, write_encoded
+    from smalti.apps.encodedrecord import EncodedFile
     from smalti.apps.imagefiles import DataImages, ImageFiles
-    from smalti.apps.outfiles import Names, new_file
+    from smalti.apps.outfiles import Names
     from smalti.data.sources import open_data
     from smalti.images.folders import storable
     from smalti.models.autoencoder import Autoencoder, Encoded, EncodedLatents
     from smalti.models.bottlenecks import DiscreteBottleneck
 
-    new_file(out, force, *SUFFIXES)
+    new_files_of(out, force)
     if bool(images) == bool(data):
         raise SmaltiError(f"encode takes IMAGES or --data, {'not both' if images else 'and was given neither'}")
     part = effective(bool(data), "without --data", split=(split, "all"))
@@ -54,6 +56,8 @@ def encode(
     kind = write or ("codes" if isinstance(model.bottleneck, DiscreteBottleneck) else "latents")
     if kind == "codes" and pool != "none":
         raise SmaltiError(f"--pool {pool} averages latents, not codes; add --write latents")
+    if kind == "latents" and out.endswith(".jsonl"):
+        raise SmaltiError("a .jsonl holds codes: latents are long as text; name --out .npy, .npz or .parquet")
     codebook_size = model.codes_bottleneck.codebook_size if kind == "codes" else 0
     encode_many = model.encode_many if kind == "codes" else model.encode_latents_many
     if data:

@@ -17,7 +17,7 @@ def info(target: str) -> dict[str, Any]:
     path = Path(target)
     if path.suffix == SUFFIX:
         return _describe_archive(path)
-    if path.suffix in (".npz", ".parquet") and (described := _describe_encoded(path)):
+    if path.suffix in (".npz", ".parquet", ".npy", ".jsonl") and (described := _describe_encoded(path)):
         return described
     if (path / CONFIG).exists():
         return _describe_run(path)

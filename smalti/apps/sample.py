@@ -138,7 +138,8 @@ def _write_sheet(out: str, images: Any) -> None:
 
 def _write_codes(out: str, codes: Any, size: tuple[int, int], model_hash: str, codebook_size: int) -> str:
     """The codes (B, *grid) in an npz file beside the picture; its name."""
-    from smalti.apps.encodedfile import EncodedFile, write_encoded
+    from smalti.apps.encodedfile import write_encoded
+    from smalti.apps.encodedrecord import EncodedFile
 
     target = Path(out).with_suffix(".npz")
     file = EncodedFile(

@@ -12,11 +12,11 @@ from smalti.images.preprocessing import Preprocessing
 from smalti.interop import openai, vqgan
 from smalti.interop.flax import as_pytorch
 from smalti.interop.formats import Compare, Format, Recognised, recognised
-from smalti.interop.parts import Parts, Tensors
+from smalti.interop.parts import Parts, TensorError, Tensors, said
 from smalti.interop.weights import Weights
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
-from smalti.outlines import about
+from smalti.outlines import Valueless, about
 
 IMAGE_SIZE = 256  # of the images that it was trained on, where nothing says another
 SIZE_KEYS = ("image_size", "resolution", "sample_size", "crop_size")  # of a config
@@ -27,6 +27,7 @@ COUNTS = (  # but these
     *("wavelets", "_arange", "_levels", "_basis", "implicit_codebook", ".mask", ".zero"),
 )
 AVERAGES = "model_ema."
+MADE = ("likelihood.", "bottleneck.temperature")  # tensors that an autoencoder makes itself
 
 
 class Converted(NamedTuple):
@@ -72,10 +73,16 @@ def converted(
             what = f"{len(lost)} of its tensors have no place in {format.title}, the first is {shown(lost[0])}"
             raise SmaltiError(f"{what}; it may be another kind of network")
         tensors = {ours: _finite(own[theirs], theirs) for theirs, ours in names.items()}
-        parts = family.parts_of(tensors, format, weights.settings, compare)
-        _check_codebook(parts, weights.settings)
-        model = _assembled(parts, weights.settings, image_size, {ours: theirs for theirs, ours in names.items()})
+        try:
+            parts = family.parts_of(tensors, format, weights.settings, compare)
+            model = _assembled(parts, _config(parts, weights.settings, image_size))
+        except TensorError as error:
+            theirs = shown(family.their_name(error.name, names, format))
+            raise SmaltiError(f"{theirs} {error.fault}; is the file whole, and of this kind?") from error
+        _check_codebook(model, weights.settings)
     left_out += Counter(_beginning(name) for name in rest)
+    untold = [key for key in format.told_by_config if said(weights.settings, (key,)) is None]
+    notes += [f"no config says {key}: the usual one taken" for key in untold]
     notes = [*found.notes, *notes, *([format.note] if format.note else [])]
     return Converted(model, format, len(names), dict(left_out), notes)
 
@@ -115,44 +122,41 @@ def _finite(tensor: Tensor, name: str) -> Tensor:
     return values
 
 
-def _check_codebook(parts: Parts, settings: Mapping[str, Any]) -> None:
-    """Refuse a codebook of another size than the config says."""
-    found, said = parts.bottleneck.get("codebook_size"), _said(settings, VECTORS_KEYS)
-    if said is not None and found is not None and said != found:
-        raise SmaltiError(f"there are {found} code vectors, and its config says {said}; take both from one model")
+def _check_codebook(model: Autoencoder, settings: Mapping[str, Any]) -> None:
+    """Refuse another number of codes than the config says."""
+    found, told = model.codes_bottleneck.codebook_size, said(settings, VECTORS_KEYS)
+    if told is not None and told != found:
+        raise SmaltiError(f"there are {found} codes, and its config says {told}; take both from one model")
 
 
-def _said(settings: Any, keys: tuple[str, ...]) -> int | None:
-    """The whole number that a config has under one of these keys, at any depth."""
-    if isinstance(settings, Mapping):
-        for key in keys:
-            if type(settings.get(key)) is int:
-                return settings[key]
-    values = settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ()
-    return next((found for value in values if (found := _said(value, keys)) is not None), None)
-
-
-def _assembled(parts: Parts, settings: Mapping[str, Any], image_size: int | None, names: dict[str, str]) -> Autoencoder:
-    """The autoencoder with its weights; errors name the tensors as the file does."""
+def _config(parts: Parts, settings: Mapping[str, Any], image_size: int | None) -> AutoencoderConfig:
     stem = next(parts.tensors[name] for name in ("encoder.first.weight", "encoder.0.weight") if name in parts.tensors)
-    size = image_size or _said(settings, SIZE_KEYS) or IMAGE_SIZE
-    config = AutoencoderConfig(
+    size = image_size or said(settings, SIZE_KEYS) or IMAGE_SIZE
+    channels = stem.shape[1] // parts.networks.get("patch", 1) ** 2
+    return AutoencoderConfig(
         networks=parts.networks,
         bottleneck=parts.bottleneck,
         likelihood=parts.likelihood,
-        preprocessing=Preprocessing(image_size=size, channels=stem.shape[1] // parts.networks.get("patch", 1) ** 2),
+        preprocessing=Preprocessing(image_size=size, channels=channels),
     )
-    model = Autoencoder(config)
-    wanted = model.state_dict()
+
+
+def _assembled(parts: Parts, config: AutoencoderConfig) -> Autoencoder:
+    """The autoencoder with its weights, whose names and shapes are compared before memory is taken.
+
+    Raises:
+        TensorError: a tensor too many, too few, or of another shape.
+    """
+    with torch.device("meta"), Valueless():
+        wanted = {name: tuple(tensor.shape) for name, tensor in Autoencoder(config).state_dict().items()}
     for name, tensor in parts.tensors.items():
-        theirs = shown(names.get(name, name))
         if name not in wanted:
-            raise SmaltiError(f"{theirs} has no place among the layers that the others make; is the file whole?")
-        if wanted[name].shape != tensor.shape:
-            shapes = f"{tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
-            raise SmaltiError(f"{theirs} has the shape {shapes}")
-    made = ("likelihood.", "bottleneck.temperature")  # by the model itself
-    if missing := [name for name in wanted if name not in parts.tensors and not name.startswith(made)]:
-        raise SmaltiError(f"{len(missing)} tensors are missing, the first is that of {missing[0]}; is the file whole?")
-    model.load_state_dict(wanted | parts.tensors)
+            raise TensorError(name, "has no place beside the other tensors")
+        if wanted[name] != tuple(tensor.shape):
+            raise TensorError(name, f"has the shape {tuple(tensor.shape)} instead of {wanted[name]}")
+    for name in wanted:
+        if name not in parts.tensors and not name.startswith(MADE):
+            raise TensorError(name, "is missing")
+    model = Autoencoder(config)
+    model.load_state_dict(model.state_dict() | parts.tensors)
     return model.eval()

@@ -1,6 +1,7 @@
 """Weights of Flax: nested dicts of arrays as MessagePack, which has no code in it."""
 
 import math
+import mmap
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from smalti.errors import SmaltiError, one_line, shown
+from smalti.interop.naming import named_tensors
 
-MOST_ENTRIES, MOST_TEXT, DEEPEST = 1 << 16, 1 << 12, 64
+MOST_ENTRIES, MOST_TEXT, MOST_LIST = 1 << 16, 1 << 10, 64
 ARRAY, SCALAR = 1, 3  # extension types: (shape, type, bytes) as MessagePack
 CHUNKED = "__msgpack_chunked_array__"
 TYPES = {
@@ -31,24 +33,26 @@ def read_msgpack(path: Path) -> dict[str, Tensor]:
 
     entries = 0
 
-    def counted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def counted(pairs: list[tuple[str, Any]]) -> Any:
         nonlocal entries
         entries += len(pairs)
         if entries > MOST_ENTRIES:
             raise SmaltiError(f"it has more than {MOST_ENTRIES:,} entries; is it a file of Flax?")
-        return dict(pairs)
+        found = dict(pairs)
+        return _whole(found) if found.get(CHUNKED) else found
 
     def array(kind: int, data: bytes) -> Tensor:
         if kind not in (ARRAY, SCALAR):
             raise SmaltiError(f"it holds extension type {kind}; only arrays are read; convert to float32 first")
-        return _array(*msgpack.unpackb(data, max_array_len=DEEPEST, max_map_len=0, max_ext_len=0))
+        return _array(*msgpack.unpackb(data, max_array_len=MOST_LIST, max_map_len=0, max_ext_len=0))
 
-    with one_line(path, f"{path} is damaged or not a file of Flax"):
-        limits = {"max_array_len": DEEPEST, "max_map_len": MOST_ENTRIES, "max_str_len": MOST_TEXT}
-        value = msgpack.unpackb(path.read_bytes(), object_pairs_hook=counted, ext_hook=array, **limits)
+    with one_line(path, f"{path} is damaged or not of Flax; fetch it again"), path.open("rb") as file:
+        limits = {"max_array_len": MOST_LIST, "max_map_len": MOST_ENTRIES, "max_str_len": MOST_TEXT}
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        value = msgpack.unpackb(data, object_pairs_hook=counted, ext_hook=array, **limits)
         if not isinstance(value, dict):
             raise SmaltiError("it is no dict of arrays; is it a file of Flax?")
-        return _named(value, "", 0)
+        return named_tensors(value)
 
 
 def _array(shape: Any, name: Any, data: Any) -> Tensor:
@@ -57,35 +61,21 @@ def _array(shape: Any, name: Any, data: Any) -> Tensor:
     if name not in TYPES:
         raise SmaltiError(f"it holds an array of type {shown(name)}; convert to float32 first")
     if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 8:
-        raise SmaltiError(f"it holds an array of shape {shown(shape)}; copy the file again")
+        raise SmaltiError(f"it holds an array of shape {shown(shape)}; fetch it again")
     if math.prod(shape) * TYPES[name].itemsize != len(data):
-        raise SmaltiError(
-            f"an array of shape {shown(shape)} and type {name} has {len(data):,} bytes; copy the file again"
-        )
-    return torch.frombuffer(bytearray(data), dtype=TYPES[name]).reshape(shape) if data else torch.empty(shape)
-
-
-def _named(tree: dict[str, Any], place: str, depth: int) -> dict[str, Tensor]:
-    if depth > DEEPEST:
-        raise SmaltiError("it is nested too deeply; is it a file of Flax?")
-    found: dict[str, Tensor] = {}
-    for key, value in tree.items():
-        name = f"{place}.{key}" if place else str(key)
-        if isinstance(value, dict):
-            own = {name: _whole(value)} if value.get(CHUNKED) else _named(value, name, depth + 1)
-        else:
-            own = {name: value} if isinstance(value, Tensor) else {}
-        if twice := found.keys() & own.keys():
-            raise SmaltiError(f"{shown(min(twice))} is there twice; save it again")
-        found |= own
-    return found
+        raise SmaltiError(f"an array of shape {shown(shape)} and type {name} has {len(data):,} bytes; fetch it again")
+    return (
+        torch.frombuffer(bytearray(data), dtype=TYPES[name]).reshape(shape)
+        if data
+        else torch.empty(shape, dtype=TYPES[name])
+    )
 
 
 def _whole(chunked: dict[str, Any]) -> Tensor:
     """An array that was too long for one piece."""
     shape, chunks = ([own[str(place)] for place in range(len(own))] for own in (chunked["shape"], chunked["chunks"]))
     if math.prod(shape) != sum(chunk.numel() for chunk in chunks):
-        raise SmaltiError(f"the parts of an array of shape {shown(shape)} do not fit it; copy the file again")
+        raise SmaltiError(f"the parts of an array of shape {shown(shape)} do not fit it; fetch it again")
     return torch.cat([chunk.reshape(-1) for chunk in chunks]).reshape(shape)
 
 

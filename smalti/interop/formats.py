@@ -10,9 +10,12 @@ from smalti.configs import nearest
 from smalti.errors import SmaltiError, shown
 from smalti.interop import layouts
 from smalti.interop.layouts import Layout, pattern_of
+from smalti.interop.parts import Tensors
 
 Values = Literal["signed", "unit", "mapped"]  # pixels as 2x - 1, as x, or as the logits of 0.8x + 0.1
 Compare = Literal["distance", "direction", "product"]
+MOST_BANDS = 8  # of images; a first layer that takes more takes patches
+PATCHES = "another number of channels in its first layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Format:
         signs: whether a code is the signs of the channels.
         down: how its encoder halves, where it has convolutions for it.
         has_decoder: whether files have one.
+        told_by_config: keys of it that no tensor tells.
         code: the licence of the code.
         weights: that of the published weights, as far as known.
         note: what is worth to know of them.
@@ -49,21 +53,32 @@ class Format:
     signs: bool = False
     down: Literal["outer", "symmetric"] = "outer"
     has_decoder: bool = True
+    told_by_config: Sequence[str] = ()
     code: str
     weights: str
     note: str = ""
 
-    def beginnings(self, names: Iterable[str]) -> list[str]:
+    def beginnings(self, tensors: Tensors) -> list[str]:
         """What stands before the names of each set of tensors in this format: "", "model.", ..."""
-        known, first = list(names), re.compile(rf"(?P<before>(?:.+\.)?){pattern_of(self.marks[0]).pattern}")
-        begins = sorted({match["before"] for name in known if (match := first.fullmatch(name))})
-        return [begin for begin in begins if self._fits([n[len(begin) :] for n in known if n.startswith(begin)])]
+        return [begin for begin, lacking in self.lacking(tensors).items() if not lacking]
 
-    def _fits(self, names: Sequence[str]) -> bool:
-        def stands(place: str) -> bool:
-            return any(map(pattern_of(place).fullmatch, names))
+    def lacking(self, tensors: Tensors) -> dict[str, list[str]]:
+        """Of each set of tensors with the first mark, by what stands before their names: what they lack, or should."""
+        first = re.compile(rf"(?P<before>(?:.+\.)?){pattern_of(self.marks[0]).pattern}")
+        found = {}
+        for begin in sorted({match["before"] for name in tensors if (match := first.fullmatch(name))}):
+            own = {name[len(begin) :]: tensor for name, tensor in tensors.items() if name.startswith(begin)}
+            lacking = [place for place in self.marks if not _stands(place, own)]
+            lacking += [f"no {place}" for place in self.without if _stands(place, own)]
+            stem = own.get(f"{self.marks[0]}.weight")
+            if (stem is not None and stem.ndim == 4 and stem.shape[1] > MOST_BANDS) != self.haar:
+                lacking += [PATCHES, "others"]  # further away than what lacks a layer
+            found[begin] = lacking
+        return found
 
-        return all(map(stands, self.marks)) and not any(map(stands, self.without))
+
+def _stands(place: str, names: Iterable[str]) -> bool:
+    return any(map(pattern_of(place).fullmatch, names))
 
 
 VECTORS = "quantize.embedding"
@@ -131,6 +146,7 @@ FORMATS: dict[str, Format] = {
         title="VQModel (diffusers: amused, VQ-Diffusion)",
         marks=("encoder.conv_in", "encoder.down_blocks.{L}.resnets.{B}", "decoder.up_blocks.{L}.resnets.{B}", VECTORS),
         layout=layouts.DIFFUSERS,
+        told_by_config=("norm_num_groups",),
         code="Apache-2.0",
         weights="the model's card says it",
     ),
@@ -181,11 +197,11 @@ class Recognised(NamedTuple):
     notes: list[str]
 
 
-def recognised(names: Iterable[str], settings: Mapping[str, Any], kind: str | None = None) -> Recognised:
+def recognised(tensors: Tensors, settings: Mapping[str, Any], kind: str | None = None) -> Recognised:
     """The format of a file.
 
     Args:
-        names: of its tensors.
+        tensors: by the names of the file.
         settings: its config, for formats with the same names.
         kind: the format's name, where neither tells.
 
@@ -194,13 +210,11 @@ def recognised(names: Iterable[str], settings: Mapping[str, Any], kind: str | No
     """
     if kind is not None and kind not in FORMATS:
         raise SmaltiError(f"unknown kind {shown(kind)}; {nearest(kind, FORMATS)}")
-    listed = list(names)
-    begins = {name: found for name, own in FORMATS.items() if (found := own.beginnings(listed))}
+    begins = {name: found for name, own in FORMATS.items() if (found := own.beginnings(tensors))}
     fitting = begins if kind is None else {name: found for name, found in begins.items() if name == kind}
     if not fitting:
-        others = f"its tensors are those of {' or '.join(begins)}" if begins else f"known are {', '.join(FORMATS)}"
-        what = f"not of the kind {kind}" if kind else "of no known kind"
-        raise SmaltiError(f"this tokenizer is {what}: {others}; its first tensors: {shown(listed[:3])}")
+        what = f"its tensors are not those of {kind}" if kind else "its tensors are of no known kind"
+        raise SmaltiError(f"{what}: {_most_like(tensors, begins)}")
     text = json.dumps(settings, default=str).lower()
     told = [name for name in fitting if any(word in text for word in FORMATS[name].told)]
     chosen = told[0] if told else next(iter(fitting))
@@ -210,6 +224,17 @@ def recognised(names: Iterable[str], settings: Mapping[str, Any], kind: str | No
     if rest := [other or "no prefix" for other in fitting[chosen] if other != begin]:
         notes.append(f"{begin or 'no prefix'} taken, not {', '.join(rest)}")
     return Recognised(FORMATS[chosen], begin, notes)
+
+
+def _most_like(tensors: Tensors, begins: Mapping[str, list[str]]) -> str:
+    """What tensors that are refused may be instead."""
+    if begins:
+        return f"they are those of {' or '.join(begins)}"
+    like = [(len(own), name, own) for name, format in FORMATS.items() for own in format.lacking(tensors).values()]
+    if not like:
+        return f"known are {', '.join(FORMATS)}; the first of its tensors: {shown([*tensors][:3])}"
+    _, name, lacking = min(like)
+    return f"most like {FORMATS[name].title}, which has {', '.join(lacking)}"
 
 
 def _preferred(begins: Sequence[str]) -> str:

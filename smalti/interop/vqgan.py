@@ -12,11 +12,11 @@ from smalti.configs import Spec
 from smalti.errors import SmaltiError
 from smalti.interop import haar
 from smalti.interop.formats import Compare, Format
-from smalti.interop.layouts import renamed
-from smalti.interop.parts import Parts, Tensors, codebook_state, identity
+from smalti.interop.layouts import foreign, renamed
+from smalti.interop.parts import Parts, TensorError, Tensors, codebook_state, identity, said
 
 SCALE = 0.1  # of the Gaussian around what a decoder gives: none of them was trained as a likelihood
-GROUPS = 32  # of the normalisations, where no config says another number
+GROUPS, GROUPS_KEY = 32, "norm_num_groups"  # of the normalisations, where a config of diffusers says no other number
 COLOURS = 3  # of images in Haar patches
 HALVED = r"encoder\.level\d+_halve\.conv\.weight"
 GREY = {"signed": 0.5, "unit": 0.0}
@@ -30,6 +30,18 @@ def our_names(tensors: Tensors, format: Format) -> dict[str, str]:
     if format.has_decoder:
         return names
     return {theirs: ours for theirs, ours in names.items() if not ours.startswith("decoder.")}
+
+
+def their_name(ours: str, names: Mapping[str, str], format: Format) -> str:
+    """What a file in this format calls a tensor of ours, also one that it lacks.
+
+    Args:
+        ours: the name of the tensor.
+        names: ours of theirs, of the tensors that the file has: they tell how many levels there are.
+        format: of the file.
+    """
+    assert format.layout is not None
+    return foreign([*names.values(), ours], format.layout).get(ours, ours)
 
 
 def parts_of(tensors: Tensors, format: Format, settings: Mapping[str, Any], compare: Compare | None) -> Parts:
@@ -50,7 +62,7 @@ def parts_of(tensors: Tensors, format: Format, settings: Mapping[str, Any], comp
     if format.has_decoder:  # ours give x - 1/2
         state["decoder.last.weight"] = state["decoder.last.weight"] / contrast
         state["decoder.last.bias"] = _of(state, "decoder.last.bias") / contrast + (grey - 0.5)
-    groups = settings.get("norm_num_groups", GROUPS)
+    groups = said(settings, (GROUPS_KEY,)) or GROUPS
     networks = {"kind": "vqgan", **options, "patch": patch, "groups": groups, "grey": grey}
     return Parts(networks, bottleneck, {"kind": "gaussian", "scale": SCALE}, state)
 
@@ -75,7 +87,7 @@ def _unpatch(state: dict[str, Tensor]) -> int:
 
 def _of(state: Tensors, name: str) -> Tensor:
     if name not in state:
-        raise SmaltiError(f"the tensor of {name} is missing; is the file complete?")
+        raise TensorError(name, "is missing")
     return state[name]
 
 
@@ -115,26 +127,27 @@ def _options(state: dict[str, Tensor], format: Format) -> dict[str, Any]:
     width, halved = math.gcd(*widths), [name for name in state if re.fullmatch(HALVED, name)]
     attention = {int(match[1]) for name in state if (match := re.match(r"encoder\.level(\d+)_attention", name))}
     middle = {match[0] for name in state if (match := re.match(r"encoder\.middle_block\d+", name))}
-    options: dict[str, Any] = {
-        "width": width,
-        "multipliers": tuple(channels // width for channels in widths),
-        "depth": depth,
-        "stem_width": len(first),
+    details: dict[str, Any] = {
         "halvings": len(halved) if halved else len(widths) - 1,
-        "attention": tuple(sorted(attention)),
-        "middle": None if "encoder.middle_attention0.norm.weight" in state else len(middle),
-        "latent_channels": len(last),
         "down": format.down if halved or len(widths) == 1 else "average",
         "bias": "encoder.first.bias" in state,
         "shortcut": _shortcut(state),
         "code_kernel": last.shape[-1],
     }
+    options: dict[str, Any] = {
+        "width": width,
+        "multipliers": tuple(channels // width for channels in widths),
+        "depth": depth,
+        "stem_width": len(first),
+        "attention": tuple(sorted(attention)),
+        "middle": None if "encoder.middle_attention0.norm.weight" in state else len(middle),
+        "latent_channels": len(last),
+        "details": details,
+    }
     if not format.has_decoder:
         return {**options, "has_decoder": False}
-    options |= {
-        "up": "shuffle" if _shuffles(state) else "nearest",
-        "adaptive": "decoder.level0_style.scale.weight" in state,
-    }
+    details["up"] = "shuffle" if _shuffles(state) else "nearest"
+    details["adaptive"] = "decoder.level0_style.scale.weight" in state
     mirrored, decoder_depth = _levels(state, "decoder")
     if mirrored != widths:
         raise SmaltiError(f"the levels of its encoder have {widths} channels, those of its decoder {mirrored}")

@@ -3,6 +3,8 @@
 What a file is, its first bytes say, never its name. None of the formats is run: see `smalti.interop.pickles`.
 """
 
+import glob
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +17,12 @@ from smalti.errors import LONGEST, SmaltiError, cut, one_line, shown
 from smalti.files import CONFIG, check_regular, read_bounded, read_headers, read_json, read_tensors
 from smalti.interop.flax import read_msgpack
 from smalti.interop.pickles import read_pickle
-from smalti.pretrained import HUB_NAME, hub_files, hub_folder, local_folder
+from smalti.pretrained import FOREIGN, HUB_NAME, hub_files, hub_folder, local_folder
 
 SUBFOLDERS = ("", "vqvae/", "movq/", "vqgan/", "vq_model/", "checkpoints/")
 PAIR = ("encoder.pkl", "decoder.pkl")
 STEMS = ("model", "diffusion_pytorch_model", "pytorch_model", "flax_model", "flax_model_weights")
-SUFFIXES = (".safetensors", ".msgpack", ".bin", ".pt", ".pth", ".ckpt", ".pkl")  # the best first
+SUFFIXES = FOREIGN
 INDEX = ".index.json"
 SETTINGS = (".yaml", ".yml")
 MOST_YAML, DEEPEST_YAML = 1 << 16, 64
@@ -50,8 +52,7 @@ def read_weights(source: str, config: str | None = None, revision: str | None = 
         SmaltiError: no such place, several files to choose from, a file of another kind, damaged, or with more in it
             than tensors and plain data.
     """
-    place = Path(source)
-    files, settings = _find(place, source, revision)
+    files, settings = _find(source, revision)
     tensors: dict[str, Tensor] = {}
     inside: dict[str, Any] = {}
     for prefix, file in files:
@@ -80,7 +81,7 @@ def _read_yaml(path: Path) -> Any:
     import yaml
 
     data = read_bounded(path, MOST_YAML)
-    with one_line(path, f"{path} is not readable YAML"):
+    with one_line(path, f"{path} is not YAML of plain values; write it without tags"):
         depth = 0
         for event in yaml.parse(data, yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -98,25 +99,40 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def _find(place: Path, source: str, revision: str | None) -> tuple[list[tuple[str, Path]], Path | None]:
+def _find(source: str, revision: str | None) -> tuple[list[tuple[str, Path]], Path | None]:
     """(prefix of its names, file) of what to open, and the settings that belong to it."""
-    owner, name, *rest = (*source.split("/", 2), "")
-    repository, file = f"{owner}/{name}", rest[0]
-    on_hub = file and not Path(owner).exists() and HUB_NAME.fullmatch(repository)
-    folder = None
-    if place.exists() and not place.is_dir():
-        chosen, folder = [("", place.name)], place.parent
-    elif not on_hub and (folder := local_folder(source, "give a file or a folder of weights")):
+    if os.path.exists(source) and not os.path.isdir(source):
+        folder, chosen = Path(source).parent, [("", Path(source).name)]
+    elif folder := _folder_here(source):
         names = [path.relative_to(folder).as_posix() for own in SUBFOLDERS for path in (folder / own).glob("*")]
         chosen = choose(names, source)
-    if folder is None:
-        names = hub_files(repository, revision)
-        chosen = choose([own for own in names if own == file] if file else names, source)
-        wanted = [own for own in names if own.endswith((CONFIG, *SETTINGS)) or _shard_of(own, chosen[0][1])]
-        folder = hub_folder(repository, revision, [*wanted, *(own for _, own in chosen)])
-    elif revision is not None:
+    else:
+        return _fetch(source, revision)
+    if revision is not None:
         raise SmaltiError(f"revision {revision} has no effect on what is on this machine; leave it out")
-    files = [(prefix, folder / own) for prefix, own in chosen]
+    files = [(prefix, folder / name) for prefix, name in chosen]
+    return files, _settings_beside(files[0][1], folder)
+
+
+def _folder_here(source: str) -> Path | None:
+    """A folder of this machine, or None for owner/name and owner/name/FILE."""
+    owner, name, file = [*source.split("/", 2), "", ""][:3]
+    if file.endswith((INDEX, *SUFFIXES)) and HUB_NAME.fullmatch(f"{owner}/{name}") and not os.path.exists(owner):
+        return None
+    return local_folder(source, "give a file or a folder of weights")
+
+
+def _fetch(source: str, revision: str | None) -> tuple[list[tuple[str, Path]], Path | None]:
+    """As `_find`, from the hub; the files of a repository are chosen by their names before any is fetched."""
+    repository = "/".join(source.split("/")[:2])
+    file = source[len(repository) + 1 :]
+    names = hub_files(repository, revision)
+    if file and file not in names:
+        raise SmaltiError(cut(f"{repository} has no file {shown(file)}; give one that it has", LONGEST))
+    chosen = [("", file)] if file else choose(names, source)
+    needed = [name for name in names if _is_needed(name, chosen)]
+    folder = hub_folder(repository, revision, [glob.escape(name) for name in needed])
+    files = [(prefix, folder / name) for prefix, name in chosen]
     return files, _settings_beside(files[0][1], folder)
 
 
@@ -139,7 +155,10 @@ def choose(names: Sequence[str], source: str) -> list[tuple[str, str]]:
         if len(found) > 1:
             listed = ", ".join(PurePosixPath(name).name for name in found[:6]) + ", ..." * (len(found) > 6)
             raise SmaltiError(
-                cut(f"{source} holds several files of weights; give one, as {source}/NAME: {listed}", LONGEST)
+                cut(
+                    f"{source} holds several files of weights; give one, as {source.rstrip('/')}/NAME: {listed}",
+                    LONGEST,
+                )
             )
         if found:
             return [("", found[0])]
@@ -147,12 +166,18 @@ def choose(names: Sequence[str], source: str) -> list[tuple[str, str]]:
     raise SmaltiError(f"{source} holds no weights ({kinds}); give the file itself")
 
 
-def _shard_of(name: str, index: str) -> bool:
-    """Whether a file is one of those that an index names, by its own name: stem-00001-of-00003.safetensors."""
-    stem, dot, suffix = index.removesuffix(INDEX).rpartition(".")
-    return index.endswith(INDEX) and bool(
-        re.fullmatch(rf"{re.escape(stem)}-[0-9]+-of-[0-9]+{re.escape(dot + suffix)}", name)
-    )
+def _is_needed(name: str, chosen: list[tuple[str, str]]) -> bool:
+    """Whether to fetch a file of a repository: the weights, what their index is of, and settings near them."""
+    files = [own for _, own in chosen]
+    place, _, last = name.rpartition("/")
+    if name in files:
+        return True
+    if files[0].endswith(INDEX):  # stem-00001-of-00003.safetensors
+        stem, _, suffix = files[0].removesuffix(INDEX).rpartition(".")
+        if re.fullmatch(rf"{re.escape(stem)}-[0-9]+-of-[0-9]+\.{re.escape(suffix)}", name):
+            return True
+    near = place in ("", "configs", files[0].rpartition("/")[0])
+    return near and (last == CONFIG or last.endswith(SETTINGS))
 
 
 def _settings_beside(file: Path, folder: Path) -> Path | None:
@@ -179,8 +204,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if head.startswith(LFS):
         raise SmaltiError(f"{path} is a Git LFS pointer: fetch the file itself (git lfs pull)")
     if head[257:262] == b"ustar":
-        raise SmaltiError(f"{path} is a tar of PyTorch before 0.4, or any other; save the state_dict() by torch.save")
-    if head.startswith((b"PK", b"\x80\x02")):
+        raise SmaltiError(f"{path} is a tar of PyTorch before 0.4, or any other; save the state_dict() anew")
+    if head.startswith((b"PK", b"\x80")):
         return read_pickle(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         return _read_safetensors(path), {}

@@ -16,7 +16,6 @@ from smalti.images.pixels import to_uint8
 from smalti.interop import onnx
 from smalti.interop.check import pictures
 from smalti.models.autoencoder import Autoencoder
-from smalti.priors.code_model import CodeModel
 from smalti.studio.runtime import SCRIPT, WASM, runtime
 
 PAGE = Path(__file__).with_name("page")
@@ -26,14 +25,13 @@ FILES = (FILE,)
 LARGEST_BYTES = 1 << 28  # of the graphs: browsers hold no longer text
 
 
-def write(model: Autoencoder | CodeModel, folder: Path, title: str = "") -> dict[str, Any]:
+def write(model: Autoencoder, folder: Path, title: str = "") -> dict[str, Any]:
     """Write the studio of a model into a folder, as one file that opens without a network; what was compared.
 
     Raises:
         SmaltiError: a model that has no codes, no decoder, neither grey nor colour, or no graphs.
     """
     _check_fits(model)
-    assert isinstance(model, Autoencoder)
     found = onnx.write(model, folder)
     graphs = {name: (folder / name).read_bytes() for name in (onnx.ENCODER, onnx.DECODER)}
     codebook = folder / onnx.CODEBOOK
@@ -88,9 +86,7 @@ def picture(model: Autoencoder) -> bytes:
     return file.getvalue()
 
 
-def _check_fits(model: Autoencoder | CodeModel) -> None:
-    if isinstance(model, CodeModel):
-        raise SmaltiError("the studio is a tokenizer's; give the run of one, or export a prior with --format onnx")
+def _check_fits(model: Autoencoder) -> None:
     _ = model.codes_bottleneck
     if not model.networks.has_decoder:
         raise SmaltiError("this model has an encoder alone: there is no picture of its codes to show")

@@ -208,6 +208,9 @@ class Training:
         return replace(self, start=replace(self.start, model=relative_place(self.start.model, folder)))
 
 
+Frozen = Literal["none", "codebook", "encoder"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Training):
     """The training of an autoencoder, complete."""
@@ -215,6 +218,7 @@ class Experiment(Training):
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
     photo: PhotoConfig = PhotoConfig()
+    freeze: Frozen = "none"  # what stands still: with the encoder also the codebook, so that all codes stay
     augment: Augment = "none"
     crop_area: float | None = None  # of augment crop: area of the smallest window, of the largest's; 0.5 by default
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from smalti.configs import decisive, differences, from_dict, to_dict
 from smalti.errors import SmaltiError, cut
 from smalti.files import CARD, CONFIG, WEIGHTS, absolute_place, file_hash, read_json
-from smalti.pretrained import Pretrained, find_folder
+from smalti.pretrained import Pretrained, check_whose, find_folder
 from smalti.priors.code_model import CodeModel
 from smalti.training.experiment import Start, Training
 from smalti.training.state import Checkpoint
@@ -38,7 +38,7 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
     """
     values = _recorded(run, checkpoint)
     if values is None:
-        start = _start(start_from, run)
+        start = _start(start_from, experiment.start, run)
         if foreign := [name for name in (CARD, CONFIG, WEIGHTS) if (run / name).exists()]:
             raise SmaltiError(f"{run} holds a {foreign[0]} that is of no run; choose another --out, or move it away")
         return replace(experiment, start=start)
@@ -52,8 +52,9 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
         experiment = _begun(run, experiment, old)
     if experiment.run.precision == "auto":
         experiment = experiment.with_settings(precision=old.run.precision)
-    known = old.start and (start_from is None or not Path(start_from).is_dir())
-    new = replace(experiment, start=old.start if known else _start(start_from, run), history=old.history)
+    known = old.start and experiment.start is None and (start_from is None or not Path(start_from).is_dir())
+    start = old.start if known else _start(start_from, experiment.start, run)
+    new = replace(experiment, start=start, history=old.history)
     if changed := differences(_deciding(old), _deciding(new)):
         raise _refusal(run, changed)
     if checkpoint is None:
@@ -144,16 +145,29 @@ def check_data(run: Path, checkpoint: Checkpoint, now: Mapping[str, Mapping[str,
         raise SmaltiError(f"{run}: the {split} data have changed: {what}; {remedy}")
 
 
-def _start(model: str | None, run: Path) -> Start | None:
-    if model is None:
-        return None
+def start_of(model: str) -> Start:
+    """What a training begins with.
+
+    Args:
+        model: its folder, or owner/name on the hub.
+
+    Raises:
+        SmaltiError: there is no model.
+    """
     folder = find_folder(model)
-    if folder.resolve() == run.resolve():
-        raise SmaltiError(f"--from {model} is --out itself, which the training writes over; choose another --out")
+    check_whose(folder, model)
     if not (folder / WEIGHTS).is_file():
         raise SmaltiError(f"--from {model}: there is no model in this folder; give one that `smalti train` made")
     place = str(folder.resolve()) if Path(model).is_dir() else model
     return Start(model=place, hash=file_hash(folder / WEIGHTS))
+
+
+def _start(model: str | None, own: Start | None, run: Path) -> Start | None:
+    """That of the model that is named, or the experiment's own."""
+    start = own if model is None else start_of(model)
+    if start and Path(start.model).resolve() == run.resolve():
+        raise SmaltiError(f"--from {run} is --out itself, which the training writes over; choose another --out")
+    return start
 
 
 def begin_with(model: Pretrained, start: Start) -> None:

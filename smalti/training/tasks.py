@@ -25,7 +25,7 @@ from smalti.ops.counts import perplexity, usage
 from smalti.pretrained import Pretrained
 from smalti.training.adversary import Adversary
 from smalti.training.compiling import compile_networks
-from smalti.training.experiment import Experiment
+from smalti.training.experiment import Experiment, Frozen
 from smalti.training.held_out import Means, held_out
 from smalti.training.losses import Loss, autoencoder_loss, passed_once
 from smalti.training.state import prefixed, under
@@ -33,6 +33,19 @@ from smalti.training.usage import CodeUsage
 
 NUM_SAMPLES = 16
 Model = TypeVar("Model", bound=Pretrained)
+
+
+def freeze(model: Autoencoder, what: Frozen) -> None:
+    """Let parts of a model stand still; a frozen discrete bottleneck gives the decoder what it gets in use.
+
+    With the encoder the bottleneck stands still too: codes of all images stay what they are.
+    """
+    if what == "none":
+        return
+    model.bottleneck.requires_grad_(False)
+    if what == "encoder":
+        model.encoder.requires_grad_(False)
+        model.bottleneck.train(not isinstance(model.bottleneck, DiscreteBottleneck))
 
 
 class Task(ABC, Generic[Model]):
@@ -93,6 +106,7 @@ class AutoencoderTask(Task[Autoencoder]):
         self.experiment, self.device = experiment, device
         self.preprocessing = experiment.model.preprocessing
         self.model = Autoencoder(experiment.model).to(device).train()
+        freeze(self.model, experiment.freeze)
         self.model.check_size(*self.preprocessing.size)  # before any image is read
         photo = experiment.photo
         check_size(photo.perceptual, self.preprocessing.size)

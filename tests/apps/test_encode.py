@@ -13,7 +13,8 @@ from PIL import Image
 import smalti
 from conftest import draw_image, own_members
 from smalti.apps.cli import main
-from smalti.apps.encodedfile import EncodedFile, read_encoded, write_encoded
+from smalti.apps.encodedfile import read_encoded, write_encoded
+from smalti.apps.encodedrecord import EncodedFile
 from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import BOTTLENECKS
@@ -159,7 +160,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(runs, tmp_path, capsys
         (["encode", run, image, "--split", "test"], "has no effect without --data"),
         (["encode", run, image, "--pool", "mean"], "add --write latents"),
         (["encode", str(runs / "gaussian"), image, "--write", "codes"], "no codes"),
-        (["encode", run, image, "--out", "x.txt"], "must end in .npz or .parquet, not 'x.txt'"),
+        (["encode", run, image, "--out", "x.txt"], "must end in .npz or .parquet or .npy or .jsonl, not 'x.txt'"),
         (["decode", run, str(tmp_path / "own.npz"), "--out", "x"], "codes of the model 000000000000, not of this one"),
         (["decode", run, str(tmp_path / "bad.parquet"), "--out", "x"], "cut off or not a file of"),
     ]

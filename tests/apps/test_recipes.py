@@ -30,7 +30,9 @@ SMALL = {
     "pixelsnail": ["--channels", "8", "--blocks", "1", "--heads", "2"],
     "transformer": ["--width", "8", "--layers", "1", "--heads", "2"],
     "maskgit": ["--width", "8", "--layers", "1", "--heads", "2"],
+    "finetune": [],
 }
+BEGINS = {"tokenizer": "--tokenizer", "start_from": "--from"}  # keywords that name a model, and their flags
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,8 @@ def tokenizer(data, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["folder", "parquet", "emoji"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_on_every_kind_of_data(name, kind, data, tokenizer, tmp_path):
-    needs = ["--tokenizer", tokenizer] if "tokenizer" in inspect.signature(RECIPES[name]).parameters else []
+    keywords = inspect.signature(RECIPES[name]).parameters
+    needs = [word for key, flag in BEGINS.items() if key in keywords for word in (flag, tokenizer)]
     command = ["train", name, "--data", data[kind], "--out", str(tmp_path), *RUN, *SMALL[name], *needs]
     assert main(command) == 0
     (record,) = read_metrics(tmp_path / "metrics.jsonl")
@@ -84,7 +87,8 @@ def test_every_autoencoder_learns_to_restore_from_every_noise(name, data, tmp_pa
 def test_every_recipe_of_an_autoencoder_has_noise():
     for name, recipe in RECIPES.items():
         keywords = inspect.signature(recipe).parameters
-        assert ("noise" in keywords) == ("tokenizer" not in keywords and name != "mnist_pixelcnn"), name
+        begins = keywords.keys() & BEGINS.keys()  # what is trained further has the noise that it had
+        assert ("noise" in keywords) == (not begins and name != "mnist_pixelcnn"), name
 
 
 def other_values(hint, default):
@@ -114,7 +118,7 @@ def outcome(recipe, options):
 def test_no_keyword_of_a_recipe_is_silently_ignored(name, data, tokenizer):
     """Alone and beside every choice: another value is another experiment, or an error."""
     recipe, keywords = RECIPES[name], dict(inspect.signature(RECIPES[name]).parameters)
-    given = {"data": data["folder"]} | ({"tokenizer": tokenizer} if "tokenizer" in keywords else {})
+    given = {"data": data["folder"]} | {key: tokenizer for key in BEGINS if key in keywords}
     defaults = recipe.filled(**given)
     others = {key: other_values(item.annotation, defaults[key]) for key, item in keywords.items() if key not in given}
     if "preset" in others:
@@ -198,5 +202,5 @@ def test_every_flag_of_a_recipe_is_explained(name, capsys):
     assert main(["train", name, "--help"]) == 0
     text = capsys.readouterr().out
     for flag in inspect.signature(RECIPES[name]).parameters:
-        entry = text.partition(f"  --{flag} ")[2].partition("\n  --")[0]
+        entry = text.partition(f"  {BEGINS.get(flag, f'--{flag}')} ")[2].partition("\n  --")[0]
         assert len(entry.partition("(")[0].split()) > 1, flag  # more than the value's name

@@ -9,7 +9,8 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import torch
 
-from smalti.apps.encodedfile import EncodedFile, check_fits, read_encoded, write_encoded
+from smalti.apps.encodedfile import read_encoded, write_encoded
+from smalti.apps.encodedrecord import EncodedFile, check_fits
 
 from ..codec.conftest import save_model
 from .evil import VALUES, changed_value

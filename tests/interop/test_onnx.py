@@ -1,10 +1,13 @@
 """Graphs give what the model gives: of every bottleneck, of all networks, of causal priors; torch.export likewise."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from laws.members import DISCRETE, MEMBERS
+from smalti.apps.export import export
 from smalti.errors import SmaltiError
 from smalti.files import read_json
 from smalti.images.preprocessing import Preprocessing
@@ -117,6 +120,22 @@ def test_what_cannot_be_exported_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(type(model.bottleneck), "_decode", lambda self, codes: torch.zeros(int(codes.max()), 6, 1, 1))
     with pytest.raises(SmaltiError, match=r"^decoder\.onnx cannot be made of this model: "):
         onnx.write(model, tmp_path)
+
+
+def test_the_verb_leaves_nothing_of_an_earlier_export(tmp_path):
+    model_of(SMALL, CODES).save_pretrained(tmp_path / "discrete")
+    model_of(SMALL, MEMBERS["gaussian"]).save_pretrained(tmp_path / "continuous")
+    out = tmp_path / "out"
+    first = export(str(tmp_path / "discrete"), format="onnx", out=str(out))
+    assert {Path(name).name for name in first["written"]} == {path.name for path in out.iterdir()}
+    with pytest.raises(SmaltiError, match="--force replaces it"):
+        export(str(tmp_path / "continuous"), format="onnx", out=str(out))
+    second = export(str(tmp_path / "continuous"), format="onnx", out=str(out), force=True)
+    assert {Path(name).name for name in second["written"]} == {path.name for path in out.iterdir()}
+    assert len(second["written"]) == len(first["written"]) - 1
+    with pytest.raises(SmaltiError, match="this model has no codes"):
+        export(str(tmp_path / "continuous"), format="html", out=str(tmp_path / "page"))
+    assert not (tmp_path / "page").exists()
 
 
 def test_an_encoder_alone_has_one_graph(tmp_path):

@@ -7,6 +7,7 @@ from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.models.networks import VqganNetworks
+from smalti.models.networks.vqgan import Details
 
 SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1, "groups": 4}
 OPTIONS = [
@@ -14,12 +15,12 @@ OPTIONS = [
     {"attention": ()},
     {"attention": (0, 1)},
     {"stem_width": 4},
-    {"halvings": 0},
-    {"multipliers": (1, 2, 2), "halvings": 1},
+    {"details": Details(halvings=0)},
+    {"multipliers": (1, 2, 2), "details": Details(halvings=1)},
     {"patch": 2},
-    {"down": "symmetric"},
-    {"down": "average", "bias": False, "shortcut": "after", "code_kernel": 1},
-    {"up": "shuffle", "adaptive": True, "decoder_depth": 1},
+    {"details": Details(down="symmetric")},
+    {"details": Details(down="average", bias=False, shortcut="after", code_kernel=1)},
+    {"details": Details(up="shuffle", adaptive=True), "decoder_depth": 1},
     {"latent_channels": 5, "last_kernel": 5},
 ]
 
@@ -47,7 +48,7 @@ def test_layers_are_named_after_their_place():
 
 
 def test_an_adaptive_norm_sees_the_mean_and_the_deviation_of_the_latents_alone():
-    norm = VqganNetworks(**SMALL, adaptive=True).decoder(6, 3).get_submodule("level1_style")
+    norm = VqganNetworks(**SMALL, details=Details(adaptive=True)).decoder(6, 3).get_submodule("level1_style")
     inputs, latents = torch.randn(2, 16, 4, 4), torch.randn(2, 6, 4, 4)
     moved = latents.flatten(2)[:, :, torch.randperm(16)].view_as(latents)
     assert torch.allclose(norm(inputs, latents), norm(inputs, moved), atol=1e-6)
@@ -67,9 +68,9 @@ def test_an_encoder_alone_gives_codes_and_says_that_it_gives_no_images():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"halvings": 2}, "at most 1 halvings, not 2"),
+        ({"details": Details(halvings=2)}, "at most 1 halvings, not 2"),
         ({"attention": (2,)}, "attention at 2"),
-        ({"code_kernel": 2}, "code_kernel=2"),
+        ({"details": Details(code_kernel=2)}, "code_kernel=2"),
         ({"stem_width": 6}, "6 channels do not fall into 4 groups"),
     ],
 )

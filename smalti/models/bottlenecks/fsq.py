@@ -23,7 +23,7 @@ class Bound(NamedTuple):
     shift: Callable[[Tensor], Tensor]  # of the features, from offset / half
 
 
-BOUNDS: dict[Variant, Bound] = {
+BOUNDS: dict[str, Bound] = {
     "paper": Bound(1 + EPS, torch.atanh),
     "listing": Bound(1 - EPS, torch.tan),
     "symmetric": Bound(1, torch.zeros_like),

@@ -1,6 +1,7 @@
 """Networks of residual blocks with group normalisation, and attention: those of VQGAN and of the many after it."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
@@ -16,27 +17,13 @@ Layers = OrderedDict[str, nn.Module]  # in the order in which they run; their na
 EPSILON = 1e-6  # of the group normalisations
 
 
-class VqganNetworks(Networks):
-    """Levels of residual blocks: group normalisation, SiLU, 3x3 convolution, twice; attention at the coarsest [1].
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """In what published networks of this kind differ, beside their sizes; the defaults are those of VQGAN.
 
-    A level of the encoder ends with a smaller image, one of the decoder (which runs through the levels in reverse)
-    with nearest-neighbour upsampling and a convolution. The defaults of the last eleven options are those of [1], whose
-    own networks are width=128, multipliers=(1, 1, 2, 2, 4), depth=2, attention=(4,), patch=1, groups=32.
-
-    Args:
-        width: channels that the multipliers are of.
-        multipliers: channels of each level, the finest first, in widths.
-        depth: residual blocks of a level.
-        decoder_depth: of the decoder; one more by default.
-        stem_width: channels of the first convolution; by default those of the finest level.
+    Attributes:
         halvings: how often the encoder halves, after its first levels, and the decoder doubles, after its own first
             ones; by default after each level but the last.
-        attention: levels, counted from 0, whose blocks are each followed by attention; by default the coarsest.
-        middle: blocks between the coarsest level and the rest; by default two with attention between them.
-        patch: pixels folded into channels before the first level, as in `ResidualNetworks`; 1 is that of [1].
-        groups: of a normalisation; less where a level has not so many channels.
-        latent_channels: between the last 3x3 convolution and the 1x1 convolutions around the bottleneck; by default
-            those of the coarsest level.
         down: a stride of 2 with zeros at the right and the bottom alone ("outer") or all around ("symmetric"), or the
             "average" of four positions.
         up: nearest-neighbour upsampling and a convolution ("nearest"), or a convolution to four times the channels that
@@ -46,9 +33,40 @@ class VqganNetworks(Networks):
         bias: of the convolutions inside; the first and last ones of a decoder, and the 1x1 ones, always have one.
         shortcut: the 1x1 convolution where channels change is of a block's input ("before"), or of its output
             ("after"), as in the port of MaskGIT's networks.
-        last_kernel: of the decoder's last convolution.
         code_kernel: of the encoder's last convolution.
+    """
+
+    halvings: Annotated[int, Range(0, 12)] | None = None
+    down: Down = "outer"
+    up: Up = "nearest"
+    adaptive: bool = False
+    bias: bool = True
+    shortcut: Literal["before", "after"] = "before"
+    code_kernel: Kernel = 3
+
+
+class VqganNetworks(Networks):
+    """Levels of residual blocks: group normalisation, SiLU, 3x3 convolution, twice; attention at the coarsest [1].
+
+    A level of the encoder ends with a smaller image, one of the decoder (which runs through the levels in reverse)
+    with nearest-neighbour upsampling and a convolution. The networks of [1] are width=128, multipliers=(1, 1, 2, 2, 4),
+    depth=2, attention=(4,), patch=1, groups=32.
+
+    Args:
+        width: channels that the multipliers are of.
+        multipliers: channels of each level, the finest first, in widths.
+        depth: residual blocks of a level.
+        decoder_depth: of the decoder; one more by default.
+        stem_width: channels of the first convolution; by default those of the finest level.
+        attention: levels, counted from 0, whose blocks are each followed by attention; by default the coarsest.
+        middle: blocks between the coarsest level and the rest; by default two with attention between them.
+        patch: pixels folded into channels before the first level, as in `ResidualNetworks`; 1 is that of [1].
+        groups: of a normalisation; less where a level has not so many channels.
+        latent_channels: between the last 3x3 convolution and the 1x1 convolutions around the bottleneck; by default
+            those of the coarsest level.
+        last_kernel: of the decoder's last convolution.
         grey: what the encoder sees as 0: it is subtracted from the images.
+        details: in what published networks differ.
         has_decoder: False where there are weights of an encoder alone.
 
     The normalisation and the attention see the whole image: codes depend on all of it, and memory grows with the square
@@ -66,25 +84,19 @@ class VqganNetworks(Networks):
         depth: Count = 2,
         decoder_depth: Count | None = None,
         stem_width: Size | None = None,
-        halvings: Annotated[int, Range(0, 12)] | None = None,
         attention: tuple[Annotated[int, Range(0, 12)], ...] | None = None,
         middle: Annotated[int, Range(0, 64)] | None = None,
         patch: Stride = 1,
         groups: Size = 32,
         latent_channels: Size | None = None,
-        down: Down = "outer",
-        up: Up = "nearest",
-        adaptive: bool = False,
-        bias: bool = True,
-        shortcut: Literal["before", "after"] = "before",
         last_kernel: Kernel = 3,
-        code_kernel: Kernel = 3,
         grey: float = 0.5,
+        details: Details = Details(),
         has_decoder: bool = True,
     ):
-        even = last_kernel % 2 == 0 or code_kernel % 2 == 0
+        even = last_kernel % 2 == 0 or details.code_kernel % 2 == 0
         if not 1 <= len(multipliers) <= 12 or patch < 1 or patch & (patch - 1) or even:
-            given = f"{multipliers=}, {patch=}, {last_kernel=}, {code_kernel=}"
+            given = f"{multipliers=}, {patch=}, {last_kernel=}, code_kernel={details.code_kernel}"
             raise SmaltiError(f"need 1 to 12 multipliers, a patch that is a power of two and odd kernels, not {given}")
         levels = len(multipliers)
         self.attention = {levels - 1} if attention is None else set(attention)
@@ -92,20 +104,16 @@ class VqganNetworks(Networks):
             raise SmaltiError(
                 f"there are {levels} levels, from 0: attention at {max(self.attention)} is not one of them"
             )
-        self.halvings = levels - 1 if halvings is None else halvings
+        self.halvings = levels - 1 if details.halvings is None else details.halvings
         if self.halvings >= levels:
-            raise SmaltiError(f"there are {levels} levels, so at most {levels - 1} halvings, not {halvings}")
+            raise SmaltiError(f"there are {levels} levels, so at most {levels - 1} halvings, not {self.halvings}")
         self.stride, self.patch = patch * 2**self.halvings, patch
         self.widths = [width * multiplier for multiplier in multipliers]
         self.stem_width = self.widths[0] if stem_width is None else stem_width
         self.depth, self.middle, self.groups, self.grey = depth, middle, groups, grey
-        self.down: Down = down
-        self.up: Up = up
-        self.adaptive = adaptive
         self.decoder_depth = depth + 1 if decoder_depth is None else decoder_depth
         self.latent_channels = self.widths[-1] if latent_channels is None else latent_channels
-        self.bias, self.shortcut = bias, shortcut
-        self.last_kernel, self.code_kernel, self.has_decoder = last_kernel, code_kernel, has_decoder
+        self.last_kernel, self.details, self.has_decoder = last_kernel, details, has_decoder
         for channels in (self.stem_width, *self.widths):
             if channels % self._groups(channels):
                 raise SmaltiError(f"{channels} channels do not fall into {self.groups} groups; choose another width")
@@ -116,7 +124,9 @@ class VqganNetworks(Networks):
     def block(self, before: int, after: int) -> "NormedBlock":
         """A residual block with these options."""
         groups = self._groups(before), self._groups(after)
-        return NormedBlock(before, after, groups=groups, bias=self.bias, shortcut_after=self.shortcut == "after")
+        return NormedBlock(
+            before, after, groups=groups, bias=self.details.bias, shortcut_after=self.details.shortcut == "after"
+        )
 
     def attending(self, channels: int) -> "SpatialAttention":
         """Attention between the positions."""
@@ -149,14 +159,16 @@ class VqganNetworks(Networks):
         """Images to features."""
         layers: Layers = OrderedDict(fold=nn.PixelUnshuffle(self.patch)) if self.patch > 1 else OrderedDict()
         before = self.stem_width
-        layers["first"] = nn.Conv2d(image_channels * self.patch**2, before, 3, padding=1, bias=self.bias)
+        layers["first"] = nn.Conv2d(image_channels * self.patch**2, before, 3, padding=1, bias=self.details.bias)
         for index, channels in enumerate(self.widths):
             if 0 < index <= self.halvings:
-                layers[f"level{index}_halve"] = Halved(before, self.down)
+                layers[f"level{index}_halve"] = Halved(before, self.details.down)
             layers |= self.level(index, before, self.depth)
             before = channels
         layers |= self.between(before) | self.ends_with(before)
-        layers["last"] = nn.Conv2d(before, self.latent_channels, self.code_kernel, padding=self.code_kernel // 2)
+        layers["last"] = nn.Conv2d(
+            before, self.latent_channels, self.details.code_kernel, padding=self.details.code_kernel // 2
+        )
         layers["head"] = Head(self.latent_channels, features)
         return nn.Sequential(layers)
 
@@ -169,12 +181,12 @@ class VqganNetworks(Networks):
         layers["first"] = nn.Conv2d(self.latent_channels, before, 3, padding=1)
         layers |= self.between(before)
         for index in reversed(range(len(self.widths))):
-            if self.adaptive:
+            if self.details.adaptive:
                 layers[f"level{index}_style"] = AdaptiveNorm(before, self._groups(before), latents)
             layers |= self.level(index, before, self.decoder_depth)
             before = self.widths[index]
             if index >= len(self.widths) - self.halvings:
-                layers[f"level{index}_double"] = Doubled(before, self.up)
+                layers[f"level{index}_double"] = Doubled(before, self.details.up)
         layers |= self.ends_with(before)
         last = unfolding(before, parameters, self.last_kernel, self.patch, "zeros")
         return Styled(layers | OrderedDict(zip(("last", "unfold"), last, strict=False)))
