@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from smalti.apps.reconstruct import reconstruct as reconstruct
     from smalti.apps.report import report as report
     from smalti.apps.sample import sample as sample
+    from smalti.apps.serve import serve as serve
     from smalti.apps.train import train as train
     from smalti.codec import Codec as Codec
     from smalti.data.config import DataConfig as DataConfig
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 VERBS = ("demo", "train", "evaluate", "compare", "report", "estimators", "reconstruct", "encode", "decode", "sample",
-         "interpolate", "compress", "decompress", "convert", "export", "info")  # fmt: skip
+         "interpolate", "compress", "decompress", "convert", "export", "serve", "info")  # fmt: skip
 _BOTTLENECKS = ("FSQ", "BinaryQuantizer", "Categorical", "Gaussian", "Identity", "ProductQuantizer",
                 "ResidualQuantizer", "VectorQuantizer")  # fmt: skip
 _HOMES = {

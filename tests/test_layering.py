@@ -21,6 +21,7 @@ LAYERS = [  # the ground first
     {"evaluation"},
     {"recipes"},
     {"reports", "studio"},
+    {"server"},
     {"apps"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import html
 import io
 import json
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+import smalti
 from smalti.errors import SmaltiError
 from smalti.files import read_json, write_text
 from smalti.images.pixels import to_uint8
 from smalti.interop import onnx
 from smalti.interop.check import pictures
 from smalti.models.autoencoder import Autoencoder
-from smalti.studio.runtime import SCRIPT, WASM, runtime
+from smalti.studio.runtime import SCRIPT, VERSION, WASM, runtime
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("parts.js", "runtime.js", "grid.js", "files.js", "view.js", "panel.js", "studio.js")  # in this order
@@ -74,6 +76,13 @@ def page(about: dict[str, Any], graphs: dict[str, bytes], vectors: np.ndarray, p
     }.items():
         text = text.replace(mark, value)
     return text
+
+
+def version_of(model: Autoencoder, title: str) -> str:
+    """A name for the page of a model: another one where the model, the title or the page's own files are others."""
+    parts = [smalti.__version__, VERSION, model.source_hash, title]
+    parts += [path.read_text(encoding="utf-8") for path in sorted(PAGE.iterdir()) if path.is_file()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def picture(model: Autoencoder) -> bytes:
