@@ -252,8 +252,8 @@ class Differences(NamedTuple):
     largest: float  # of pixels, or of latents in units of their deviation
 
     def __add__(self, other: "Differences") -> "Differences":  # pyright: ignore[reportIncompatibleMethodOverride]
-        own = (one + another for one, another in zip(self[:3], other[:3], strict=True))
-        return Differences(*own, max(self.largest, other.largest))
+        codes, ties, faults = (one + another for one, another in zip(self[:3], other[:3], strict=True))
+        return Differences(codes, ties, faults, max(self.largest, other.largest))
 
 
 def differences(model: Autoencoder, encoder: Graph, decoder: Graph | None, images: Tensor) -> Differences:

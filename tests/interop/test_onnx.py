@@ -29,7 +29,8 @@ NETWORKS = {
                  "padding": "replicate"},
     "vqgan": {"kind": "vqgan", "width": 8, "multipliers": (1, 2, 2), "depth": 1, "groups": 4},
     "vqgan shuffled": {"kind": "vqgan", "width": 8, "multipliers": (1, 2), "depth": 1, "groups": 4, "patch": 2,
-                       "up": "shuffle", "down": "symmetric", "adaptive": True, "shortcut": "after", "attention": ()},
+                       "attention": (), "details": {"up": "shuffle", "down": "symmetric", "adaptive": True,
+                                                    "shortcut": "after"}},
     "mlp": {"kind": "mlp", "image_size": SIDE, "hidden": (12,), "grid": (2, 2)},
 }  # fmt: skip
 SMALL = {"kind": "strided", "stride": 4, "width": 8, "depth": 0, "residual_channels": 4}
