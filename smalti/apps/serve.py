@@ -32,13 +32,13 @@ def serve(
     if host not in LOOPBACK and not token:
         raise SmaltiError(f"--host {host} is reached from other machines: give --token, or listen at {LOOPBACK[0]}")
     try:
+        import fastapi  # noqa: F401
         import uvicorn
-
-        from smalti.server.app import application
     except ImportError as error:
         raise SmaltiError(f"a server needs {error.name}: pip install 'smalti[serve]'") from error
     from smalti.apps.output import say
     from smalti.models.autoencoder import Autoencoder
+    from smalti.server.app import application
 
     models = {name: Autoencoder.from_pretrained(run) for name, run in _named(runs).items()}
     for model in models.values():

@@ -3,11 +3,9 @@
 import io
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 import smalti
 from smalti.errors import SmaltiError
@@ -15,9 +13,12 @@ from smalti.images.opening import bad_images, open_image
 from smalti.images.reading import to_images, to_pil
 from smalti.interop.onnx import described
 from smalti.models.autoencoder import Autoencoder
-from smalti.server.limits import Limits, Turns, body_of, guard
+from smalti.server.limits import Limits, Refused, Turns, body_of, check_token
 
-Name = Annotated[str | None, Query(max_length=200, description="one of /v1/models; by default the first")]
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+T = TypeVar("T")
 IMAGE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
 CODES = {"requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": {
     "codes": {"type": "array", "description": "(h, w) integers, or (q, h, w)"},
@@ -30,7 +31,7 @@ def application(
     pages: Mapping[str, str] | None = None,
     token: str | None = None,
     limits: Limits | None = None,
-) -> FastAPI:
+) -> "FastAPI":
     """A server of tokenizers.
 
     Args:
@@ -39,17 +40,18 @@ def application(
         token: that every request has to bear; None asks for none.
         limits: of what is taken.
     """
+    from fastapi import Depends, FastAPI, Query, Request
+    from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+    Name = Annotated[str | None, Query(max_length=200, description="one of /v1/models; by default the first")]
     limits = limits or Limits()
-    turns, guarded = Turns(limits.waiting), [Depends(guard(token))]
+
+    async def bears_token(request: Request) -> None:
+        check_token(request, token)
+
+    turns, guarded = Turns(limits.waiting), [Depends(bears_token)]
     app = FastAPI(title="smalti", version=smalti.__version__, lifespan=turns.lasting,
                   docs_url=None, redoc_url=None)  # their pages load from elsewhere  # fmt: skip
-    pages = pages or {}
-
-    def named(name: str | None) -> Autoencoder:
-        found = next(iter(models.values())) if name is None else models.get(name)
-        if found is None:
-            raise HTTPException(404, f"there is no such model here; there are {', '.join(models)}")
-        return found
 
     async def image_of(request: Request, model: Autoencoder) -> torch.Tensor:
         data = await body_of(request, limits)
@@ -57,7 +59,8 @@ def application(
 
     @app.exception_handler(SmaltiError)
     async def refused(_: Request, error: SmaltiError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=422)
+        status = error.status if isinstance(error, Refused) else 422
+        return JSONResponse({"detail": str(error)}, status, {"Retry-After": "1"} if status == 429 else None)
 
     @app.get("/health", summary="Whether it runs")
     async def health() -> dict[str, Any]:
@@ -69,31 +72,41 @@ def application(
 
     @app.post("/v1/encode", dependencies=guarded, openapi_extra=IMAGE, summary="An image file to codes")
     async def encode(request: Request, model: Name = None) -> dict[str, Any]:
-        own = named(model)
+        own = _chosen(models, model)
         image = await image_of(request, own)
         codes = await turns.take(lambda: own.encode(image)[0].tolist())
         return {"codes": codes, "size": list(image.shape[-2:]), "model_hash": own.source_hash}
 
     @app.post("/v1/decode", dependencies=guarded, openapi_extra=CODES, summary="Codes to an image, PNG")
     async def decode(request: Request, model: Name = None) -> Response:
-        own = named(model)
-        codes, size = _codes(await body_of(request, limits), own, limits)
-        return _png(await turns.take(lambda: own.decode(codes, size)))
+        own = _chosen(models, model)
+        body = await body_of(request, limits)
+        codes, size = await turns.take(lambda: _codes(body, own, limits))
+        return Response(await turns.take(lambda: _png(own.decode(codes, size))), media_type="image/png")
 
     @app.post("/v1/reconstruct", dependencies=guarded, openapi_extra=IMAGE, summary="An image through its codes, PNG")
     async def reconstruct(request: Request, model: Name = None) -> Response:
-        own = named(model)
+        own = _chosen(models, model)
         image = await image_of(request, own)
-        return _png(await turns.take(lambda: own.reconstruct(image)))
+        return Response(await turns.take(lambda: _png(own.reconstruct(image))), media_type="image/png")
 
     @app.get("/", summary="The studio", response_class=HTMLResponse)
     async def studio(model: Name = None) -> HTMLResponse:
-        page = next(iter(pages.values()), None) if model is None else pages.get(model)
-        if page is None:
-            raise HTTPException(404, "there is no page here; the API is described at /openapi.json")
-        return HTMLResponse(page)
+        return HTMLResponse(_chosen(pages or {}, model))
 
     return app
+
+
+def _chosen(held: Mapping[str, T], name: str | None) -> T:
+    """What is held under a name; without a name the first.
+
+    Raises:
+        Refused: 404.
+    """
+    found = next(iter(held.values()), None) if name is None else held.get(name)
+    if found is None:
+        raise Refused(404, f"there is no such model here; there are: {', '.join(held) or 'none'}")
+    return found
 
 
 def _image(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:
@@ -134,7 +147,7 @@ def _codes(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Tenso
     return codes, wanted
 
 
-def _png(images: torch.Tensor) -> Response:
+def _png(images: torch.Tensor) -> bytes:
     file = io.BytesIO()
     to_pil(images)[0].save(file, "PNG")
-    return Response(file.getvalue(), media_type="image/png")
+    return file.getvalue()

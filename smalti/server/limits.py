@@ -2,16 +2,26 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastapi import HTTPException, Request
-from starlette.requests import ClientDisconnect
+from smalti.errors import SmaltiError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 T = TypeVar("T")
+
+
+class Refused(SmaltiError):
+    """A request that gets no answer, and the status of HTTP that says so."""
+
+    def __init__(self, status: int, text: str):
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,10 @@ class Turns:
         """The result of a piece of work, once it had its turn.
 
         Raises:
-            HTTPException: 429, where too many wait.
+            Refused: 429, where too many wait.
         """
         if self.count > self.waiting:
-            raise HTTPException(429, "too many requests wait; try again in a moment", {"Retry-After": "1"})
+            raise Refused(429, "too many requests wait; try again in a moment")
         self.count += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self.thread, work)
@@ -63,13 +73,15 @@ class Turns:
         self.thread.shutdown(cancel_futures=True)
 
 
-async def body_of(request: Request, limits: Limits) -> bytes:
+async def body_of(request: "Request", limits: Limits) -> bytes:
     """The body of a request, which is given up where it is too long or too slow.
 
     Raises:
-        HTTPException: 413, 408 or 400.
+        Refused: 413, 408 or 400.
     """
-    too_long = HTTPException(413, f"the body is longer than the {limits.upload_bytes:,} bytes that are taken")
+    from starlette.requests import ClientDisconnect
+
+    too_long = Refused(413, f"the body is longer than the {limits.upload_bytes:,} bytes that are taken")
     length = request.headers.get("content-length", "0")
     if not length.isascii() or not length.isdecimal() or len(length) > 12 or int(length) > limits.upload_bytes:
         raise too_long
@@ -81,18 +93,18 @@ async def body_of(request: Request, limits: Limits) -> bytes:
                 if len(found) > limits.upload_bytes:
                     raise too_long
     except ClientDisconnect as error:
-        raise HTTPException(400, "the body broke off") from error  # which nobody reads any more
+        raise Refused(400, "the body broke off") from error  # which nobody reads any more
     except TimeoutError as error:
-        raise HTTPException(408, f"the body did not arrive within {limits.body_seconds:g} seconds") from error
+        raise Refused(408, f"the body did not arrive within {limits.body_seconds:g} seconds") from error
     return bytes(found)
 
 
-def guard(token: str | None) -> Callable[[Request], Awaitable[None]]:
-    """What every request passes: with a token, it has to bear it."""
+def check_token(request: "Request", token: str | None) -> None:
+    """Where there is a token, a request has to bear it.
 
-    async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            raise HTTPException(401, "this server asks for its token: Authorization: Bearer TOKEN")
-
-    return check
+    Raises:
+        Refused: 401.
+    """
+    given = request.headers.get("authorization", "")
+    if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        raise Refused(401, "this server asks for its token: Authorization: Bearer TOKEN")

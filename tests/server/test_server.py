@@ -17,10 +17,10 @@ from smalti.images.preprocessing import Preprocessing
 from smalti.images.reading import to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
+from smalti.server.app import application
+from smalti.server.limits import Limits, Turns
 
 testclient = pytest.importorskip("fastapi.testclient")
-from smalti.server.app import application  # noqa: E402
-from smalti.server.limits import Limits, Turns  # noqa: E402
 
 NETWORKS = {"kind": "strided", "stride": 4, "width": 8, "depth": 0, "residual_channels": 4}
 BOTTLENECKS = {
@@ -163,7 +163,7 @@ def test_beyond_the_queue_requests_are_told_to_come_again():
                 await turns.take(lambda: None)
         finally:
             gate.set()
-        assert refused.value.status_code == 429
+        assert refused.value.status == 429
         assert await asyncio.gather(*held) == [True] * 3
         assert await turns.take(lambda: 7) == 7
 
