@@ -7,7 +7,7 @@ NATIVE := smalti/ops/kernels/native.so
 
 PEERS := .venv-peers
 
-.PHONY: browser demo test test-kernels sanitize fuzz check lint types format clean peers bench bench-quality interop
+.PHONY: browser demo test test-kernels test-slow sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -43,7 +43,10 @@ fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
 
-check: lint types test test-kernels  ## everything that CI runs
+test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+check: lint types test test-kernels test-slow  ## everything that CI runs
 
 lint: $(STAMP)  ## style, and docstrings of everything public
 	$(BIN)/ruff check .
@@ -69,7 +72,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling export
-ALONE := data_loading imports process against validation precision profile_step large_images
+ALONE := data_loading imports process against validation precision profile_step large_images scaling
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour
@@ -104,5 +107,23 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	$(PEERS)/bin/python setup.py --quiet build_ext --inplace
 	touch $@
 
+docs: $(VENV)/.docs  ## the site of the pages, in build/docs; a warning is an error
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -c docs . build/docs
+	@echo wrote build/docs/index.html
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+# HOME_URL is the project's address, PYTHONS the interpreters to install the wheels with
+RELEASE := .venv-release
+release: $(RELEASE)/.installed  ## a source archive and two wheels, checked, in dist/; uploads nothing
+	$(RELEASE)/bin/python tools/release.py --home "$(HOME_URL)" --pythons $(PYTHONS)
+
+$(RELEASE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'build>=1.2' 'twine>=6' 'auditwheel>=6.1'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(RELEASE) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smalti.environment import commit
 from smalti.ops.native import kernels
 
 ROUNDS = 7
@@ -156,12 +157,10 @@ def machine() -> dict[str, str]:
         re.search(rf"^{key}\s*: (.*)$", text, flags=re.MULTILINE) for key in ("model name", "cpu family", "model")
     )
     assert model and family and number
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
     return {
         "processor": f"{model[1]} (family {family[1]}, model {number[1]})",
         "kernels": native.variant if native else "off",
-        "commit": done.stdout.strip() or "unknown",
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
 

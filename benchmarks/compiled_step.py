@@ -18,6 +18,7 @@ from smalti.ops.precision import arithmetic
 from smalti.recipes import RECIPES
 from smalti.training import loop
 from smalti.training.state import TrainState
+from smalti.training.stepping import Trainer
 
 WARM, STEPS = 3, 30
 
@@ -30,11 +31,11 @@ def side(recipe: str, size: int, precision: str, compiled: bool) -> Callable[[],
     state, batches = TrainState(task.model, experiment.optimizer, experiment.run.precision), task.batches(0)
     if compiled:
         task.compile()
-    autocast = functools.partial(arithmetic, experiment.run.precision, "cpu")
+    trainer = Trainer(experiment, task, state, functools.partial(arithmetic, experiment.run.precision, "cpu"))
 
     def run() -> float:
         start = time.process_time()
-        loop._step(experiment, task, state, batches, state.step, autocast)
+        trainer.step(batches, state.step)
         return 1000 * (time.process_time() - start)
 
     start = time.perf_counter()

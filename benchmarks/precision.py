@@ -23,6 +23,7 @@ from smalti.ops.precision import Precision, arithmetic, processor_has_bf16
 from smalti.recipes import RECIPES
 from smalti.training import loop
 from smalti.training.state import TrainState
+from smalti.training.stepping import Trainer
 
 SIDES: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
 STEPS, IMAGES = 2, 32
@@ -44,12 +45,12 @@ def training(recipe: str, size: int, batch: int, precision: Literal["bf16", "fp3
         experiment = experiment.with_settings(batch_size=batch, validate_every=0, precision=precision)
         task = loop._task(experiment, "cpu", Path(folder), False)
     state, batches = TrainState(task.model, experiment.optimizer, precision), task.batches(0)
-    autocast = functools.partial(arithmetic, precision, "cpu")
+    trainer = Trainer(experiment, task, state, functools.partial(arithmetic, precision, "cpu"))
 
     def run() -> float:
         start = time.perf_counter()
         for _ in range(STEPS):
-            loop._step(experiment, task, state, batches, state.step, autocast)
+            trainer.step(batches, state.step)
         return STEPS * batch / (time.perf_counter() - start)
 
     return run

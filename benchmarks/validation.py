@@ -22,7 +22,7 @@ from common import cpu_times, save
 
 from smalti.apps.process import keep_freed_memory
 from smalti.recipes import dvae
-from smalti.training import loop, tasks
+from smalti.training import loop, stepping, tasks
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def shares(settings: dict[str, Any]) -> tuple[float, float, list[float], float]:
     """One training: seconds in all, of reading the held-out images, of each validation, and the neighbours' cores."""
     with tempfile.TemporaryDirectory() as folder:
         start, (busy, own) = time.perf_counter(), cpu_times()
-        with timed(loop, "_validate") as validations, timed(tasks, "held_out") as reading:
+        with timed(stepping, "validated") as validations, timed(tasks, "held_out") as reading:
             loop.train(dvae().with_settings(**settings), Path(folder) / "run", progress=False)
         seconds, (busy_after, own_after) = time.perf_counter() - start, cpu_times()
     return seconds, sum(reading), validations, max(0.0, (busy_after - busy) - (own_after - own)) / seconds

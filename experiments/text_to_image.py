@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smalti import Generator
-from smalti.data.batches import Epochs, Pixels, augmented
+from smalti.data.batches import CHANCES, Epochs, Pixels, augmented
 from smalti.data.sources import open_data
 from smalti.data.splits import Split
 from smalti.images.pixels import to_float
@@ -63,7 +63,8 @@ def train_classifier(names: list[str], steps: int, seed: int) -> nn.Sequential:
     order, batch_size = Epochs(len(pixels), seed=seed), 64
     for step in range(steps):
         chosen = order(step * batch_size, batch_size)
-        batch = augmented(pixels.numpy()[chosen], "flip_shift", np.random.default_rng([seed, step]))
+        chances = np.random.default_rng([seed, step]).random((len(chosen), CHANCES))
+        batch = augmented(pixels.numpy()[chosen], "flip_shift", chances)
         loss = F.cross_entropy(model(to_float(torch.from_numpy(batch))), classes[chosen], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()

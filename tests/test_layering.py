@@ -13,7 +13,8 @@ from smalti.configs import Family
 
 ROOT = Path(__file__).parent.parent / "smalti"
 LAYERS = [  # the ground first
-    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "pretrained", "ops"},
+    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "pretrained"}
+    | {"processes", "environment", "ops"},
     {"images"},
     {"data", "models", "priors"},
     {"generate", "codec", "interop"},

@@ -57,7 +57,7 @@ def targets() -> set[str]:
 def exists(name: str) -> bool:
     """Whether a file's path ends like this; NAME, OUT/ and the like stand for the reader's own."""
     own = name in PLACEHOLDERS or "NAME" in name or any(part.isupper() for part in name.split("/")[:-1])
-    return own or any(f"/{file}".endswith(f"/{name.removeprefix('../')}") for file in FILES)
+    return own or any(f"/{file}".endswith(f"/{name.replace('../', '')}") for file in FILES)
 
 
 @pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -1,5 +1,6 @@
 """`smalti VERB ...`: parsers from typed functions, one-line errors, exit status 0 (done), 1 (bad input), 2 (usage)."""
 
+import functools
 import inspect
 import io
 import itertools
@@ -11,15 +12,16 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, TextIO, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import smalti
-from smalti.apps import process
+from smalti import processes
+from smalti.apps import completion, process
 from smalti.apps.code import find_recipe, run_code
-from smalti.apps.output import as_text, printable, say
+from smalti.apps.output import as_text, hushed, printable, say
 from smalti.configs import nearest, to_dict
 from smalti.errors import SmaltiError
 from smalti.recipes import RECIPES
@@ -33,6 +35,13 @@ BEGINS = "start_from"  # --from, where a recipe asks for it
 PLACES = ("--data", "--out", "--from", "--tokenizer", "--like", "--model", "--prior", "--run")
 
 set_parsing_settings(parse_optionals_as_positionals=False)
+
+
+class Answer(NamedTuple):
+    """How a verb answers."""
+
+    json: bool
+    quiet: bool
 
 
 def entry() -> None:
@@ -50,19 +59,26 @@ def main(argv: Sequence[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.filterwarnings("ignore", module="PIL")  # odd metadata; how large an image may be is our own check
-        warnings.showwarning = _say_warning
+        warnings.showwarning = functools.partial(_say_warning, sys.stderr)  # also where a verb is quiet
         for name in ("PIL", "tifffile"):  # what is wrong with an image is said by our own errors
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return _run(list(argv))
 
 
 def _run(argv: list[str]) -> int:
+    first = speaks = processes.is_first()  # of several that torchrun has started
     try:
-        _refuse_unquoted(argv)
-        _refuse_empty(argv)
-        name, function, arguments, as_json = _parse(argv)
-        result = function(**arguments)
-        if as_json:
+        with processes.spoken_once():
+            _refuse_unquoted(argv)
+            _refuse_empty(argv)
+            name, function, arguments, answer = _parse(argv)
+            _refuse_company(name)
+        speaks = True  # unless another one has said the same
+        with hushed(answer.quiet), processes.joined():
+            result = function(**arguments)
+        if not first:
+            return 0
+        if answer.json:
             print(printable(json.dumps(result, ensure_ascii=False)))
         elif result is not None:
             print(printable(as_text(name, result)))
@@ -71,13 +87,17 @@ def _run(argv: list[str]) -> int:
     except SystemExit as stop:  # jsonargparse: 0 after --help, 2 for wrong usage
         return int(stop.code or 0)
     except KeyboardInterrupt as stop:
-        _complain(str(stop) or "stopped")
+        if first:
+            _complain(str(stop) or "stopped")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout went away, as in `smalti ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except processes.PeerLost:
+        return 1
     except SmaltiError as error:
-        _complain(str(error))
+        if speaks:
+            _complain(str(error))
         return 1
     except OSError as error:
         what = f"{error.filename or 'file'}: {error.strerror or error}"
@@ -106,21 +126,28 @@ def _refuse_empty(argv: list[str]) -> None:
             raise SmaltiError(f"{of} is empty; give a name, or . for the folder you are in")
 
 
-def _complain(text: str) -> None:
-    say(f"smalti: {' '.join(text.split())}")
+def _refuse_company(name: str) -> None:
+    """Only a training is done by several processes together; others would each do the whole."""
+    if name != "train" and processes.launched() > 1:
+        raise SmaltiError(f"{name} runs in one process, not in {processes.launched()}: leave torchrun out")
 
 
-def _say_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+def _complain(text: str, file: TextIO | None = None) -> None:
+    say(f"smalti: {' '.join(text.split())}", file)
+
+
+def _say_warning(file: TextIO, message: Warning | str, category: type[Warning], *_: Any) -> None:
     if not issubclass(category, DeprecationWarning | FutureWarning):
-        _complain(f"warning: {message}")
+        _complain(f"warning: {message}", file)
 
 
-def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bool]:
-    """The verb's name, its function, its arguments, and whether to answer in JSON."""
+def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], Answer]:
+    """The verb's name, its function, its arguments, and how to answer."""
     argv = _with_negative_values(argv)
+    everything = completion.wanted(argv)  # of all verbs, not of the one in use
     parser = ArgumentParser(prog="smalti", description="Images to discrete codes and back.", version=smalti.__version__)
     commands = parser.add_subcommands(dest="verb", metavar="VERB")
-    verb = next((word for word in argv if not word.startswith("-")), None)
+    verb = None if everything else next((word for word in argv if not word.startswith("-")), None)
     recipes, chosen = RECIPES, argv[1] if argv[:1] == ["train"] and len(argv) > 1 else ""
     if ".py:" in chosen:  # known by the function's name from here on: a dot would mean something to the parser
         chosen, function = find_recipe(chosen)
@@ -132,11 +159,13 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     for name, function in VERBS.items():
         child = ArgumentParser(prog=f"smalti {name}", description=_first_line(function))
         commands.add_subcommand(name, child, help=_first_line(function))
-        if name == verb == "train":
-            own = _add_recipes(child, recipes, chosen)
-        elif name == verb:
+        if name == "train" and (name == verb or everything):
+            own = _add_recipes(child, recipes, chosen, everything)
+        elif name == verb or everything:
             _add_verb(child, function)
             _add_common(child)
+    if everything:
+        completion.name_files(parser, (*PLACES, "--known", "--mask", "--code"))
     if verb is not None and verb not in commands.choices:
         parser.error(f"unknown verb {verb!r}; {nearest(verb, commands.choices)}")
 
@@ -148,7 +177,8 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
     arguments = config[name]
     recipe = arguments["recipe"] if name == "train" else ""
     arguments = arguments[recipe] if recipe else arguments
-    as_json, code, _ = arguments.pop("json"), arguments.pop("code"), arguments.pop("config", None)
+    answer, code = Answer(arguments.pop("json"), arguments.pop("quiet")), arguments.pop("code")
+    arguments.pop("config", None)
     for path in filter(None, ",".join(code).split(",")):
         run_code(path)
     if recipe:
@@ -156,11 +186,11 @@ def _parse(argv: list[str]) -> tuple[str, Callable[..., Any], dict[str, Any], bo
         start, settings = arguments.pop("from"), {key: arguments.pop(key) for key in _settings_of(function, own)}
         if resolved:
             config = {**arguments, **settings, "out": out, "from": start}
-            return name, lambda: print(_as_config(function, arguments, config), end=""), {}, as_json
+            return name, lambda: print(_as_config(function, arguments, config), end=""), {}, answer
         if BEGINS in inspect.signature(function).parameters:  # the recipe's own, which tells it what to train
             arguments[BEGINS], start = start, None
-        return name, lambda: VERBS[name](function(**arguments), out, start_from=start, **settings), {}, as_json
-    return name, VERBS[name], arguments, as_json
+        return name, lambda: VERBS[name](function(**arguments), out, start_from=start, **settings), {}, answer
+    return name, VERBS[name], arguments, answer
 
 
 def _as_config(recipe: Any, arguments: dict[str, Any], config: dict[str, Any]) -> str:
@@ -183,8 +213,10 @@ def _with_negative_values(argv: list[str]) -> list[str]:
     return words
 
 
-def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], chosen: str) -> list[str]:
-    """Give `smalti train` a subcommand for each recipe; only the chosen one gets its flags.
+def _add_recipes(
+    train: ArgumentParser, recipes: dict[str, Callable[..., Any]], chosen: str, everything: bool
+) -> list[str]:
+    """Give `smalti train` a subcommand for each recipe; only the chosen one gets its flags, or all do.
 
     Returns the names of its parameters, those of what its **keywords go to among them.
     """
@@ -194,7 +226,7 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
         train.error(f"unknown recipe {chosen!r}; {nearest(chosen, recipes)}, or path/to/file.py:function")
     for name, recipe in recipes.items():
         child = ArgumentParser(prog=f"smalti train {name}", description=_first_line(recipe))
-        if name == chosen:
+        if name == chosen or everything:
             own = child.add_function_arguments(recipe, as_group=False, skip={BEGINS})
             _add_settings(child, recipe, own)
             child.add_argument("--out", type=str, required=True, help="the run's folder; an unfinished run goes on")
@@ -209,10 +241,10 @@ def _add_recipes(train: ArgumentParser, recipes: dict[str, Callable[..., Any]], 
 def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
     """Flags from a verb's signature: what it requires comes by position, or as a required flag if keyword-only.
 
-    A list of texts comes by position also where it may be left out.
+    A list of texts, and what a verb is about, come by position also where they may be left out.
     """
     texts = help_texts(function)
-    for name, parameter in inspect.signature(function).parameters.items():
+    for place, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
         required, text = parameter.default is inspect.Parameter.empty, texts.get(name)
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             for record in get_args(parameter.annotation):  # a TypedDict: Unpack[Record]
@@ -225,6 +257,8 @@ def _add_verb(parser: ArgumentParser, function: Callable[..., Any]) -> None:
             parser.add_argument(name, type=str, nargs="*", default=parameter.default, help=text)
         elif required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             parser.add_argument(name, type=str, help=text)
+        elif not place and parameter.annotation == str | None and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            parser.add_argument(name, type=str, nargs="?", default=None, help=text)
         elif parameter.default is False:  # --force as well as --force true
             parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=text)
         else:
@@ -260,6 +294,7 @@ def _add_common(parser: ArgumentParser) -> None:
     text = "a Python file of yours that defines parts of the model, see docs/extending.md; several with commas"
     parser.add_argument("--code", action="append", default=[], metavar="FILE", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no remarks, but warnings and errors")
 
 
 def _first_line(function: Callable[..., Any]) -> str:

@@ -1,4 +1,4 @@
-"""The verb `info`: what a run, a compressed file, a file of codes or latents, or a data set is."""
+"""The verb `info`: what a run, a compressed file, a file of codes or latents, a data set or this installation is."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,15 @@ from smalti.apps.runs import best_of, experiment_of, kept_evaluation, what_is
 from smalti.files import CONFIG
 
 
-def info(target: str) -> dict[str, Any]:
-    """Describe a run, a compressed file, a file of codes or latents, or a data set.
+def info(target: str | None = None) -> dict[str, Any]:
+    """Describe a run, a compressed file, a file of codes or latents, a data set, or this installation.
 
     Args:
-        target: the folder of a model, a .smalti file, a file of `smalti encode`, or what --data takes.
+        target: the folder of a model, a .smalti file, a file of `smalti encode`, or what --data takes; without it
+            the installation: version, commit, PyTorch, device, kernels and threads.
     """
+    if target is None:
+        return _describe_installation()
     path = Path(target)
     if path.suffix == SUFFIX:
         return _describe_archive(path)
@@ -25,6 +28,15 @@ def info(target: str) -> dict[str, Any]:
     from smalti.data.sources import open_data
 
     return {"data": target, **account_of(open_data(target))}
+
+
+def _describe_installation() -> dict[str, Any]:
+    """The device that `--device auto` takes, and what the rest is computed with."""
+    import torch
+
+    from smalti.environment import HOME, environment
+
+    return {**environment("cuda" if torch.cuda.is_available() else "cpu"), "installed_in": str(HOME)}
 
 
 def _describe_encoded(path: Path) -> dict[str, Any]:

@@ -1,15 +1,28 @@
 """What the command line prints: progress on stderr, a verb's result as text."""
 
+import contextlib
+import os
 import re
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def say(text: str) -> None:
-    """Print to stderr."""
-    print(printable(text), file=sys.stderr)
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print to stderr, or to another file."""
+    print(printable(text), file=file or sys.stderr)
+
+
+@contextlib.contextmanager
+def hushed(wanted: bool) -> Iterator[None]:
+    """Print nothing to stderr within, if that is wanted."""
+    with contextlib.ExitStack() as stack:
+        if wanted:
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
 
 
 def printable(text: str) -> str:

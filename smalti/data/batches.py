@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from smalti import processes
 from smalti.data.config import Augment, Data
 from smalti.data.source import Source
 from smalti.data.sources import open_data
@@ -31,12 +32,14 @@ from smalti.images.remarks import Remarks
 T = TypeVar("T")
 MEMORY_BYTES = 2 << 30  # a data set whose resized pixels take less is cached in memory
 BINARY_SEED = 0  # of fixed binarisation
+CHANCES = 5  # random numbers for each image: of its flip, and of its shift or its window
 SHIFT = 16  # images are shifted by at most 1/16 of their size
 
 
 def reading_threads() -> int:
-    """How many threads read images: one for each core that this process may use, at most 8."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """How many threads read images: one for each core that this process may use for itself, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // processes.beside()))
 
 
 def read_ahead(function: Callable[[int], T], numbers: Iterable[int], threads: int) -> Iterator[T]:
@@ -164,9 +167,9 @@ class Pixels:
         tried = min(32, len(self))
         raise SmaltiError(f"{self.source.name}: {tried} bad image{'s in a row' * (tried > 1)}; the last: {found}")
 
-    def views(self, indices: Sequence[int] | np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    def views(self, indices: Sequence[int] | np.ndarray, augment: Augment, chances: np.ndarray) -> np.ndarray:
         """Images by index as training sees them, uint8 (B, H, W, C), see `augmented`."""
-        return augmented(self.gather(indices), augment, rng)
+        return augmented(self.gather(indices), augment, chances)
 
     def evenly(self, count: int) -> Tensor:
         """At most `count` evenly spaced images of the source: uint8 (B, H, W, C)."""
@@ -235,9 +238,10 @@ def some_images(data: Data, split: Split, preprocessing: Preprocessing, count: i
 
 
 class Batches:
-    """Endless shuffled batches: batch `step` is a function of (seed, rank, step), so that runs resume exactly.
+    """Endless shuffled batches: batch `step` is a function of (seed, step), so that runs resume exactly.
 
-    Every image is seen once before any is seen again; ranks see disjoint parts of the same permutation.
+    Every image is seen once before any is seen again; the batch of one process is that of several, one part after the
+    other, with the same augmentation.
 
     Args:
         pixels: the images.
@@ -274,8 +278,9 @@ class Batches:
     def batch(self, step: int) -> Tensor:
         """The images of optimiser step `step` for this rank: uint8 (B, H, W, C)."""
         first = (step * self.world + self.rank) * self.batch_size
-        rng = np.random.default_rng([self.seed, 1, self.rank, step])
-        return torch.from_numpy(self.pixels.views(self.order(first, self.batch_size), self.augment, rng))
+        whole = np.random.default_rng([self.seed, 1, step]).random((self.world * self.batch_size, CHANCES))
+        chances = whole[self.rank * self.batch_size :][: self.batch_size]
+        return torch.from_numpy(self.pixels.views(self.order(first, self.batch_size), self.augment, chances))
 
     def iterate(self, start: int = 0) -> Iterator[Tensor]:
         """The batches of steps `start`, `start` + 1, and so on without end."""
@@ -314,22 +319,25 @@ class Epochs:
             return self._orders[epoch]
 
 
-def augmented(pixels: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """The uint8 (B, H, W, C) with every image flipped and shifted as `augment` says; edges are repeated."""
+def augmented(pixels: np.ndarray, augment: Augment, chances: np.ndarray) -> np.ndarray:
+    """The uint8 (B, H, W, C) with every image flipped and shifted as `augment` says; edges are repeated.
+
+    `chances` (B, CHANCES) are uniform in [0, 1): what is random about each image.
+    """
     assert augment != "crop", "crops are made of images in their own form: smalti.data.crops"
     if augment == "none":
         return pixels
-    batch, height, width, _ = pixels.shape
-    pixels = flipped(pixels, rng)
+    _, height, width, _ = pixels.shape
+    pixels = flipped(pixels, chances)
     if augment == "flip":
         return pixels
     reach = max(1, math.ceil(height / SHIFT))
     padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    tops, lefts = rng.integers(0, 2 * reach + 1, (2, batch))
+    tops, lefts = (chances[:, 1:3] * (2 * reach + 1)).astype(np.int64).T
     return np.stack([image[y : y + height, x : x + width] for image, y, x in zip(padded, tops, lefts, strict=True)])
 
 
-def flipped(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def flipped(pixels: np.ndarray, chances: np.ndarray) -> np.ndarray:
     """The uint8 (B, H, W, C) with each image left-right, half of the time."""
-    flip = rng.random(len(pixels)) < 0.5
+    flip = chances[:, 0] < 0.5
     return np.where(flip[:, None, None, None], pixels[:, :, ::-1], pixels)

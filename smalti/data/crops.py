@@ -28,20 +28,21 @@ class Window(NamedTuple):
 
     @classmethod
     def at_random(
-        cls, image: tuple[int, int], size: tuple[int, int], smallest: float, rng: np.random.Generator
+        cls, image: tuple[int, int], size: tuple[int, int], smallest: float, chances: Sequence[float] | np.ndarray
     ) -> Self:
         """A window of an image (H, W), for images of `size` (h, w) to train on.
 
         Its area is uniform between `smallest` and 1, in areas of the largest window of the form of `size` that the
         image has; its form is that of `size` times an aspect between 3/4 and 4/3, log-uniform; its place is uniform
         over the whole image. No side becomes smaller than that of `size` where the image's is not: crops of small
-        images are not enlarged, so that what a model learns of is as sharp as its images.
+        images are not enlarged, so that what a model learns of is as sharp as its images. `chances` are four uniform
+        numbers in [0, 1): of area, aspect and place.
         """
         tall, wide = largest_window(image, size)
-        area, aspect = rng.uniform(smallest, 1), ASPECT ** rng.uniform(-1, 1)
+        area, aspect = smallest + (1 - smallest) * chances[0], ASPECT ** (2 * chances[1] - 1)
         height = min(image[0], max(size[0], round(tall * math.sqrt(area / aspect))))
         width = min(image[1], max(size[1], round(wide * math.sqrt(area * aspect))))
-        top, left = rng.integers(0, (image[0] - height + 1, image[1] - width + 1)).tolist()
+        top, left = int(chances[2] * (image[0] - height + 1)), int(chances[3] * (image[1] - width + 1))
         return cls(top, left, height, width)
 
     def of(self, pixels: np.ndarray) -> np.ndarray:
@@ -117,17 +118,17 @@ class Crops(Pixels):
         """The largest centres of images by index, uint8 (B, H, W, C), as evaluation sees them."""
         return np.stack([fit(self._image(int(index)), self.size) for index in indices])
 
-    def views(self, indices: Sequence[int] | np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    def views(self, indices: Sequence[int] | np.ndarray, augment: Augment, chances: np.ndarray) -> np.ndarray:
         """Images by index as training sees them, uint8 (B, H, W, C): with augment crop a window of each, and flips."""
         if augment != "crop":
-            return super().views(indices, augment, rng)
+            return super().views(indices, augment, chances)
         windows = []
-        for index in indices:
+        for index, own in zip(indices, chances, strict=True):
             image = self._image(int(index))
-            window = Window.at_random((image.shape[0], image.shape[1]), self.size, self.smallest, rng)
+            window = Window.at_random((image.shape[0], image.shape[1]), self.size, self.smallest, own[1:])
             windows.append(resized(window.of(image), self.size))
         self.remarks.say()
-        return flipped(np.stack(windows), rng)
+        return flipped(np.stack(windows), chances)
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

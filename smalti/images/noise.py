@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from smalti.images.preprocessing import Corruption
+from smalti.ops import randomness
 
 GREY = 0.5  # of what masking hides
 
@@ -29,16 +30,20 @@ def corrupt(images: Tensor, corruption: Corruption, generator: torch.Generator |
         return images
     assert corruption.noise_level is not None and corruption.noise_lowest is not None
     batch, _, height, width = images.shape
-    device = images.device if generator is None else generator.device
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=device).to(images.device)
+        if generator is None:
+            return randomness.uniform(*shape, like=images)
+        return torch.rand(shape, generator=generator, device=generator.device).to(images.device)
 
     level: Tensor | float = corruption.noise_level
     if corruption.noise_lowest < corruption.noise_level:
         level = corruption.noise_lowest + (corruption.noise_level - corruption.noise_lowest) * uniform(batch, 1, 1, 1)
     if corruption.noise == "gaussian":
-        normal = torch.randn(images.shape, generator=generator, device=device).to(images.device)
+        if generator is None:
+            normal = randomness.normal(*images.shape, like=images)
+        else:
+            normal = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
         return (images + level * normal).clamp(0, 1)
     if corruption.noise == "salt_and_pepper":
         salt = (uniform(batch, 1, height, width) < 0.5).to(images.dtype)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.images.preprocessing import Preprocessing, Size, sides
+from smalti.ops import randomness
 from smalti.shapes import check_shape
 
 LUMA = (0.299, 0.587, 0.114)
@@ -74,7 +75,11 @@ def model_images(pixels: Tensor, preprocessing: Preprocessing, generator: torch.
     The pixels are those of `smalti.data.batches.Pixels`, where fixed binarisation has been done.
     """
     images = to_float(pixels)
-    return torch.bernoulli(images, generator=generator) if preprocessing.binarize == "dynamic" else images
+    if preprocessing.binarize != "dynamic":
+        return images
+    if generator is None:
+        return (randomness.uniform(*images.shape, like=images) < images).to(images)
+    return torch.bernoulli(images, generator=generator)
 
 
 def pad_to_multiple(images: Tensor, stride: Size) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smalti.errors import SmaltiError
 from smalti.files import file_hash
 from smalti.images.pixels import as_colour
+from smalti.ops import randomness
 
 EFFNET_STAGES = (0, 2, 4, 10, 15)  # the last block at each resolution: strides 2, 4, 8, 16, 32
 EFFNET_CENTRE, EFFNET_SCALE = 127 / 255, 128 / 255
@@ -68,18 +69,22 @@ def check_size(name: str, size: Sequence[int]) -> None:
         raise SmaltiError(f"{name} looks at images of at least {found}: give larger images, or leave it out")
 
 
-def random_windows(side: int, *images: Tensor) -> tuple[Tensor, ...]:
+def random_windows(side: int, *images: Tensor, chosen: Sequence[int] | None = None) -> tuple[Tensor, ...]:
     """One square window at random of each image, the same of its counterparts: (B, C, side, side) each.
 
-    Of images (B, C, H, W) with a smaller side the window has all of that. Random numbers from torch's global generator.
+    Of images (B, C, H, W) with a smaller side the window has all of that. Random numbers are those of
+    `smalti.ops.randomness`, one pair for each image, also where only some places of the batch are `chosen`.
     """
     height, width = images[0].shape[-2:]
-    rows, columns = (torch.randint(max(1, length - side + 1), (len(images[0]),)).tolist() for length in (height, width))
-    corners = list(zip(rows, columns, strict=True))
-    return tuple(
-        torch.stack([each[:, y : y + side, x : x + side] for each, (y, x) in zip(batch, corners, strict=True)])
-        for batch in images
+    chosen = range(len(images[0])) if chosen is None else chosen
+    rows, columns = (
+        randomness.integers(max(1, length - side + 1), len(images[0])).tolist() for length in (height, width)
     )
+    windows = [(place, slice(rows[place], rows[place] + side), slice(columns[place], columns[place] + side))
+               for place in chosen]  # fmt: skip
+    if not windows:
+        return tuple(batch[:0, :, :side, :side] for batch in images)
+    return tuple(torch.stack([batch[place, :, high, wide] for place, high, wide in windows]) for batch in images)
 
 
 def perceptual_distances(stages: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:

@@ -29,20 +29,20 @@ VARIANTS = ("avx512", "avx2", "portable")  # best first
 
 # Every kernel with its arguments in C's order, but for the number of threads, which comes last and is added here.
 #   codes:i8[N]    an array of a type and sizes, a tensor or numpy's; [N]! is written to, [N]? may be None
-#   place:int      an integer from 0 up (int64_t), temperature:float a float
+#   place:int      an integer from 0 up (int64_t), seed:word any int64_t, temperature:float a float
 #   N              a size alone is not passed: it is read off the arrays
 #   where          must hold of all these. Names of LAYOUT are C's numbers, panels(C) holds C columns
 SIGNATURES = {
     "pack": "matrix:f4[C,D] C D packed:f4[P,D,PANEL]! where D > 0, P == panels(C)",
     "nearest": "features:f4[N,D] codebook:f4[K,D] bias:f4[K] codes:i8[N]! N D K bytes:int where D > 0, 0 < K < 1 << 31",
     "gumbel": "logits:f4[N,K] packed:f4[P,K,PANEL]? codebook:f4[K,D] latents:f4[N,D]! kl:f4[N]! codes:i8[N]!"
-    " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:int"
+    " sampled:i8[N]! stats:f4[N,4]! N K D temperature:float hard:int seed:word"
     " where 0 < K < 1 << 31, D > 0, temperature > 0, hard < 2, hard or packed is not None and P == panels(D)",
     "gumbel_backward": "logits:f4[N,K] packed:f4[P,D,PANEL] up:f4[N,W] kl_gradient:f4[N] stats:f4[N,4] means:f4[N]?"
-    " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:int"
+    " logits_gradient:f4[N,K]! codebook_gradient:f4[K,W]?! N K D temperature:float hard:int seed:word"
     " where 0 < K < 1 << 31, D > 0, temperature > 0, hard < 2, P == panels(K), W == panels(D) * PANEL,"
     " hard or means is not None and codebook_gradient is not None",
-    "gumbel_noise": "noise:f4[N,K]! N K seed:int",
+    "gumbel_noise": "noise:f4[N,K]! N K seed:word",
     "write_intervals": "state:u8[8]! below:i8[N] sizes:i8[N] N",
     "end_stream": "state:u8[8]!",
     "read_symbols": "state:u8[8]! ends:i8[M,K] symbols:i8[N]! N K M where K > 0, M == 1 or M == N",
@@ -102,9 +102,10 @@ class Argument:
         The array itself keeps its name: it may be the caller's temporary, which must live until C returns.
         """
         refused = f"_refuse({self.word!r}, {self.name}, locals())"
-        if self.kind in ("int", "float"):
-            fit = f"isinstance({self.name}, int) and 0 <= {self.name} < {1 << 63}"
-            fit = fit if self.kind == "int" else f"isinstance({self.name}, (int, float))"
+        if self.kind in ("int", "word", "float"):
+            low = 0 if self.kind == "int" else -1 << 63
+            fit = f"isinstance({self.name}, int) and {low} <= {self.name} < {1 << 63}"
+            fit = f"isinstance({self.name}, (int, float))" if self.kind == "float" else fit
             return [f"if not ({fit}): {refused}", f"_{self.name} = {self.name}"]
         sizes = [f"{self.name}_{axis}" if dim in known or dim.isdigit() else dim for axis, dim in enumerate(self.dims)]
         differ = [f"{size} != {dim}" for size, dim in zip(sizes, self.dims, strict=True) if size != dim]
@@ -196,16 +197,29 @@ def _layout_of(library: ctypes.CDLL, variant: str) -> dict[str, int]:
 
 
 @cache
+def _opened(path: Path) -> ctypes.CDLL | None:
+    """The library of the kernels; None where there is none, or, with a warning, where it cannot be loaded.
+
+    That of a wheel names no OpenMP: its functions are those that came with PyTorch, so that there is one pool of
+    threads. A PyTorch that has none to offer leaves them undefined.
+    """
+    try:
+        return ctypes.CDLL(str(path)) if path.exists() else None
+    except OSError as error:
+        remedy = "plain PyTorch is used; compile it here with `pip install --no-binary smalti smalti`"
+        warnings.warn(f"the native kernels cannot be loaded ({error}): {remedy}", stacklevel=4)
+        return None
+
+
+@cache
 def load(variant: str) -> Kernels | None:
     """The kernels of one variant, or None where they were not compiled or this processor lacks the instructions.
 
     None with a warning, if they were compiled from other sources.
     """
-    if not LIBRARY.exists():
-        return None
-    library = ctypes.CDLL(str(LIBRARY))
+    library = _opened(LIBRARY)
     supported = getattr(library, f"smalti_supported_{variant}", None)
-    if supported is None or not supported():
+    if library is None or supported is None or not supported():
         return None
     layout, sources = _layout_of(library, variant), sorted(SOURCES.glob("*.[ch]"))
     expected = LAYOUT | ({"SOURCES": zlib.crc32(b"".join(map(Path.read_bytes, sources)))} if sources else {})

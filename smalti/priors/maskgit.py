@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smalti.errors import SmaltiError
+from smalti.ops import randomness
 from smalti.priors.attention import Block, CodeTable, GridPositions, Prefix
 from smalti.priors.base import Prior, PriorLoss, nats_of
 from smalti.priors.sampling import SamplePlan, gumbel_noise, sample_codes
@@ -105,8 +106,10 @@ class MaskGIT(Prior):
         """Nats per hidden code, at shares of hidden codes as sampling will meet them."""
         self._check_codes(codes)
         flat = codes.flatten(1)
-        shares = torch.cos(math.pi / 2 * torch.rand(len(flat), 1, device=flat.device))
-        hidden = _hide(flat.shape, (shares * self.num_codes).ceil().long().clamp(min=1), None, flat.device)
+        like = torch.empty(0, device=flat.device)
+        shares = torch.cos(math.pi / 2 * randomness.uniform(len(flat), 1, like=like))
+        counts = (shares * self.num_codes).ceil().long().clamp(min=1)
+        hidden = _hide(randomness.uniform(*flat.shape, like=like), counts)
         nats = nats_of(self._logits(flat, ~hidden, self.conditions.check(condition, len(codes))), flat)
         per_code = ((nats * hidden).sum(1) / hidden.sum(1)).mean()
         return PriorLoss(per_code, {"bits_per_hidden_code": per_code.detach() / math.log(2)})
@@ -125,7 +128,7 @@ class MaskGIT(Prior):
         for index in range(samples):
             place = (index + torch.rand((), generator=generator).item()) / samples
             count = 1 + min(length - 1, int(place * length))
-            hidden = _hide(flat[:1].shape, torch.tensor([[count]]), generator, torch.device("cpu")).to(flat.device)
+            hidden = _hide(torch.rand(1, length, generator=generator), torch.tensor([[count]])).to(flat.device)
             nats = nats_of(self._logits(flat, ~hidden.expand_as(flat), condition), flat)
             total = total + (nats * hidden).sum(1) * length / count / samples
         return total
@@ -154,7 +157,6 @@ class MaskGIT(Prior):
         return torch.ones_like(known).scatter(1, order[:, :num_hidden], False)
 
 
-def _hide(shape: torch.Size, counts: Tensor, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Random sets of positions, True where hidden, (B, T), of the sizes `counts` (B, 1)."""
-    ranks = torch.rand(shape, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
-    return ranks < counts.to(device)
+def _hide(uniform: Tensor, counts: Tensor) -> Tensor:
+    """Random sets of positions, True where hidden, (B, T), of the sizes `counts` (B, 1), by random numbers (B, T)."""
+    return uniform.argsort(dim=1).argsort(dim=1) < counts

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smalti import processes
 from smalti.priors.attention import Block, CodeTable, GridPositions, Prefix
 from smalti.priors.base import CausalPrior, PriorLoss, nats_of
 from smalti.priors.layers import Features, behind, by_position, last, previous
@@ -90,8 +91,10 @@ class Transformer(CausalPrior):
         before = F.pad(condition, (1, 0), value=-1)[:, :-1]
         targets = torch.where((condition < 0) & (before >= 0), ends, condition)  # what is behind the end stays -1
         text = self.text_head(stream[:, : condition.shape[1]]).float()
-        count = (targets >= 0).sum().clamp(min=1)
-        per_token = F.cross_entropy(text.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum") / count
+        count = (targets >= 0).sum().float()
+        count = processes.mean_over(count) if self.training and torch.is_grad_enabled() else count
+        summed = F.cross_entropy(text.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum")
+        per_token = summed / count.clamp(min=1)
         bits = {"bits_per_code": per_code, "text_bits_per_token": per_token}
         total = TEXT_WEIGHT * per_token + (1 - TEXT_WEIGHT) * per_code
         return PriorLoss(total, {name: value.detach() / math.log(2) for name, value in bits.items()})

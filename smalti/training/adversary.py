@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from smalti import processes
 from smalti.models.discriminator import PatchDiscriminator, discriminator_loss, generator_loss, lecam_penalty
 from smalti.models.features import random_windows
 from smalti.training.experiment import PhotoConfig
@@ -47,8 +48,9 @@ class Adversary:
         real, fake = random_windows(self.window, images, made)
         self.model.requires_grad_(False)
         term = passed_once(generator_loss(self.model(fake)), made)
-        pull = torch.autograd.grad(others, last, retain_graph=True)[0].norm()
-        push = torch.autograd.grad(term, last, retain_graph=True)[0].norm()
+        pull, push = (
+            processes.mean_over(torch.autograd.grad(part, last, retain_graph=True)[0]).norm() for part in (others, term)
+        )
         weight = (pull / (push + EPSILON)).clamp(max=LARGEST_WEIGHT).detach()
         self.model.requires_grad_(True)
         of_real, of_fake = self.model(real), self.model(fake.detach())
@@ -61,12 +63,14 @@ class Adversary:
         """Optimiser step of the discriminator, on all batches since the last; called after each of the decoder."""
         if not self.judged:
             return
+        processes.average_gradients(self.model.parameters())
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= len(self.judged)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.usual = self.usual.lerp(torch.stack(self.judged).mean(0), 1 - USUAL_DECAY)
+        judged = processes.mean_over(torch.stack(self.judged).mean(0))
+        self.usual = self.usual.lerp(judged, 1 - USUAL_DECAY)
         self.judged = []
 
     def state(self) -> dict[str, Tensor]:

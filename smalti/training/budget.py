@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from smalti import processes
 from smalti.training.settings import RunSettings, Watched
 
 WARM, FEWEST = 2, 8  # steps that are not counted; that are, if there is time
@@ -53,7 +54,7 @@ class Costs:
 
 
 def seconds_of(step: Callable[[], object], budget: float) -> float:
-    """Seconds that a step takes: the mean of some, after a few that are not counted.
+    """Seconds that a step takes: the mean of some, as many as the first process takes, after a few that do not count.
 
     Args:
         step: does one, and waits until the device is done.
@@ -65,7 +66,8 @@ def seconds_of(step: Callable[[], object], budget: float) -> float:
     for count in itertools.count(1):
         step()
         seconds = time.perf_counter() - start
-        if seconds >= most and (count >= FEWEST or seconds >= HASTE * budget):
+        enough = seconds >= most and (count >= FEWEST or seconds >= HASTE * budget)
+        if processes.told(enough):
             return seconds / count
     raise AssertionError
 
@@ -75,6 +77,18 @@ def seconds_once(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+class Clock:
+    """How long the steps after one took."""
+
+    def __init__(self, step: int):
+        self.step, self._start = step, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since that step."""
+        return time.perf_counter() - self._start
 
 
 class TimeLeft:

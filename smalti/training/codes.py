@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from smalti.data.batches import Pixels
+from smalti.data.batches import CHANCES, Pixels
 from smalti.data.conditions import captions_of, labels_of
 from smalti.data.crops import open_pixels
 from smalti.data.source import Source
@@ -22,6 +22,7 @@ from smalti.errors import SmaltiError
 from smalti.files import read_checked, write_checked
 from smalti.generate.tokenizer import PixelTokenizer, Tokenizer, open_tokenizer
 from smalti.images.pixels import model_images
+from smalti.ops import randomness
 from smalti.priors.config import PriorConfig
 from smalti.priors.text import TextTokenizer
 from smalti.training.experiment import ViewsConfig
@@ -52,17 +53,17 @@ class CodeSet:
     def sample(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Codes (B, h, w) and condition of some images; of views, of captions and of binary pixels one is sampled.
 
-        The random numbers are those of torch's global generator.
+        The random numbers are those of `smalti.ops.randomness`.
         """
         codes = self.codes[indices]
         if self.views is not None:
-            which = (torch.rand(len(indices)) * (1 + self.views.shape[1])).long()
+            which = (randomness.uniform(len(indices)) * (1 + self.views.shape[1])).long()
             other = self.views[indices, (which - 1).clamp(min=0)]
             codes = torch.where((which == 0)[:, None, None], codes, other)
-        codes = torch.bernoulli(codes / 255).long() if self.binary else codes.long()
+        codes = (randomness.uniform(*codes.shape) < codes / 255).long() if self.binary else codes.long()
         if self.tokens is None or self.num_captions is None:
             return codes, None if self.classes is None else self.classes[indices]
-        which = (torch.rand(len(indices)) * self.num_captions[indices]).long()
+        which = (randomness.uniform(len(indices)) * self.num_captions[indices]).long()
         return codes, self.tokens[indices, which]
 
     def fixed(self) -> tuple[Tensor, Tensor | None]:
@@ -168,7 +169,7 @@ def _encode_views(config: PriorConfig, source: Source, views: ViewsConfig, progr
         if views.views == "flip":
             seen = [np.ascontiguousarray(pixels.gather(some)[:, :, ::-1])]
         else:
-            seen = [pixels.views(some, "crop", rng) for _ in range(views.num_views or 0)]
+            seen = [pixels.views(some, "crop", rng.random((len(some), CHANCES))) for _ in range(views.num_views or 0)]
         codes.append(torch.stack([_codes_of(torch.from_numpy(one), tokenizer, generator) for one in seen], dim=1))
     return {"views": torch.cat(codes)}
 

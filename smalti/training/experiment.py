@@ -224,6 +224,7 @@ class Experiment(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        effective(False, "on an autoencoder, which each process has as a whole", shard=(self.run.shard or None, False))
         chosen = effective(self.augment == "crop", "without augment crop", crop_area=(self.crop_area, 0.5))
         object.__setattr__(self, "crop_area", chosen.get("crop_area"))
         if self.crop_area is not None and not 0 < self.crop_area <= 1:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from smalti import processes
 from smalti.errors import SmaltiError
 
 LOCK = ".lock"  # in the run's folder, while it is trained; says by whom
@@ -19,12 +20,13 @@ LOCK = ".lock"  # in the run's folder, while it is trained; says by whom
 def locked(run: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, which must exist; the kernel releases it when the process dies.
 
-    On a file system without locks a warning says so.
+    Of processes that train together the first holds it for all. On a file system without locks a warning says so.
 
     Raises:
         SmaltiError: another process, or another thread, trains into the folder.
     """
-    file = _acquired(run / LOCK, run)
+    with processes.in_turn():
+        file = _acquired(run / LOCK, run) if processes.is_first() else None
     if file is None:
         yield
         return

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from smalti import processes
 from smalti.errors import SmaltiError
 from smalti.models.autoencoder import Autoencoder
 from smalti.training.experiment import LossConfig
@@ -74,8 +75,8 @@ def score_function_loss(distortion: Tensor, log_prob: Tensor) -> Tensor:
 
     Williams 1992; the baseline is that of Mnih and Rezende, arXiv:1602.06725, across the batch.
     """
-    others = max(1, len(distortion) - 1)
-    baseline = (distortion.sum() - distortion) / others
+    total = processes.sum_over(torch.stack([distortion.detach().sum(), distortion.new_tensor(len(distortion))]))
+    baseline = (total[0] - distortion) / (total[1] - 1).clamp(min=1)
     return ((distortion - baseline).detach() * log_prob).mean()
 
 

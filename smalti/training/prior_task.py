@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smalti import processes
 from smalti.data.account import line_of
 from smalti.data.batches import Epochs, evenly_spread
 from smalti.data.conditions import captions_of
@@ -16,6 +17,7 @@ from smalti.data.source import Source
 from smalti.data.sources import open_data
 from smalti.generate.tokenizer import open_tokenizer
 from smalti.images.contact_sheets import grid
+from smalti.ops import randomness
 from smalti.priors.code_model import CodeModel
 from smalti.priors.text import FILE, TextTokenizer
 from smalti.training.codes import load_codes
@@ -43,9 +45,10 @@ class PriorTask(Task[CodeModel]):
         with torch.random.fork_rng():  # the same initial weights whether the codes were cached or not
             if progress:
                 print(line_of(source), file=sys.stderr)
-            self.codes = load_codes(config, source, run, text, experiment.views, progress)
-            self.data = {"train": self.codes.about}
-            self.held_out = held_out(lambda count: self._validation_codes(count, run, text, progress), experiment.run)
+            with processes.in_turn():  # the others read what the first one has written
+                self.codes = load_codes(config, source, run, text, experiment.views, progress)
+                self.data = {"train": self.codes.about}
+                self.held_out = held_out(lambda n: self._validation_codes(n, run, text, progress), experiment.run)
             self.tokenizer = open_tokenizer(config, device)
         self.model = CodeModel(config, text).to(device).train()
         if self.tokenizer.vectors is not None:
@@ -77,14 +80,15 @@ class PriorTask(Task[CodeModel]):
     def batches(self, start: int) -> Iterator[Tensor]:
         """Indices of each batch's images."""
         run, order = self.experiment.run, Epochs(len(self.codes), seed=self.experiment.run.seed)
+        own = processes.part_of(run.batch_size)
         for step in itertools.count(start * self.experiment.optimizer.accumulate):
-            yield torch.from_numpy(order(step * run.batch_size, run.batch_size))
+            yield torch.from_numpy(order(step * run.batch_size + processes.rank() * own, own))
 
     def loss(self, batch: Tensor, step: int) -> Loss:
         """The prior's loss, with condition dropout for classifier-free guidance."""
         codes, condition = self.codes.sample(batch)
         if condition is not None and self.experiment.model.condition_dropout:
-            condition[torch.rand(len(condition)) < self.experiment.model.condition_dropout] = -1
+            condition[randomness.uniform(len(condition)) < self.experiment.model.condition_dropout] = -1
         given = None if condition is None else condition.to(self.device)
         total, terms = self.model.prior.loss(codes.to(self.device), given)
         return Loss(total=total, terms={**terms, "loss": total.detach()}, codes=None)

@@ -30,6 +30,8 @@ class RunSettings:
             arithmetic, fp32 on others; a run that goes on keeps what it was.
         compile: autoencoders' networks are compiled by PyTorch before the first step, which takes minutes and needs a
             C++ compiler; the same training but for rounding, also where a run goes on with it or without.
+        shard: a prior is cut into one part for each process that torchrun has started (FSDP2), its optimiser too, for
+            one that a device does not hold; otherwise each process has the whole.
         log_every: steps between lines of metrics.jsonl; by default 50 in a run, 10 steps apart or more.
         sample_every: steps between pictures; 0 is never; by default 5 in a run, 100 steps apart or more.
         checkpoint_every: steps between checkpoints; by default 10 in a run, 50 steps apart or more.
@@ -48,6 +50,7 @@ class RunSettings:
     device: str = field(default="auto", metadata=FREE)
     precision: Precision = "auto"
     compile: bool = field(default=False, metadata=FREE)  # but other bits
+    shard: bool = field(default=False, metadata=FREE)
     log_every: int | None = field(default=None, metadata=FREE)
     sample_every: int | None = field(default=None, metadata=FREE)
     checkpoint_every: int | None = field(default=None, metadata=FREE)

@@ -10,9 +10,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from smalti import processes
 from smalti.errors import SmaltiError, cut
 from smalti.files import read_checked, write_checked
 from smalti.pretrained import Pretrained
+from smalti.training import parts
 from smalti.training.experiment import OptimizerConfig
 from smalti.training.muon import Muon, hidden_kernels
 
@@ -48,16 +50,27 @@ def make_optimizers(
 class TrainState:
     """The model, on its device, its moving average and its optimisers."""
 
-    def __init__(self, model: Pretrained, config: OptimizerConfig, precision: Literal["fp32", "bf16"] = "fp32"):
+    suffix = ".safetensors"  # of the names of its checkpoints
+
+    def __init__(
+        self,
+        model: Pretrained,
+        config: OptimizerConfig,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        average: Pretrained | None = None,
+    ):
         self.model, self.config, self.step = model, config, 0
         self.optimizers = make_optimizers(model, config, precision)
-        self.average = copy.deepcopy(model) if config.ema_decay else None  # starts equal: no special first step
+        self.average = average or (copy.deepcopy(model) if config.ema_decay else None)  # equal: no special first step
         self.parameters: list[Tensor] = list(model.parameters())
 
     @property
     def averaged(self) -> Pretrained:
         """The model to save, evaluate and sample from."""
         return self.model if self.average is None else self.average
+
+    def gather(self) -> None:
+        """See to it that `averaged` is up to date, by all processes together."""
 
     def optimizer_step(self, learning_rate: float) -> Tensor:
         """Clip, step, average; returns the gradient's norm before clipping."""
@@ -92,12 +105,24 @@ class TrainState:
             tensors |= prefixed("optimizer", moments_of(self.model, optimizer))
         return Checkpoint(path, {name: value.clone() for name, value in tensors.items()}, {"step": self.step, **record})
 
-    def save(self, folder: Path, extra: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
-        """Write checkpoints/step-N.safetensors, then delete all but it and the one before."""
-        checkpoint = self.checkpoint(folder / f"step-{self.step:09d}.safetensors", extra, record)
-        checkpoint.write()
-        keep_newest(folder, self.step)
-        return checkpoint.path
+    @property
+    def name(self) -> str:
+        """Of a checkpoint of now."""
+        return f"step-{self.step:09d}{self.suffix}"
+
+    def save(self, folder: Path, extra: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Write checkpoints/step-N.safetensors, then delete all but it and the one before; by the first process."""
+        if processes.is_first():
+            self.checkpoint(folder / self.name, extra, record).write()
+        self.keep_newest(folder)
+
+    def keep_newest(self, folder: Path) -> None:
+        """Delete all checkpoints but the two newest up to now: a later one was damaged. By the first process."""
+        found = checkpoints(folder) if processes.is_first() else {}
+        kept = [number for number in found if number <= self.step][-KEPT_CHECKPOINTS:]
+        for number, path in found.items():
+            if number not in kept:
+                parts.remove(path) if path.is_dir() else path.unlink()
 
     def restore(self, checkpoint: "Checkpoint") -> dict[str, Tensor]:
         """Restore a checkpoint; returns its extra tensors.
@@ -133,27 +158,28 @@ class Checkpoint(NamedTuple):
         return self.record["step"]
 
     def write(self) -> None:
-        """Write the file, atomically."""
-        write_checked(self.path, self.tensors, dict(self.record))
+        """Write the file, atomically; a path without a suffix is a folder of parts, written by all processes."""
+        if self.path.suffix:
+            write_checked(self.path, self.tensors, dict(self.record))
+        else:
+            parts.write_parts(self.path, self.tensors, self.record)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoints in a folder by the steps that their names say, the newest last."""
-    named = {path: re.fullmatch(r"step-(\d+)\.safetensors", path.name) for path in sorted(folder.glob("step-*"))}
-    return dict(sorted((int(match[1]), path) for path, match in named.items() if match and path.is_file()))
+    named = {path: re.fullmatch(r"step-(\d+)(\.safetensors)?", path.name) for path in sorted(folder.glob("step-*"))}
+    whole = {path: match for path, match in named.items() if path.is_file() == bool(match and match[2])}
+    return dict(sorted((int(match[1]), path) for path, match in whole.items() if match and _is_whole(path)))
 
 
-def keep_newest(folder: Path, step: int) -> None:
-    """Delete all checkpoints but the two newest up to `step`, where the run is: a later one was damaged."""
-    found = checkpoints(folder)
-    kept = [number for number in found if number <= step][-KEPT_CHECKPOINTS:]
-    for number, path in found.items():
-        if number not in kept:
-            path.unlink()
+def _is_whole(path: Path) -> bool:
+    return path.is_file() or parts.is_whole(path)
 
 
-def newest_checkpoint(folder: Path) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, in_parts: bool = False) -> Checkpoint | None:
     """The newest checkpoint that is not damaged, with a warning where a newer one is; None where there is none.
+
+    `in_parts` leaves the tensors of one in parts to each process, which reads its own.
 
     Raises:
         SmaltiError: there are some, and all are damaged.
@@ -161,7 +187,10 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     damaged: list[str] = []
     for path in reversed(checkpoints(folder).values()):
         try:
-            tensors, record = read_checked(path)
+            if path.is_file():
+                tensors, record = read_checked(path)
+            else:
+                tensors, record = ({}, parts.read_record(path)) if in_parts else parts.read_parts(path)
             if not isinstance(record, dict) or not isinstance(record.get("step"), int):
                 raise SmaltiError(f"{path} is not a checkpoint; remove it")
         except SmaltiError as error:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smalti import processes
 from smalti.data.account import line_of
 from smalti.data.batches import Batches, some_images
 from smalti.data.crops import open_pixels
@@ -21,6 +22,7 @@ from smalti.images.pixels import model_images, to_float, to_uint8
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.models.features import check_size, perceptual_distance, random_windows
+from smalti.ops import randomness
 from smalti.ops.counts import perplexity, usage
 from smalti.pretrained import Pretrained
 from smalti.training.adversary import Adversary
@@ -58,7 +60,7 @@ class Task(ABC, Generic[Model]):
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Tensor]:
-        """The batches of steps `start`, `start` + 1, ...: a function of (seed, rank, step)."""
+        """This process's part of the batches of steps `start`, `start` + 1, ...: a function of (seed, step)."""
 
     def compile(self) -> None:
         """Compile the networks for the steps to come."""
@@ -69,7 +71,7 @@ class Task(ABC, Generic[Model]):
 
     @abstractmethod
     def loss(self, batch: Tensor, step: int) -> Loss:
-        """The loss of one batch; randomness only from torch's global generator, which the loop seeds."""
+        """The loss of one batch; random numbers of torch's global generator and `smalti.ops.randomness` only."""
 
     def after_step(self) -> str | None:
         """Update statistics (codebook, usage); returns the text of an alarm, if any."""
@@ -138,7 +140,9 @@ class AutoencoderTask(Task[Autoencoder]):
     def batches(self, start: int) -> Iterator[Tensor]:
         """Batches of uint8 images."""
         experiment, run = self.experiment, self.experiment.run
-        batches = Batches(self.pixels, run.batch_size, seed=run.seed, augment=experiment.augment)
+        place = {"rank": processes.rank(), "world": processes.world()}
+        own = processes.part_of(run.batch_size)
+        batches = Batches(self.pixels, own, seed=run.seed, augment=experiment.augment, **place)
         return batches.iterate(start * experiment.optimizer.accumulate)
 
     def compile(self) -> None:
@@ -173,7 +177,7 @@ class AutoencoderTask(Task[Autoencoder]):
         return self._with_adversary(loss, made, images, progress)
 
     def _with_perceptual(self, loss: Loss, made: Tensor, images: Tensor, progress: float) -> Loss:
-        """Add the perceptual term, of windows of some reconstructions and their images."""
+        """Add the perceptual term, of windows of evenly spread reconstructions and their images."""
         photo = self.experiment.photo
         if self.perceptual is None:
             return loss
@@ -181,9 +185,14 @@ class AutoencoderTask(Task[Autoencoder]):
         assert photo.perceptual_start is not None
         if progress < photo.perceptual_start:
             return loss._replace(terms=loss.terms | {"perceptual": loss.total.new_zeros(())})
-        count = max(1, round(photo.perceptual_share * len(images)))
-        seen, others = random_windows(photo.perceptual_window, made[:count], images[:count])
-        term = passed_once(self.perceptual(seen, others).mean(), made)
+        whole, first = randomness.whole(len(images)), randomness.first_row(len(images))
+        count, term = max(1, round(photo.perceptual_share * whole)), loss.total.new_zeros(())
+        places = [(2 * index + 1) * whole // (2 * count) - first for index in range(count)]
+        chosen = [place for place in places if 0 <= place < len(images)]
+        seen, others = random_windows(photo.perceptual_window, made, images, chosen=chosen)
+        if chosen:
+            mean = self.perceptual(seen, others).sum() / count * (whole / len(images))  # as the mean of all processes
+            term = passed_once(mean, made)
         total = loss.total + photo.perceptual_weight * term
         return loss._replace(total=total, terms=loss.terms | {"perceptual": term.detach()})
 

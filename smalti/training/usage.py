@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from smalti import processes
 from smalti.errors import SmaltiError
 from smalti.ops.counts import perplexity, usage
 
@@ -19,6 +20,8 @@ ADVICE = (
 
 class CodeUsage:
     """Counts codes (K of them in each of q codebooks) over windows, and raises an alarm once usage has collapsed.
+
+    Of processes that train together each counts its own; they add them up at the end of a window.
 
     Raises:
         SmaltiError: more codes than are counted.
@@ -38,9 +41,10 @@ class CodeUsage:
     def observe(self, counts: Tensor, seen: int) -> str | None:
         """Add counts (q, K) of `seen` codes; returns the alarm's text if a window ends with usage below one half."""
         self.counts = self.counts.to(counts.device) + counts
-        self.seen += seen
+        self.seen += seen * processes.world()  # equal parts
         if self.seen < self.window:
             return None
+        processes.sum_over(self.counts)
         self.latest = torch.tensor([usage(self.counts), perplexity(self.counts)], dtype=torch.float64)
         self.counts, self.seen = torch.zeros_like(self.counts), 0
         self.windows += 1
@@ -59,11 +63,12 @@ class CodeUsage:
         return {} if used == NONE_YET else {"usage": used, "perplexity": spread}
 
     def state(self) -> dict[str, Tensor]:
-        """State for the checkpoint."""
-        return {"counts": self.counts.cpu(), "latest": self.latest, "armed": self.armed, "windows": self.windows}
+        """State for the checkpoint, the same in all processes."""
+        counts = processes.sum_over(self.counts.clone())
+        return {"counts": counts.cpu(), "latest": self.latest, "armed": self.armed, "windows": self.windows}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore `state`."""
-        self.counts, self.latest = state["counts"], state["latest"]
-        self.seen = int(self.counts.sum())
+        counts, self.latest = state["counts"], state["latest"]
+        self.seen, self.counts = int(counts.sum()), counts if processes.is_first() else torch.zeros_like(counts)
         self.armed, self.windows = state["armed"], state["windows"]

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from conftest import draw_image
+from smalti.apps import cli
 from smalti.apps.cli import main
 from smalti.training.log import read_metrics
 
@@ -115,6 +117,46 @@ def test_json_is_one_object_on_stdout(runs, image_folder, capsys):
     ):
         status, out, _ = outcome(capsys, *argv, "--json")
         assert status == 0 and isinstance(json.loads(out), dict)
+
+
+def test_quiet_keeps_progress_and_remarks_but_not_warnings_and_errors(image_folder, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    train = ["train", "ae", "--data", image_folder, "--out", run, *TRAIN, "--json"]
+    status, out, err = outcome(capsys, *train, "--quiet")
+    assert status == 0 and err == "" and json.loads(out)["run"] == str(run)
+    assert outcome(capsys, *train[:5], tmp_path / "loud", *train[6:])[2] != ""
+    assert "smalti:" in complaint(capsys, "evaluate", tmp_path / "none", "--quiet")
+
+    def warning():
+        """Warn, and remark."""
+        warnings.warn("of something", stacklevel=1)
+        print("a remark", file=sys.stderr)
+
+    monkeypatch.setitem(cli.VERBS, "info", warning)
+    assert outcome(capsys, "info", "--quiet") == (0, "", "smalti: warning: of something\n")
+
+
+def test_a_shell_completes_verbs_flags_values_and_files(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("shtab")
+    status, script, _ = outcome(capsys, "--print_completion", "shtab-bash")
+    (tmp_path / "photo.png").touch()
+    (tmp_path / "completion.bash").write_text(script)
+    monkeypatch.chdir(tmp_path)
+
+    def completed(*words):
+        ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _shtab_smalti smalti "${@: -1}"; echo "${COMPREPLY[@]}"'
+        command = ["bash", "-c", f". ./completion.bash; {ask}", "bash", "smalti", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert status == 0 and completed("deco") == ["decode", "decompress"]
+    assert completed("train", "vqv") == ["vqvae"] and completed("evaluate", "--spl") == ["--split"]
+    assert "logit_laplace" in completed("train", "dvae", "--likelihood", "")
+    assert completed("compress", "runs/dvae", "ph") == ["photo.png"]
+
+
+def test_completion_without_shtab_names_the_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert "pip install 'smalti[completion]'" in complaint(capsys, "--print_completion", "shtab-bash")
 
 
 def test_encode_then_decode_gives_the_reconstruction_in_the_exact_size(runs, tmp_path, capsys):

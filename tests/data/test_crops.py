@@ -44,7 +44,7 @@ def photos(tmp_path):
 @pytest.mark.parametrize("image", [(40, 40), (31, 90), (200, 17), (16, 16), (5, 7), (1, 1)])
 def test_windows_lie_in_the_image_and_enlarge_nothing(image, size):
     rng, tall = np.random.default_rng(0), largest_window(image, size)
-    found = [Window.at_random(image, size, 0.4, rng) for _ in range(300)]
+    found = [Window.at_random(image, size, 0.4, rng.random(4)) for _ in range(300)]
     for window in found:
         assert 0 <= window.top <= window.top + window.height <= image[0]
         assert 0 <= window.left <= window.left + window.width <= image[1]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import draw_image
-from smalti.data.batches import Batches, Pixels, augmented, some_images
+from smalti.data.batches import CHANCES, Batches, Pixels, augmented, some_images
 from smalti.data.emoji import read_table
 from smalti.data.idx import read_idx
 from smalti.data.sources import open_data
@@ -261,7 +261,7 @@ def test_augmentation_keeps_the_source_untouched_and_the_size():
     pixels = np.stack([draw_image(i) for i in range(6)])
     before = pixels.copy()
     for mode in ("flip", "flip_shift"):
-        result = augmented(pixels, mode, np.random.default_rng(0))
+        result = augmented(pixels, mode, np.random.default_rng(0).random((len(pixels), CHANCES)))
         assert result.shape == pixels.shape and np.array_equal(pixels, before)
         result[:] = 0
         assert np.array_equal(pixels, before)

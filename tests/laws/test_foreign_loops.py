@@ -119,19 +119,6 @@ def test_weight_decay_of_code_vectors_is_said_once(name):
     assert ["weight decay of 0.01" in str(warning.message) for warning in said] == [True] * (name != "vq ema")
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_several_processes_are_warned_where_they_part(name, monkeypatch):
-    monkeypatch.setattr("smalti.models.bottlenecks.codebook._processes", lambda: 2)
-    layer = copy.deepcopy(FRESH[name])
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        for seed in range(2):
-            layer(features(layer, 2, seed=seed))
-    assert ["each process" in str(warning.message) for warning in said] == [True] * name.endswith(
-        ("gradient", "distance")
-    )
-
-
 def test_copies_of_data_parallel_say_that_they_do_not_learn():
     layer = copy.deepcopy(TRAINED["vq ema"])
     with pytest.warns(UserWarning, match="use DistributedDataParallel"):

@@ -289,7 +289,7 @@ def own_loop(layer, steps, *, update=False, accumulate=1, first=0):
 @pytest.mark.parametrize("name", LEARNING)
 def test_update_need_not_be_called(name, accumulate, monkeypatch):
     """The state is that of a loop that calls it, when it is read, and nothing is said."""
-    monkeypatch.setattr("smalti.models.bottlenecks.codebook._pick", lambda vectors, num: vectors[:1].expand(num, -1))
+    monkeypatch.setattr("smalti.models.bottlenecks.rows.Rows.pick", lambda rows, num: rows.own[:1].expand(num, -1))
     called, left = (
         own_loop(copy.deepcopy(TRAINED[name]), 4, update=update, accumulate=accumulate) for update in (True, False)
     )

@@ -50,8 +50,9 @@ def unfit(word, value, words, where):
     """Values that an argument does not take, by what is wrong with them."""
     if word.kind == "float":
         return {"text": "1", "nothing": None}
-    if word.kind == "int":
-        return {"negative": -1, "too large": 1 << 63, "fraction": 1.5, "nothing": None}
+    if word.kind in ("int", "word"):
+        none = {"too large": 1 << 63, "fraction": 1.5, "nothing": None}
+        return none if word.kind == "word" else none | {"negative": -1}
     other = torch.float64 if value.dtype != torch.float64 else torch.float32
     found = {"dtype": value.to(other), "axis": value[None], "device": value.to("meta"), "number": 3, "list": [1.0]}
     for axis, dim in enumerate(word.dims):
@@ -174,6 +175,18 @@ def test_without_a_library_there_are_none(monkeypatch, tmp_path):
     native.load.cache_clear()
     try:
         assert all(native.load(variant) is None for variant in native.VARIANTS)
+    finally:
+        native.load.cache_clear()
+
+
+def test_a_library_that_cannot_be_loaded_is_one_warning_and_plain_torch(monkeypatch, tmp_path):
+    (tmp_path / "native.so").write_bytes(b"of another machine")
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "native.so")
+    native.load.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="the native kernels cannot be loaded .*plain PyTorch is used") as warned:
+            assert all(native.load(variant) is None for variant in native.VARIANTS)
+        assert len(warned) == 1
     finally:
         native.load.cache_clear()
 

@@ -179,7 +179,7 @@ def test_gumbel_latents_of_any_layout(layout, variant):
 @pytest.mark.parametrize("seed", [-1, 1 << 63, 1.5, None])
 def test_seeds_that_are_none(seed, variant):
     logits, codebook = torch.randn(3, 4), torch.randn(4, 2)
-    fine = variant == "off" and seed in (-1, 1 << 63)  # PyTorch's generators take more
+    fine = seed == -1 or (variant == "off" and seed == 1 << 63)  # PyTorch's generators take more
     assert fine or refused(lambda: gumbel_latents(logits, codebook, 1.0, hard=False, seed=seed))
     assert fine or refused(lambda: seeded_gumbel(logits, seed))
 

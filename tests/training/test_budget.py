@@ -15,7 +15,8 @@ from smalti.errors import SmaltiError
 from smalti.files import read_json
 from smalti.recipes import RECIPES
 from smalti.training.budget import Costs, TimeLeft, seconds_of
-from smalti.training.loop import Interrupted, _due, train
+from smalti.training.loop import Interrupted, train
+from smalti.training.recording import due
 from smalti.training.settings import RunSettings
 from training.test_loop import SYSTEMS, same, small, weights, without_speed
 
@@ -33,9 +34,7 @@ def moments(costs, run):
     for step in range(run.steps):
         now += costs.steps[max(part for part in costs.steps if step >= part * run.steps)]
         ends.append(now)
-        now += sum(
-            cost for name, cost in costs.pauses.items() if _due(run.every(name), step + 1, step + 1 == run.steps)
-        )
+        now += sum(cost for name, cost in costs.pauses.items() if due(run.every(name), step + 1, step + 1 == run.steps))
     return ends, now
 
 

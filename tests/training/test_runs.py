@@ -16,6 +16,7 @@ from PIL import Image
 
 from conftest import draw_image
 from smalti.configs import decisive, to_dict
+from smalti.environment import environment
 from smalti.errors import SmaltiError
 from smalti.files import BEST, PARTIAL, atomic_path, read_checked, read_json, write_checked
 from smalti.models.autoencoder import Autoencoder
@@ -30,6 +31,7 @@ WHOLE = {"checkpoint_every": 2, "sample_every": 0}
 FREE = {
     "log_every": 1, "sample_every": 3, "checkpoint_every": 3, "validate_every": 2, "validation_images": 3,
     "device": "cpu", "log": "jsonl", "steps": 8, "minutes": None, "compile": False,
+    "shard": False,
 }  # fmt: skip
 
 
@@ -208,7 +210,9 @@ def test_changed_data_are_refused(change, message, photos, tmp_path):
     change(photos)
     with pytest.raises(SmaltiError, match=message):
         go(tmp_path / "run", photos, steps=4)
-    assert read_json(tmp_path / "run" / "environment.json")["data"]["train"]["num_images"] == 18
+    where = read_json(tmp_path / "run" / "environment.json")
+    assert where["data"]["train"]["num_images"] == 18
+    assert where.items() >= environment("cpu").items() and where["commit"] and where["threads"]
 
 
 # What is damaged

@@ -24,6 +24,7 @@ from smalti.training import loop, tasks
 from smalti.training.log import read_metrics
 from smalti.training.loop import Interrupted, train
 from smalti.training.settings import RunSettings
+from smalti.training.stepping import validated
 from training.test_loop import SYSTEMS, latest_checkpoint, same, small, stop_at, weights, without_speed
 
 OFTEN = {"validate_every": 2, "validation_images": 5}
@@ -107,7 +108,7 @@ def test_validation_leaves_models_buffers_modes_and_random_numbers_alone(kind, d
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     modes, state = [module.training for module in task.model.modules()], torch.get_rng_state()
     extra = {name: value.clone() for name, value in task.state().items()}
-    found = [loop._validate(task, task.model, FLOAT32) for _ in range(2)]
+    found = [validated(task, task.model, FLOAT32) for _ in range(2)]
     assert found[0] == found[1] and np.isfinite(found[0]["validation_loss"])
     assert same(before, task.model.state_dict()) and same(extra, task.state())
     assert modes == [module.training for module in task.model.modules()]
@@ -144,7 +145,7 @@ def test_means_do_not_depend_on_the_batch_size(kind, data, tokenizer, tmp_path):
         folder.mkdir()
         experiment = any_kind(kind, data, tokenizer, batch_size=size, validation_images=0)
         task = loop._task(experiment, "cpu", folder, False)
-        found.append(loop._validate(task, task.model, FLOAT32))
+        found.append(validated(task, task.model, FLOAT32))
     assert found[1] == pytest.approx(found[0], rel=1e-5) and found[2] == pytest.approx(found[0], rel=1e-5)
 
 
@@ -213,9 +214,9 @@ def test_the_best_is_kept_with_the_last_beside_it(data, tmp_path, capsys):
     step = min(found, key=found.__getitem__)
     assert step < 12, "the test needs a run that gets worse"
     task = loop._task(experiment, "cpu", tmp_path, False)
-    again = loop._validate(task, Autoencoder.from_pretrained(tmp_path / "run"), FLOAT32)
+    again = validated(task, Autoencoder.from_pretrained(tmp_path / "run"), FLOAT32)
     assert again["validation_loss"] == pytest.approx(found[step], rel=1e-6)
-    last = loop._validate(task, Autoencoder.from_pretrained(tmp_path / "run" / "last"), FLOAT32)
+    last = validated(task, Autoencoder.from_pretrained(tmp_path / "run" / "last"), FLOAT32)
     assert last["validation_loss"] == pytest.approx(found[12], rel=1e-6)
     assert same(weights(tmp_path / "run" / "last"),
                 {name.removeprefix("average."): value for name, value in checkpoint(tmp_path / "run")[0].items()

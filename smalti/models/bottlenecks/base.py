@@ -103,8 +103,8 @@ class Bottleneck(Layer, ABC):
         """The output for features (B, in_channels, h, w) of which some positions are kept."""
         output = self._forward_kept(kept.of(features), kept)
         penalties = output.penalties
-        if not len(kept.places):  # the mean over nothing is 0
-            penalties = {name: torch.zeros_like(penalty) for name, penalty in penalties.items()}
+        if not len(kept.places):  # the mean over nothing is 0, with a gradient of 0 for every parameter
+            penalties = {name: penalty.nan_to_num() for name, penalty in penalties.items()}
         return BottleneckOutput(
             latents=kept.latents(output.latents),
             codes=None if output.codes is None else kept.codes(output.codes),

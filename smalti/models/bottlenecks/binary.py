@@ -89,14 +89,13 @@ class BinaryQuantizer(DeterministicQuantizer):
         """Mean entropy minus entropy of the mean, of (N, bits)."""
         logits = 4 * self.length * features / self.softness  # |f + l|^2 - |f - l|^2, the log odds of a 1
         ones, zeros = F.logsigmoid(logits), F.logsigmoid(-logits)
-        sure = -(ones.exp() * ones + zeros.exp() * zeros).sum(1).mean()
-        spread = features.new_zeros(())
+        sure, groups = -(ones.exp() * ones + zeros.exp() * zeros).sum(1).mean(), []
         for one, zero in zip(ones.split(EXACT_BITS, dim=1), zeros.split(EXACT_BITS, dim=1), strict=True):
             log_p = one.new_zeros(len(one), 1)
             for bit in range(one.shape[1]):
                 log_p = torch.cat([log_p + zero[:, bit : bit + 1], log_p + one[:, bit : bit + 1]], dim=1)
-            spread = spread + torch.special.entr(log_p.exp().mean(0)).sum()
-        return sure - spread
+            groups.append(log_p.exp())
+        return sure - torch.special.entr(self.batch_mean(torch.cat(groups, dim=1))).sum()
 
     def _encode(self, features: Tensor) -> Tensor:
         return ((features > 0).long() * self.place_values).sum(1)

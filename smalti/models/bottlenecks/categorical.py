@@ -14,15 +14,14 @@ from smalti.models.bottlenecks.base import BottleneckOutput, CategoricalPosterio
 from smalti.models.bottlenecks.codebook import Codebook
 from smalti.models.bottlenecks.estimators import CATEGORICAL, straight_through
 from smalti.models.bottlenecks.grids import Kept, flatten_grid, unflatten_grid
+from smalti.ops import randomness
 from smalti.ops.gumbel import gumbel_latents
-from smalti.ops.gumbel_noise import standard_gumbel
+from smalti.ops.gumbel_noise import at_row, standard_gumbel
 from smalti.ops.nearest import nearest_code
 from smalti.ranges import CodebookSize, Positive, Range, Share, Size
 from smalti.schedules import Schedule
 
 FUSED = {"gumbel_softmax": False, "gumbel_straight_through": True}  # those that are one operation: whether it is hard
-
-ROWS = 1024  # at most so many features are held against all others
 
 
 class Categorical(CategoricalPosterior):
@@ -184,11 +183,10 @@ class Categorical(CategoricalPosterior):
         """Before a forward pass to learn from; see `Codebook.prepare`."""
         if self.log_scale is None:
             return
-        waited, flat = not codebook.started, flatten_grid(features)
-        codebook.prepare(flat)
-        if waited and codebook.started:
-            error = (flat - self.vectors[nearest_code(flat, self.vectors)]).square().sum(1).mean()
-            self.log_scale.copy_((self.sharpness / torch.maximum(error, _apart(flat)).clamp(min=1e-12)).log())
+        rows = codebook.prepare(flatten_grid(features))
+        if rows is not None:
+            error = torch.maximum(rows.error(self.vectors), rows.apart())
+            self.log_scale.copy_((self.sharpness / error.clamp(min=1e-12)).log())
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         batch, _, height, width = features.shape
@@ -201,14 +199,12 @@ class Categorical(CategoricalPosterior):
 
     def _quantized(self, features: Tensor, log_prior: Tensor | float) -> BottleneckOutput:
         batch, _, height, width = features.shape
-        if self.training and self.codebook is not None:
-            self.codebook.catch_up()
         learning = self.codebook if self.training and self.codebook is not None and self.codebook.learns else None
         if learning is not None:
             self._prepare(learning, features)
         logits, log_prob = self.logits(features), None
         if self.training and self.prior_logits is None and self.estimator in FUSED:
-            hard, seed = FUSED[self.estimator], int(torch.randint(1 << 62, ()))
+            hard, seed = FUSED[self.estimator], at_row(randomness.seed(), randomness.first_row(len(logits)))
             temperature = self.temperature.item() if self._annealed is None else self._annealed
             latents, kl, codes = gumbel_latents(logits, self.vectors, temperature, hard=hard, seed=seed)
         else:
@@ -277,11 +273,3 @@ def _in_channels(logits: str, codebook_size: int, code_dim: int, in_channels: in
     if in_channels not in (None, needed):
         raise SmaltiError(f"{logits} logits need in_channels = {what} = {needed}, not {in_channels}")
     return needed
-
-
-def _apart(vectors: Tensor) -> Tensor:
-    """The mean squared distance of some of the vectors (N, D) to the nearest other one; 0 of a single one."""
-    some = torch.arange(0, len(vectors), -(-len(vectors) // ROWS), device=vectors.device)
-    squared = torch.cdist(vectors[some], vectors).square()
-    squared[torch.arange(len(some)), some] = float("inf")
-    return squared.amin(1).mean() if len(vectors) > 1 else vectors.new_zeros(())

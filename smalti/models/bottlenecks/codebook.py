@@ -9,19 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from smalti import processes
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.layer import Layer
+from smalti.models.bottlenecks.rows import Rows
+from smalti.ops import randomness
 from smalti.ops.counts import code_counts
-from smalti.ops.nearest import nearest_code
 
-KMEANS_ITERATIONS = 10
-JITTER = 0.1  # of vectors picked twice, in standard deviations of the vectors: equal code vectors could never part
 EPSILON = 1e-8
 PATIENCE = 100  # forward passes without a step after which a warning says that nothing is learnt
-MANY = (
-    "each process restarts, and starts, code vectors of its own, and DistributedDataParallel sends averages alone:"
-    " load the same before it, with restart_below=0, or learn by averages"
-)
 NOT_FINITE = "features hold NaN or infinity: the codebook learns nothing from their step"
 Learning = Literal["ema", "gradient", "simvq"]
 
@@ -34,10 +30,13 @@ class Codebook(Layer):
     step) averages and restarts: the average over steps is that of van den Oord et al. (arXiv:1711.00937, appendix A.1),
     the restart that of Dhariwal et al. (Jukebox, arXiv:2005.00341, section 3.1).
 
-    `update` need not be called: what was collected before a step of any optimiser of PyTorch is averaged before more is
-    collected after it, and before the mode changes or `state_dict` is read. Batches between two steps are one update
-    either way. Nothing is collected in eval mode, under `no_grad`, when frozen, or of a step with features that are not
-    finite.
+    `update` need not be called: it follows every step of an optimiser of PyTorch, of averages that of any, of vectors
+    learnt by gradient that of their own. Batches between two steps are one update either way. Nothing is collected in
+    eval mode, under `no_grad`, when frozen, or of a step with features that are not finite.
+
+    Processes that train together (`torch.distributed`) keep one codebook: it starts from the features of all, averages
+    over all, and a dead code becomes the same vector in each. They meet in the first forward pass to learn from, and
+    after steps of the optimiser; `alone` keeps them apart.
 
     Args:
         size: K, at least 2.
@@ -83,11 +82,12 @@ class Codebook(Layer):
         self.matrix = nn.Parameter(torch.eye(dim, dtype=torch.float32)) if learning == "simvq" else None
         self.register_buffer("share", torch.full((size,), 1 / size, dtype=torch.float32))
         self.register_buffer("sums", vectors / size)
-        self.register_state_dict_pre_hook(_catch_up)
         self.register_load_state_dict_post_hook(_loaded)
         self.started = start == "random"
         self.said: set[str] = set()  # warnings
         self._checked: set[int] = set()  # optimisers
+        self._met = False  # whether all processes are known to have the same vectors
+        self._restarted: Tensor | None = None  # codes, since `update` was last asked
         self._forget()
         CODEBOOKS[id(self)] = self
 
@@ -170,9 +170,8 @@ class Codebook(Layer):
     def _forget(self) -> None:
         self._counted: Tensor | None = None  # (K,) int64
         self._summed = self.sums.new_empty(0, self.sums.shape[1])  # (K, D) once something is collected
-        self._seen = self._passes = 0
+        self._passes = 0
         self._recent: Tensor | None = None
-        self._due = False  # whether an optimiser has stepped since something was collected
 
     def _replicate_for_data_parallel(self) -> Self:
         self._warn("the copies of nn.DataParallel learn no code vectors but by gradient; use DistributedDataParallel")
@@ -180,94 +179,101 @@ class Codebook(Layer):
         replica.frozen = True
         return replica
 
-    def train(self, mode: bool = True) -> Self:
-        """As of every module; what is due is averaged first."""
-        if self.training and not mode:
-            self.catch_up()
-        return super().train(mode)
-
-    def catch_up(self) -> None:
-        """Average what is due, in training mode before any forward pass.
-
-        Random numbers stay as they were: a checkpointed forward pass is run twice, and must have the same noise when
-        nothing is due any more.
-        """
-        if self._due:
-            with torch.random.fork_rng([self.table.device] if self.table.is_cuda else []):
-                self.update()
-
     @torch.no_grad()
-    def prepare(self, vectors: Tensor) -> None:
-        """Before a forward pass to learn from: average what is due, or take the first values from (N, D) vectors.
+    def prepare(self, vectors: Tensor) -> Rows | None:
+        """Before a forward pass to learn from: the first values, if there are none, from vectors (N, D).
 
-        These are the means of k-means, unless the user has put vectors in.
+        These are the means of k-means, unless the user has put vectors in. Returns the vectors of all processes, where
+        the first values were made of them now.
         """
-        self.catch_up()
-        if self.learning == "gradient" and (self.restart_below or not self.started) and _processes() > 1:
-            self._warn(MANY)
-        if self.started or not len(vectors):
-            return
+        if self.together and not self._met:
+            self._meet()
+        if self.started:
+            return None
+        rows = Rows(vectors, self.together, randomness.seed())
+        if not len(rows):
+            return None
         size = len(self.table)
         if not torch.allclose(self.table, self.sums * size, rtol=1e-4):  # put in by the user
             self.sums.copy_(self.vectors / size)
-        elif vectors.square().sum().isfinite():
-            means = _pick(vectors, size)
-            for _ in range(KMEANS_ITERATIONS):
-                codes = nearest_code(vectors, means)
-                counts = code_counts(codes, size).to(vectors)
-                sums = torch.zeros_like(means).index_add_(0, codes, vectors)
-                means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], _pick(vectors, size))
+        elif rows.sum(vectors.square().sum()).isfinite():
+            means = rows.means(size)
             self._set(means)
             self.sums.copy_(means / size)
         else:
             return self._warn(NOT_FINITE)
         self.started = True
+        return rows
+
+    def _meet(self) -> None:
+        """Go on from the first process's vectors, which may have been loaded there alone."""
+        processes.like_first([self.table, self.share, self.sums])
+        self.started = bool(processes.gathered(torch.tensor([self.started], device=self.table.device).int())[0])
+        self._met = True
 
     @torch.no_grad()
     def observe(self, vectors: Tensor, codes: Tensor) -> None:
-        """Collect the assignment of (N, D) vectors to (N,) codes for the next update."""
-        if not len(codes):
-            return
+        """Collect the assignment of (N, D) vectors to (N,) codes for the next update; N may be 0 in some processes."""
         counted, before = code_counts(codes, len(self.table)), self._counted
         self._counted = counted if before is None else before.add_(counted)
         if self.learning == "ema":
             summed, so_far = torch.zeros_like(self.sums).index_add_(0, codes, vectors), self._summed
             self._summed = so_far.add_(summed) if len(so_far) else summed
-        self._seen += len(codes)
-        self._recent = vectors.detach()
+        if self._recent is None or len(codes):
+            self._recent = vectors.detach()
         self._passes += 1
         if self._passes == PATIENCE:
             why = "no optimiser of PyTorch has stepped, and update() was not called"
             self._warn(f"the codebook has learnt nothing in {PATIENCE} forward passes in training mode: {why}")
 
-    @torch.no_grad()
     def update(self) -> dict[str, Tensor]:
-        """Average what was observed since the last call, then restart dead codes; reports how many, a scalar tensor."""
-        counted, summed, recent, seen = self._counted, self._summed, self._recent, self._seen
-        self._forget()  # at once, should another thread collect
+        """Average what was observed since the last step, then restart dead codes.
+
+        Reports how many were restarted since the last call, a scalar tensor, or nothing where nothing was observed.
+        """
+        self._move()
+        restarted, self._restarted = self._restarted, None
+        return {} if restarted is None else {"restarted": restarted}
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        """Average and restart, if there was a forward pass to learn from."""
+        counted, summed, recent = self._counted, self._summed, self._recent
         weight, averages = 1 - self.decay, self.learning == "ema"
-        if counted is None or recent is None or not seen or self.frozen or (averages and not len(summed)):
-            return {}
-        share, sums = counted.to(self.share) / seen, summed / seen
-        finite = (sums if averages else recent).sum().isfinite()
-        if finite.device.type != "cpu":
-            share, sums = torch.where(finite, share, self.share), torch.where(finite, sums, self.sums[: len(sums)])
+        self._forget()  # at once, should another thread collect
+        if counted is None or recent is None or self.frozen or (averages and not len(summed)):
+            return
+        collected = torch.cat([counted.to(self.share), recent.sum()[None], summed.flatten()])
+        told = processes.sum_over(collected) if self.together else collected
+        share, check, sums = told[: len(counted)], told[len(counted)], told[len(counted) + 1 :].view_as(summed)
+        seen = share.sum()
+        share, sums = share / seen.clamp(min=1), sums / seen.clamp(min=1)
+        finite = (sums.sum() if averages else check).isfinite()
+        known = finite & (seen > 0)
+        if known.device.type != "cpu":
+            share, sums = torch.where(known, share, self.share), torch.where(known, sums, self.sums[: len(sums)])
         elif not finite:  # where asking costs nothing
             self._warn(NOT_FINITE)
-            return {"restarted": self.share.new_zeros(())}
-        if averages:
+        if known.device.type != "cpu" or known:
+            self._average(share, sums, weight)
+        restarted = self._restart(recent, known) if self.restart_below else self.share.new_zeros(())
+        self._restarted = restarted if self._restarted is None else self._restarted + restarted
+
+    def _average(self, share: Tensor, sums: Tensor, weight: float) -> None:
+        if len(sums):
             self._adopt()
         self.share.lerp_(share, weight)
-        if averages:
+        if len(sums):
             self.sums.lerp_(sums, weight)
             used = (self.share > EPSILON)[:, None]  # the others would shrink with their sums
             self._set(torch.where(used, self.sums / self.share.clamp(min=EPSILON)[:, None], self.table))
-        return {"restarted": self._restart(recent, finite) if self.restart_below else self.share.new_zeros(())}
 
-    def _restart(self, recent: Tensor, finite: Tensor) -> Tensor:
-        size = len(self.table)
-        dead = (self.share < self.restart_below / size) & finite
-        fresh = _pick(recent, size)
+    def _restart(self, recent: Tensor, known: Tensor) -> Tensor:
+        rows, size = Rows(recent, self.together, randomness.seed()), len(self.table)
+        dead = (self.share < self.restart_below / size) & known
+        if not len(rows):
+            return self.share.new_zeros(())
+        fresh = rows.pick(size)
         self._set(torch.where(dead[:, None], fresh, self.vectors))
         self.sums.copy_(torch.where(dead[:, None], fresh / size, self.sums))
         self.share.masked_fill_(dead, 1 / size)
@@ -276,6 +282,13 @@ class Codebook(Layer):
     def no_weight_decay(self) -> set[str]:
         """The table and the matrix, where they are parameters."""
         return {name for name, _ in self.named_parameters()}
+
+    def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Move: averages after any step, but parameters, which a backward pass may still need, after their own."""
+        self._check(optimizer)
+        own = [*self.parameters()]
+        if not own or any(parameter is own[0] for group in optimizer.param_groups for parameter in group["params"]):
+            self._move()
 
     def _check(self, optimizer: torch.optim.Optimizer) -> None:
         """Say it if an optimiser decays code vectors."""
@@ -299,39 +312,17 @@ CODEBOOKS: WeakValueDictionary[int, Codebook] = WeakValueDictionary()
 
 
 def _stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """After a step of any optimiser, what was collected is due."""
+    """After a step of any optimiser."""
     for reference in CODEBOOKS.valuerefs():
         codebook = reference()
-        if codebook is not None and codebook._seen:
-            codebook._due = True
-            codebook._check(optimizer)
+        if codebook is not None and codebook._passes:
+            codebook._after_step(optimizer)
 
 
 register_optimizer_step_post_hook(_stepped)
-
-
-def _catch_up(codebook: nn.Module, *_: Any) -> None:
-    assert isinstance(codebook, Codebook)
-    if codebook.training:
-        codebook.catch_up()
 
 
 def _loaded(codebook: nn.Module, _: Any) -> None:
     """What was collected belongs to the values before."""
     assert isinstance(codebook, Codebook)
     codebook._forget()
-
-
-def _processes() -> int:
-    """How many train together."""
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _pick(vectors: Tensor, num: int) -> Tensor:
-    """Pick `num` of (N, D) vectors at random: without repetition where N allows it, else with a little noise."""
-    count = len(vectors)
-    chosen = vectors[torch.randperm(count, device=vectors.device).repeat(-(-num // count))[:num]]
-    if num > count:
-        chosen[count:] += JITTER * vectors.std(0, correction=0) * torch.randn_like(chosen[count:])
-    return chosen

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smalti.ops import randomness
 from smalti.ops.gumbel_noise import standard_gumbel
 
 RAO_SAMPLES = 16  # of the conditional Gumbel noise, for Gumbel-Rao
@@ -113,7 +114,7 @@ def substitute_noise(features: Tensor, quantized: Tensor) -> Tensor:
 
     The distance carries a gradient to the encoder, and to a codebook learnt by gradient: no other loss is needed.
     """
-    direction = F.normalize(torch.randn_like(features), dim=1)
+    direction = F.normalize(randomness.normal(*features.shape, like=features), dim=1)
     return features + _distance(features, quantized) * direction
 
 
@@ -123,7 +124,7 @@ def diveq(features: Tensor, quantized: Tensor, deviation: float = 0.03) -> Tenso
     `deviation` is that of the disturbance, relative to the distance.
     """
     distance = _distance(features, quantized)
-    noise = deviation * distance * torch.randn_like(features) / features.shape[1] ** 0.5
+    noise = deviation * distance * randomness.normal(*features.shape, like=features) / features.shape[1] ** 0.5
     return features + distance * F.normalize((quantized - features + noise).detach(), dim=1)
 
 

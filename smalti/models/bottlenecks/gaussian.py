@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smalti.models.bottlenecks.base import BottleneckOutput, GaussianPosterior, InWords, PosteriorSample
+from smalti.ops import randomness
 from smalti.ranges import Size
 
 
@@ -46,7 +47,7 @@ class Gaussian(GaussianPosterior):
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
         mean, log_variance = self.posterior(features)
-        noise = torch.randn_like(mean) if self.training else 0.0
+        noise = randomness.normal(*mean.shape, like=mean) if self.training else 0.0
         latents = mean + (log_variance / 2).exp() * noise
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1) / 2
         return BottleneckOutput(latents=latents, codes=None, kl=kl, penalties={})

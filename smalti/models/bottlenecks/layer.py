@@ -6,6 +6,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from smalti import processes
+
 
 class Layer(nn.Module):
     """A module that computes in float32 inside of networks of any type, and that can be frozen.
@@ -17,10 +19,12 @@ class Layer(nn.Module):
     Attributes:
         dtype: what the layer was last converted to.
         frozen: whether nothing in it moves, see `freeze`.
+        separate: whether it learns from its own process alone, see `alone`.
     """
 
     dtype: torch.dtype = torch.float32
     frozen: bool = False
+    separate: bool = False
     _unfilled: bool = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -78,6 +82,28 @@ class Layer(nn.Module):
     def unfreeze(self) -> Self:
         """The opposite of `freeze`."""
         return self.requires_grad_(True)
+
+    def alone(self) -> Self:
+        """Learn from the batches of this process alone, also where `torch.distributed` has several train together.
+
+        By default code vectors, restarts and statistics over a batch are those of all processes, which then must all
+        train this layer, step by step.
+        """
+        for layer in self.modules():
+            if isinstance(layer, Layer):
+                layer.separate = True
+        return self
+
+    @property
+    def together(self) -> bool:
+        """Whether it learns with those of other processes."""
+        return not self.separate and processes.world() > 1
+
+    def batch_mean(self, rows: Tensor) -> Tensor:
+        """The mean over the first axis of rows (N, ...): in training over those of all processes, see `alone`."""
+        if self.training and torch.is_grad_enabled() and self.together:
+            return processes.mean_of_rows(rows)
+        return rows.mean(0)
 
     def no_weight_decay(self) -> set[str]:
         """The names of the parameters that weight decay must leave alone: code vectors, and what makes them.

@@ -11,6 +11,7 @@ from smalti.models.bottlenecks.base import BottleneckOutput
 from smalti.models.bottlenecks.estimators import straight_through
 from smalti.models.bottlenecks.grids import Kept
 from smalti.models.bottlenecks.multi_codebook import MultiCodebookQuantizer
+from smalti.ops import randomness
 from smalti.ranges import CodebookSize, Count, Range, Size
 
 
@@ -83,8 +84,9 @@ class ResidualQuantizer(MultiCodebookQuantizer):
         count = self.num_codebooks
         if not self.training or not self.drop or count == 1:
             return torch.full((batch, 1, 1, 1), count, device=device)
-        fewer = torch.randint(1, count, (batch, 1, 1, 1), device=device)
-        return torch.where(torch.rand(batch, 1, 1, 1, device=device) < self.drop, fewer, count)
+        fewer = 1 + randomness.integers(count - 1, batch, 1, 1, 1, device=device)
+        dropped = randomness.uniform(batch, 1, 1, 1, like=torch.empty(0, device=device)) < self.drop
+        return torch.where(dropped, fewer, count)
 
     def _encode(self, features: Tensor) -> Tensor:
         codes = []

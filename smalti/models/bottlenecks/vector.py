@@ -119,8 +119,6 @@ class VectorQuantizer(DeterministicQuantizer):
     def _forward(self, features: Tensor) -> BottleneckOutput:
         features = self._scaled(features)
         flat, learns = flatten_grid(features.detach()), self.training and self.codebook.learns
-        if self.training:
-            self.codebook.catch_up()
         if learns:
             self.codebook.prepare(flat)
         vectors = self._vectors()
