@@ -56,6 +56,9 @@ class Value:
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def __len__(self) -> int:
+        return self.plan.batch
+
     @property
     def shape(self) -> tuple[int]:
         """(B,): more is not known."""
