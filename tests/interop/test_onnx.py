@@ -65,7 +65,7 @@ def installed():
 
 def agree(model, folder, size=(SIDE + 2 * 8, SIDE + 8)):
     found = onnx.write(model, folder)
-    assert found["ties"] <= found["codes_compared"] / 100 and found["largest_difference"] < 1e-5
+    assert found["ties"] <= 2 and found["largest_difference"] < 1e-5
     size = model.networks.fixed_size or size  # another number of images, another size than in tracing
     images = torch.rand(5, model.config.preprocessing.channels, *size)
     with torch.no_grad():
