@@ -8,7 +8,7 @@ NATIVE := smalti/ops/kernels/native.so
 PEERS := .venv-peers
 SCALE := .venv-scale
 
-.PHONY: demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
+.PHONY: browser demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -27,6 +27,9 @@ $(SCALE)/.installed: pyproject.toml constraints.txt
 	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt \
 	  -e '.[data,text,scale,streams]' 'pytest>=8' pandas duckdb
 	touch $@
+
+browser: $(STAMP)  ## onnxruntime-web, 33 MB from the npm registry, once: the tests of the studio need it, and Chromium
+	$(BIN)/python -c "from smalti.studio.runtime import runtime; runtime()"
 
 KERNEL_TESTS := tests/ops tests/priors tests/codec tests/laws/test_priors.py
 AVAILABLE = "from smalti.ops.native import VARIANTS, load; print(*filter(load, VARIANTS), 'off')"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from smalti.apps.reconstruct import reconstruct as reconstruct
     from smalti.apps.report import report as report
     from smalti.apps.sample import sample as sample
+    from smalti.apps.serve import serve as serve
     from smalti.apps.tokenize import tokenize as tokenize
     from smalti.apps.train import train as train
     from smalti.codec import Codec as Codec
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 VERBS = ("demo", "train", "evaluate", "compare", "report", "estimators", "reconstruct", "encode", "decode", "sample",
-         "interpolate", "compress", "decompress", "tokenize", "convert", "export",
+         "interpolate", "compress", "decompress", "tokenize", "convert", "export", "serve",
          "info")  # fmt: skip
 _BOTTLENECKS = ("FSQ", "BinaryQuantizer", "Categorical", "Gaussian", "Identity", "ProductQuantizer",
                 "ResidualQuantizer", "VectorQuantizer")  # fmt: skip

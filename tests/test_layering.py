@@ -22,7 +22,8 @@ LAYERS = [  # the ground first
     {"training"},
     {"evaluation"},
     {"recipes"},
-    {"reports"},
+    {"reports", "studio"},
+    {"server"},
     {"apps"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,30 +1,49 @@
 """The verb `export`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from smalti.apps.runs import what_is
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG, atomic_folder, read_json
 
 
-def export(run: str, *, format: Literal["diffusers"], out: str, force: bool = False) -> dict[str, Any]:
-    """Write a trained autoencoder in the format of another project.
+def export(run: str, *, format: Literal["diffusers", "onnx", "html"], out: str, force: bool = False) -> dict[str, Any]:
+    """Write a trained model in the format of another project, or as a page.
 
     Args:
         run: the folder of a trained model, or owner/name on the hub.
-        format: diffusers: a folder for VQModel.from_pretrained, of vqgan networks.
+        format: diffusers: a folder for VQModel.from_pretrained, of vqgan networks. onnx: graphs from images to codes
+            and from codes to images, or from codes to a prior's logits. html: the studio, a page that holds the model
+            and opens without a network, see docs/studio.md.
         out: the folder.
         force: replace what an export has written there.
     """
-    from smalti.interop import diffusers
+    from smalti.interop import diffusers, onnx
     from smalti.models.autoencoder import Autoencoder
+    from smalti.priors.code_model import CodeModel
+    from smalti.studio import page
 
-    write, names = {"diffusers": (diffusers.write, diffusers.FILES)}[format]
+    formats = {
+        "diffusers": (diffusers.write, diffusers.FILES),
+        "onnx": (onnx.write, onnx.FILES),
+        "html": (partial(page.write, title=Path(run).name), page.FILES),
+    }
+    write, names = formats[format]
     folder = _folder(out, force, names)
-    model = Autoencoder.from_pretrained(run)
+    if what_is(run) != "prior":
+        model = Autoencoder.from_pretrained(run)
+    elif format == "onnx":
+        model = CodeModel.from_pretrained(run)
+    else:
+        raise SmaltiError(f"{run} is a prior, which --format onnx alone takes; give the run of a tokenizer")
     with atomic_folder(folder) as temporary:
         found = write(model, temporary)
-    return {"run": run, **found, "written": [str(folder / name) for name in names]}
+        written = [name for name in names if (temporary / name).exists()]
+    for name in set(names) - {*written}:  # of an earlier export
+        (folder / name).unlink(missing_ok=True)
+    return {"run": run, **found, "written": [str(folder / name) for name in written]}
 
 
 def _folder(out: str, force: bool, names: tuple[str, ...]) -> Path:

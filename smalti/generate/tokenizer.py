@@ -64,11 +64,7 @@ class TrainedTokenizer:
     def vectors(self) -> Tensor | None:
         """What tells codes that look alike, (K, D): the code vectors; None where a code has one of each codebook."""
         bottleneck = self.model.codes_bottleneck
-        if self.beside > 1:
-            return None
-        with torch.no_grad():
-            codes = torch.arange(self.codebook_size, device=self.model.device).view(-1, 1, 1)
-            return evaluating(bottleneck).decode(codes).flatten(1)
+        return evaluating(bottleneck).decode_each()[0] if self.beside == 1 else None
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images."""

@@ -1,4 +1,4 @@
-"""How often each code occurs, and what that says of a codebook: usage and perplexity."""
+"""Codes as numbers: the lowest and the highest, how often each occurs, and what that says of a codebook."""
 
 import torch
 from torch import Tensor
@@ -12,6 +12,13 @@ def code_counts(codes: Tensor, size: int) -> Tensor:
     if codes.device.type == "cpu":
         return torch.bincount(codes, minlength=size)
     return torch.zeros(size, dtype=torch.int64, device=codes.device).scatter_add_(0, codes, torch.ones_like(codes))
+
+
+def extremes(integers: Tensor) -> tuple[int, int]:
+    """The lowest and the highest; (0, 0) where there are none, and while a graph is exported, which holds no values."""
+    if torch.compiler.is_exporting() or not integers.numel():
+        return 0, 0
+    return int(integers.min()), int(integers.max())
 
 
 def usage(counts: Tensor) -> float:

@@ -25,7 +25,8 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
     Memory is O(N + K): the native kernel writes no score, plain PyTorch a chunk at a time; the N x K matrix never
     exists. Where the processor has VNNI, products of bytes find the few candidates of each feature, and float32 decides
     between them: the codes stay the same. A feature's code does not depend on the other features of the native kernel's
-    call. An operator of its own, so that `torch.compile` and `torch.export` keep it whole.
+    call. An operator of its own, so that `torch.compile` keeps it whole; an exported graph has its plain form, which
+    needs nothing of smalti, and holds all N x K scores.
 
     A score that is not a number counts as -infinity, and where no score is above that the code is 0. (Where products or
     sums go beyond float32, their order decides what is not a number.)
@@ -35,6 +36,8 @@ def nearest_code(features: Tensor, codebook: Tensor, bias: Tensor | None = None)
     """
     features, codebook = features.detach(), codebook.detach()
     bias = codebook.square().sum(1) / -2 if bias is None else bias.detach()
+    if torch.compiler.is_exporting():
+        return _highest(torch.addmm(bias, features, codebook.T))
     return torch.ops.smalti.nearest_code(features, codebook, bias)
 
 
@@ -62,5 +65,9 @@ def nearest_code_reference(features: Tensor, codebook: Tensor, bias: Tensor) -> 
     if not len(features):
         return features.new_zeros(0, dtype=torch.int64)
     rows = max(1, CHUNK_ELEMENTS // len(codebook))
-    scores = (torch.addmm(bias, chunk, codebook.T) for chunk in features.split(rows))
-    return torch.cat([part.masked_fill_(part.isnan(), -math.inf).argmax(1) for part in scores])
+    return torch.cat([_highest(torch.addmm(bias, chunk, codebook.T)) for chunk in features.split(rows)])
+
+
+def _highest(scores: Tensor) -> Tensor:
+    """The column of the highest score of each row, of equal ones the first; what is not a number is none."""
+    return scores.masked_fill(scores.isnan(), -math.inf).argmax(1)

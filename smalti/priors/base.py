@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from smalti.errors import SmaltiError
 from smalti.modes import evaluating
+from smalti.ops.counts import extremes
 from smalti.ops.native import kernels_for
 from smalti.priors.machine import Machine, NativeStepper, Unknown
 from smalti.priors.plan import CachedStepper, Plan
@@ -67,8 +68,8 @@ class Conditions:
             check_shape(condition, "B", "condition", B=batch)
         else:
             check_shape(condition, "B T", "condition", B=batch, T=self.length)
-        if condition.numel() and not (int(condition.min()) >= -1 and int(condition.max()) < self.count):
-            low, high = int(condition.min()), int(condition.max())
+        low, high = extremes(condition)
+        if low < -1 or high >= self.count:
             raise SmaltiError(
                 f"conditions must lie in [0, {self.count}), or be -1 for none; these lie in [{low}, {high}]"
             )
@@ -199,8 +200,8 @@ class Prior(nn.Module, ABC):
 
     def _check_codes(self, codes: Tensor) -> None:
         check_shape(codes, "B h w", "codes", h=self.grid[0], w=self.grid[1])
-        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codebook_size):
-            low, high = int(codes.min()), int(codes.max())
+        low, high = extremes(codes)
+        if low < 0 or high >= self.codebook_size:
             raise SmaltiError(f"codes must lie in [0, {self.codebook_size}); these lie in [{low}, {high}]")
 
 
@@ -229,7 +230,7 @@ class CausalPrior(Prior):
                 should be one).
         """
         self._check_codes(codes)
-        return self._network(codes, self.conditions.check(condition, len(codes))).view(*codes.shape, -1)
+        return self._network(codes, self.conditions.check(condition, codes.shape[0])).view(*codes.shape, -1)
 
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """-log p(codes | condition), nats per image (B,)."""

@@ -59,6 +59,11 @@ class Value:
     def __len__(self) -> int:
         return self.plan.batch
 
+    @property
+    def shape(self) -> tuple[int]:
+        """(B,): more is not known."""
+        return (self.plan.batch,)
+
     def flatten(self, *_: int) -> "Value":
         """At one position there is nothing to flatten."""
         return self

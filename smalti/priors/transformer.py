@@ -70,7 +70,7 @@ class Transformer(CausalPrior):
 
     def _stream(self, codes: Features, condition: Tensor | None) -> Features:
         """The outputs (B, P - 1 + T, width): the last T predict the codes, those before them the text."""
-        codes, prefix = codes.flatten(1), self.prefix(len(codes), condition)
+        codes, prefix = codes.flatten(1), self.prefix(codes.shape[0], condition)
         seen = previous(self.codes(codes), prefix[:, -1]) + by_position(codes, self.positions())
         stream = self.drop(behind(prefix[:, :-1], seen))
         for block in self.blocks:

@@ -15,7 +15,7 @@ from smalti.configs import effective
 from smalti.errors import SmaltiError
 from smalti.models.bottlenecks.grids import GRIDS, NOTHING, Kept, Layout, check_tensor, positive_axis
 from smalti.models.bottlenecks.layer import Layer
-from smalti.ops.counts import code_counts
+from smalti.ops.counts import code_counts, extremes
 from smalti.shapes import check_shape
 
 T = TypeVar("T")
@@ -273,7 +273,7 @@ class DiscreteBottleneck(Bottleneck):
     def uniform_kl(self, features: Tensor) -> Tensor:
         """KL of a deterministic code at each position to the uniform distribution: h*w*q*ln K nats, (B,)."""
         positions = features.shape[2] * features.shape[3] * self.num_codebooks
-        return features.new_full((len(features),), positions * math.log(self.codebook_size))
+        return features.new_full(features.shape[:1], positions * math.log(self.codebook_size))
 
     def encode(self, features: Tensor, mask: Tensor | None = None, *, channel_axis: int = 1) -> Tensor:
         """The codes (B, *grid) int64 of features; deterministic, in every mode. Arguments as of `forward`."""
@@ -300,13 +300,24 @@ class DiscreteBottleneck(Bottleneck):
         if mask is not None:
             mask = layout.planar_mask(mask, len(codes)).to(codes.device)
             codes = codes.where(mask.view(len(codes), *[1] * (codes.ndim - 3), *layout.sides), 0)
-        low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
+        low, high = extremes(codes)
         if low < 0 or high >= self.codebook_size:
             known = f"[0, {self.codebook_size})"
             remedy = "is this their model?" if low != NOTHING else "-1 is no code, give decode the mask too"
             raise SmaltiError(f"codes must lie in {known}; these lie in [{low}, {high}]: {remedy}")
         latents = self._decode(codes)
         return layout.latents(latents if mask is None else latents * mask[:, None]).to(self.dtype)
+
+    @torch.no_grad()
+    def decode_each(self) -> Tensor:
+        """The latents of every code, (q, K, D) float32: of several at a position the others are code 0 meanwhile."""
+        codes = torch.arange(self.codebook_size, device=self._device)
+        axes = self.grid_shape(1, 1)
+        alone = codes.new_zeros(self.num_codebooks, self.codebook_size, self.num_codebooks)
+        for index, part in enumerate(alone):
+            part[:, index] = codes
+        latents = [self.decode(part.view(self.codebook_size, *axes)) for part in alone]
+        return torch.stack(latents).float().flatten(2)
 
     def _on_grid(self, codes: Tensor, channel_axis: int) -> tuple[Layout, Tensor]:
         """The layout of codes (B, *grid), and the codes as int64 (B, ..., h, w)."""
@@ -336,7 +347,11 @@ class DiscreteBottleneck(Bottleneck):
 
     def _sample_prior(self, num: int, h: int, w: int, temperature: float) -> Tensor:
         codes = self._sample_codes(num, h, w, temperature)
-        return self.decode(codes.to(next(chain(self.buffers(), self.parameters()), codes).device))
+        return self.decode(codes.to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(chain(self.buffers(), self.parameters()), torch.empty(0)).device
 
     @abstractmethod
     def _encode(self, features: Tensor) -> Tensor: ...

@@ -1,5 +1,6 @@
 """Features of any layout as grids (B, C, h, w), and the positions that a mask keeps as grids of one position."""
 
+import math
 from typing import NamedTuple, Self
 
 import torch
@@ -58,7 +59,7 @@ class Layout(NamedTuple):
     def sides(self) -> tuple[int, int]:
         """(h, w) of the grid as rows and columns."""
         *first, width = self.grid
-        return torch.Size(first).numel(), width
+        return math.prod(first), width
 
     def planar(self, features: Tensor) -> Tensor:
         """Features as (B, C, h, w)."""

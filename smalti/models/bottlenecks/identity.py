@@ -40,7 +40,7 @@ class Identity(Bottleneck):
         self.in_channels = self.out_channels = channels
 
     def _forward(self, features: Tensor) -> BottleneckOutput:
-        return BottleneckOutput(latents=features, codes=None, kl=features.new_zeros(len(features)), penalties={})
+        return BottleneckOutput(latents=features, codes=None, kl=features.new_zeros(features.shape[0]), penalties={})
 
     def _sample_posterior(self, features: Tensor, temperature: float) -> PosteriorSample:
         raise SmaltiError(NO_PRIOR)

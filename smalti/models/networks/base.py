@@ -19,6 +19,7 @@ class Networks(ABC):
     stride: int  # pixels per grid position, in both directions
     fixed_size: tuple[int, int] | None = None  # the only image height and width, or None
     grey: float = 0.5  # what the encoder sees as 0: it is subtracted from the images
+    has_decoder: bool = True  # False where there are weights of an encoder alone
     reach: int | None = None  # pixels beyond a grid cell that its code, or its pixels, may depend on; None is all
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:

@@ -1,0 +1,78 @@
+"""The verb `serve`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from smalti.errors import SmaltiError
+from smalti.ranges import Range
+
+if TYPE_CHECKING:
+    from smalti.models.autoencoder import Autoencoder
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    runs: list[str],
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Range(1, 65535)] = 8000,
+    token: str | None = None,
+    no_page: bool = False,
+) -> None:
+    """Serve tokenizers over HTTP: the studio, and an API under /v1 that /openapi.json describes.
+
+    Args:
+        runs: the folders of trained models, or owner/name on the hub; requests name them by the last part.
+        host: what to listen at; beyond this machine a token is needed.
+        port: of TCP.
+        token: that requests to the API have to bear, as in Authorization: Bearer TOKEN.
+        no_page: the API alone, which needs neither ONNX nor its runtime for browsers.
+    """
+    if host not in LOOPBACK and not token:
+        raise SmaltiError(f"--host {host} is reached from other machines: give --token, or listen at {LOOPBACK[0]}")
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise SmaltiError(f"a server needs {error.name}: pip install 'smalti[serve]'") from error
+    from smalti.apps.output import say
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.server.app import application
+
+    models = {name: Autoencoder.from_pretrained(run) for name, run in _named(runs).items()}
+    for model in models.values():
+        _ = model.codes_bottleneck  # a SmaltiError where there are none
+    pages = {} if no_page else {name: _page(model, name) for name, model in models.items()}
+    say(f"smalti: http://{host}:{port} serves {', '.join(models)}; Ctrl+C ends it")
+    uvicorn.run(application(models, pages, token), host=host, port=port, log_level="warning", timeout_keep_alive=5,
+                limit_concurrency=256, h11_max_incomplete_event_size=1 << 16, server_header=False)  # fmt: skip
+
+
+def _named(runs: list[str]) -> dict[str, str]:
+    """The runs by the last part of their names.
+
+    Raises:
+        SmaltiError: none, or two of one name.
+    """
+    if not runs:
+        raise SmaltiError("there is no run to serve; name the folder of one at least")
+    found: dict[str, str] = {}
+    for run in runs:
+        name = Path(run).resolve().name if Path(run).is_dir() else run.rpartition("/")[2]
+        if name in found:
+            raise SmaltiError(f"{found[name]} and {run} have one name, {name}; serve one, or rename the folder")
+        found[name] = run
+    return found
+
+
+def _page(model: "Autoencoder", name: str) -> str:
+    """The studio of a model; made once, it is kept in the cache."""
+    from smalti.files import atomic_folder
+    from smalti.studio import page, runtime
+
+    folder = runtime.cache().parent / "studio" / page.version_of(model, name)
+    if not (folder / page.FILE).is_file():
+        with atomic_folder(folder) as temporary:
+            page.write(model, temporary, name)
+    return (folder / page.FILE).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Models behind HTTP: what `smalti serve` runs."""

@@ -1,0 +1,207 @@
+"""Graphs give what the model gives: of every bottleneck, of all networks, of causal priors; torch.export likewise."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from laws.members import DISCRETE, MEMBERS
+from smalti.apps.export import export
+from smalti.errors import SmaltiError
+from smalti.files import read_json
+from smalti.images.preprocessing import Preprocessing
+from smalti.interop import onnx
+from smalti.interop.onnx import Decoder, Encoder, Graph
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.bottlenecks.estimators import CATEGORICAL
+from smalti.models.config import AutoencoderConfig
+from smalti.ops.nearest import nearest_code, nearest_code_reference
+from smalti.priors.base import Conditions
+from smalti.priors.code_model import CodeModel
+from smalti.priors.config import PriorConfig
+from smalti.priors.transformer import Transformer
+
+SIDE = 16
+NETWORKS = {
+    "strided": {"kind": "strided", "stride": 4, "width": 8, "depth": 1, "residual_channels": 4},
+    "residual": {"kind": "residual", "stride": 4, "width": 8, "depth": 1, "patch": 2, "last_kernel": 3,
+                 "padding": "replicate"},
+    "vqgan": {"kind": "vqgan", "width": 8, "multipliers": (1, 2, 2), "depth": 1, "groups": 4},
+    "vqgan shuffled": {"kind": "vqgan", "width": 8, "multipliers": (1, 2), "depth": 1, "groups": 4, "patch": 2,
+                       "attention": (), "details": {"up": "shuffle", "down": "symmetric", "adaptive": True,
+                                                    "shortcut": "after"}},
+    "mlp": {"kind": "mlp", "image_size": SIDE, "hidden": (12,), "grid": (2, 2)},
+}  # fmt: skip
+SMALL = {"kind": "strided", "stride": 4, "width": 8, "depth": 0, "residual_channels": 4}
+CODES = {"kind": "vector_quantizer", "codebook_size": 24, "code_dim": 6}
+PRIORS = {
+    "pixelcnn none": ({"kind": "pixelcnn", "channels": 8, "layers": 2}, Conditions()),
+    "pixelcnn classes": ({"kind": "pixelcnn", "channels": 8, "layers": 2}, Conditions(3)),
+    "pixelsnail classes": ({"kind": "pixelsnail", "channels": 8, "blocks": 1, "heads": 1}, Conditions(3)),
+    "masked_pixelcnn none": ({"kind": "masked_pixelcnn", "channels": 8, "layers": 2}, Conditions()),
+    "transformer none": ({"kind": "transformer", "width": 8, "layers": 1, "heads": 2}, Conditions()),
+    "transformer text": ({"kind": "transformer", "width": 8, "layers": 1, "heads": 2}, Conditions(9, 3)),
+    "histogram none": ({"kind": "histogram"}, Conditions()),
+}
+
+
+def model_of(networks, bottleneck, channels=3):
+    """An autoencoder whose codebook, where it has one, has seen features, so that no two codes are nearly alike."""
+    torch.manual_seed(1)
+    config = AutoencoderConfig(
+        networks=networks, bottleneck=bottleneck, preprocessing=Preprocessing(image_size=SIDE, channels=channels)
+    )
+    model = Autoencoder(config)
+    model(torch.rand(8, channels, SIDE, SIDE))
+    return model.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+
+def agree(model, folder, size=(SIDE + 2 * 8, SIDE + 8)):
+    found = onnx.write(model, folder)
+    assert found["ties"] <= 2 and found["largest_difference"] < 1e-5
+    size = model.networks.fixed_size or size  # another number of images, another size than in tracing
+    images = torch.rand(5, model.config.preprocessing.channels, *size)
+    with torch.no_grad():
+        ours, theirs = Encoder(model)(images), Graph(folder / onnx.ENCODER)(images)
+        pixels, other = Decoder(model)(ours), Graph(folder / onnx.DECODER)(ours)
+    assert theirs.shape == ours.shape and theirs.dtype == ours.dtype
+    if ours.dtype == torch.int64:
+        assert (ours != theirs).float().mean() < 0.01
+    else:
+        torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pixels, other, atol=1e-5, rtol=0)
+    return read_json(folder / onnx.RECORD)
+
+
+TRAINING = ("rotation", "nsvq", "diveq", "dropout", *CATEGORICAL)  # what is the same as another member in use
+IN_USE = [name for name in MEMBERS if not name.endswith(TRAINING)]
+
+
+@pytest.mark.parametrize("name", IN_USE)
+def test_every_bottleneck(name, tmp_path):
+    model = model_of(SMALL, MEMBERS[name])
+    about = agree(model, tmp_path)
+    if name not in DISCRETE:
+        assert about["latents"] == model.bottleneck.out_channels and not (tmp_path / onnx.CODEBOOK).exists()
+        return
+    vectors = np.load(tmp_path / onnx.CODEBOOK)
+    assert vectors.shape[:2] == (about["num_codebooks"], about["codebook_size"])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_networks(name, tmp_path):
+    about = agree(model_of(NETWORKS[name], CODES), tmp_path)
+    assert about["fixed_size"] == ([SIDE, SIDE] if name == "mlp" else None)
+
+
+def test_images_of_any_number_of_channels(tmp_path):
+    for channels in (1, 5):
+        (folder := tmp_path / str(channels)).mkdir()
+        assert agree(model_of(SMALL, CODES, channels), folder)["channels"] == channels
+
+
+def test_a_graph_that_gives_other_values_is_refused(tmp_path, monkeypatch):
+    model, other = model_of(SMALL, CODES), model_of(SMALL, {**CODES, "code_dim": 5})
+    onnx.write(other, tmp_path)
+    graph = Graph(tmp_path / onnx.ENCODER)
+    monkeypatch.setattr(onnx, "Graph", lambda path: graph if path.name == onnx.ENCODER else Graph(path))
+    with pytest.raises(SmaltiError, match=r"codes differ.*nothing is written"):
+        onnx.write(model, tmp_path)
+
+
+def test_what_cannot_be_exported_says_so(tmp_path, monkeypatch):
+    model = model_of(SMALL, CODES)
+    monkeypatch.setattr(type(model.bottleneck), "_decode", lambda self, codes: torch.zeros(int(codes.max()), 6, 1, 1))
+    with pytest.raises(SmaltiError, match=r"^decoder\.onnx cannot be made of this model: "):
+        onnx.write(model, tmp_path)
+
+
+def test_the_verb_leaves_nothing_of_an_earlier_export(tmp_path):
+    model_of(SMALL, CODES).save_pretrained(tmp_path / "discrete")
+    model_of(SMALL, MEMBERS["gaussian"]).save_pretrained(tmp_path / "continuous")
+    out = tmp_path / "out"
+    first = export(str(tmp_path / "discrete"), format="onnx", out=str(out))
+    assert {Path(name).name for name in first["written"]} == {path.name for path in out.iterdir()}
+    with pytest.raises(SmaltiError, match="--force replaces it"):
+        export(str(tmp_path / "continuous"), format="onnx", out=str(out))
+    second = export(str(tmp_path / "continuous"), format="onnx", out=str(out), force=True)
+    assert {Path(name).name for name in second["written"]} == {path.name for path in out.iterdir()}
+    assert len(second["written"]) == len(first["written"]) - 1
+    with pytest.raises(SmaltiError, match="this model has no codes"):
+        export(str(tmp_path / "continuous"), format="html", out=str(tmp_path / "page"))
+    assert not (tmp_path / "page").exists()
+
+
+def test_an_encoder_alone_has_one_graph(tmp_path):
+    networks, bottleneck = {**NETWORKS["vqgan"], "has_decoder": False}, {**CODES, "start": "random"}
+    config = AutoencoderConfig(networks=networks, bottleneck=bottleneck, preprocessing=Preprocessing(image_size=SIDE))
+    onnx.write(Autoencoder(config).eval(), tmp_path)
+    assert (tmp_path / onnx.ENCODER).exists() and not (tmp_path / onnx.DECODER).exists()
+
+
+# ------------------------------------------------------------------ torch.export
+
+
+@pytest.mark.parametrize("name", [name for name in DISCRETE if name in IN_USE])
+def test_what_torch_export_makes_has_no_operator_of_ours_and_any_size(name):
+    model = model_of(SMALL, MEMBERS[name])
+    batch, rows, columns = (torch.export.Dim(word) for word in ("batch", "rows", "columns"))
+    sizes = ({0: batch, 2: 4 * rows, 3: 4 * columns},)
+    program = torch.export.export(Encoder(model), (torch.rand(2, 3, 16, 20),), dynamic_shapes=sizes)
+    assert "smalti" not in str(program.graph)
+    images = torch.rand(3, 3, 12, 28)
+    assert torch.equal(program.module()(images), Encoder(model)(images))
+
+
+def test_the_exported_form_of_nearest_code_is_the_reference():
+    class Nearest(torch.nn.Module):
+        def forward(self, features, codebook, bias):
+            return nearest_code(features, codebook, bias)
+
+    features, codebook, bias = torch.randn(40, 3), torch.randn(9, 3), torch.randn(9)
+    features[3], codebook[5], codebook[6] = float("nan"), codebook[4], float("nan")
+    bias[5] = bias[4]
+    number = torch.export.Dim("number")
+    program = torch.export.export(
+        Nearest(), (features, codebook, bias), dynamic_shapes=({0: number}, None, None)
+    ).module()
+    assert torch.equal(program(features, codebook, bias), nearest_code_reference(features, codebook, bias))
+    assert torch.equal(program(features[:7], codebook, bias), nearest_code(features[:7], codebook, bias))
+
+
+# ------------------------------------------------------------------ priors
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_logits_of_priors(name, tmp_path):
+    spec, conditions = PRIORS[name]
+    config = PriorConfig(
+        prior=spec, codebook_size=24, grid=(3, 4), tokenizer="somewhere", tokenizer_hash="0" * 64,
+        labels=("one", "two", "three") if conditions == Conditions(3) else (),
+    )  # fmt: skip
+    model = CodeModel(config).eval()
+    if conditions.length:  # as a text tokenizer would have it
+        options = {name: value for name, value in spec.items() if name != "kind"}
+        model.prior = Transformer(codebook_size=24, grid=(3, 4), text_vocabulary=9, text_length=3, **options).eval()
+    assert onnx.write(model, tmp_path)["largest_difference_nats"] < 1e-5
+    inputs = [torch.randint(24, (5, 3, 4))]
+    if conditions.count:
+        shape = (5, conditions.length) if conditions.length else (5,)
+        inputs.append(torch.randint(-1, conditions.count, shape))
+    with torch.no_grad():
+        ours, theirs = model.prior.logits(*inputs), Graph(tmp_path / onnx.LOGITS)(*inputs)
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+def test_a_masked_prior_is_refused(tmp_path):
+    spec = {"kind": "maskgit", "width": 8, "layers": 1, "heads": 2}
+    model = CodeModel(PriorConfig(prior=spec, codebook_size=24, grid=(3, 4), tokenizer="x", tokenizer_hash="0" * 64))
+    with pytest.raises(SmaltiError, match=r"^a maskgit has no logits"):
+        onnx.write(model, tmp_path)
