@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from smalti.configs import decisive, differences, from_dict, to_dict
 from smalti.data.code_shards import BAD, MANIFEST, SHARDS, CodesOf, Manifest, Shard, has_codes, read_manifest
 from smalti.data.streams import Stream
 from smalti.errors import SmaltiError, cut
-from smalti.files import atomic_path, read_json, write_json
+from smalti.files import PARTIAL, atomic_path, read_json, write_json
 from smalti.scale.worker import WORK, Done, Unit, Work, record_of, shard_name
 
 SETTINGS = "settings.json"
@@ -123,9 +124,10 @@ def _settled(out: Path, codes_of: CodesOf) -> CodesOf:
         for folder in (out / WORK, out / SHARDS):
             folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            with contextlib.suppress(FileExistsError), atomic_path(path.with_suffix(".new")) as temporary:
-                temporary.write_text(json.dumps(to_dict(codes_of), indent=2), encoding="utf-8")
-                os.link(temporary, path)  # of several jobs that begin at once one writes it
+            with tempfile.TemporaryDirectory(dir=out / WORK, prefix=PARTIAL) as own:
+                write_json(Path(own) / SETTINGS, to_dict(codes_of))
+                with contextlib.suppress(FileExistsError):  # of several jobs that begin at once one writes it
+                    os.link(Path(own) / SETTINGS, path)
     except OSError as error:
         raise SmaltiError(f"cannot write to {out}: {error.strerror or error}; choose another --out") from error
     old = from_dict(CodesOf, read_json(path), str(path))

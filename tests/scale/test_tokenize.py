@@ -122,6 +122,18 @@ def test_jobs_at_once_make_the_same_shards(tokenizer, pictures, undisturbed, tmp
     assert files_of(out) == files_of(undisturbed)
 
 
+def test_of_jobs_that_begin_at_once_one_writes_the_settings(tokenizer, pictures, undisturbed, tmp_path, monkeypatch):
+    link = os.link
+
+    def linked_by_another_before(source, target):
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", linked_by_another_before)
+    smalti.tokenize(str(tokenizer), data=str(pictures), out=str(tmp_path / "out"), rows_per_shard=4, workers=1)
+    assert files_of(tmp_path / "out") == files_of(undisturbed)
+
+
 def test_a_job_of_several_processes_that_is_killed_goes_on(tokenizer, pictures, undisturbed, tmp_path):
     out = tmp_path / "out"
     job = started(tokenizer, "--data", pictures, "--out", out, "--rows_per_shard", 4, "--workers", 2)
