@@ -39,13 +39,15 @@ def serve(
     from smalti.apps.output import say
     from smalti.models.autoencoder import Autoencoder
     from smalti.server.app import application
+    from smalti.server.served import Served
 
     models = {name: Autoencoder.from_pretrained(run) for name, run in _named(runs).items()}
     for model in models.values():
         _ = model.codes_bottleneck  # a SmaltiError where there are none
     pages = {} if no_page else {name: _page(model, name) for name, model in models.items()}
     say(f"smalti: http://{host}:{port} serves {', '.join(models)}; Ctrl+C ends it")
-    uvicorn.run(application(models, pages, token), host=host, port=port, log_level="warning", timeout_keep_alive=5,
+    app = application(Served(models), pages, token)
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=5,
                 limit_concurrency=256, h11_max_incomplete_event_size=1 << 16, server_header=False)  # fmt: skip
 
 

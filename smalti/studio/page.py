@@ -21,7 +21,10 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.studio.runtime import SCRIPT, VERSION, WASM, runtime
 
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = ("parts.js", "runtime.js", "grid.js", "files.js", "view.js", "panel.js", "studio.js")  # in this order
+ROOMS = ("edit",)  # in this order; each has page/rooms/NAME.html, and may have NAME.js
+SCRIPTS = ("parts.js", "server.js", "rooms.js", "runtime.js", "grid.js", "files.js", "view.js", "panel.js",
+           *(f"rooms/{name}.js" for name in ROOMS if (PAGE / "rooms" / f"{name}.js").is_file()),
+           "studio.js")  # in this order  # fmt: skip
 FILE = "studio.html"
 FILES = (FILE,)
 LARGEST_BYTES = 1 << 28  # of the graphs: browsers hold no longer text
@@ -68,6 +71,7 @@ def page(about: dict[str, Any], graphs: dict[str, bytes], vectors: np.ndarray, p
     text = (PAGE / "studio.html").read_text(encoding="utf-8")
     script = "\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     for mark, value in {
+        "<!--rooms-->": "".join((PAGE / "rooms" / f"{name}.html").read_text(encoding="utf-8") for name in ROOMS),
         "/*style*/": (PAGE / "style.css").read_text(encoding="utf-8"),
         "<!--parts-->": "\n".join(_part(name, data) for name, data in parts.items()),
         "/*about*/": json.dumps(about).replace("<", "\\u003c"),
@@ -81,7 +85,7 @@ def page(about: dict[str, Any], graphs: dict[str, bytes], vectors: np.ndarray, p
 def version_of(model: Autoencoder, title: str) -> str:
     """A name for the page of a model: another one where the model, the title or the page's own files are others."""
     parts = [smalti.__version__, VERSION, model.source_hash, title]
-    parts += [path.read_text(encoding="utf-8") for path in sorted(PAGE.iterdir()) if path.is_file()]
+    parts += [path.read_text(encoding="utf-8") for path in sorted(PAGE.rglob("*.*"))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

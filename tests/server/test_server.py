@@ -19,6 +19,7 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.server.app import application
 from smalti.server.limits import Limits, Turns
+from smalti.server.served import Served
 
 testclient = pytest.importorskip("fastapi.testclient")
 
@@ -50,7 +51,7 @@ def png(height=18, width=27):
 
 @pytest.fixture(scope="module")
 def client():
-    with testclient.TestClient(application(MODELS, {"vq": "<p>the page"}, limits=LIMITS)) as client:
+    with testclient.TestClient(application(Served(MODELS, limits=LIMITS), {"vq": "<p>the page"})) as client:
         yield client
 
 
@@ -131,7 +132,7 @@ def test_a_model_is_a_name_that_is_known_and_no_path(client, name):
 
 
 def test_with_a_token_the_api_asks_for_it():
-    client = testclient.TestClient(application(MODELS, token="sesame"))
+    client = testclient.TestClient(application(Served(MODELS), token="sesame"))
     assert client.get("/v1/models").status_code == 401
     assert client.get("/v1/models", headers={"Authorization": "Bearer other"}).status_code == 401
     assert client.get("/v1/models", headers={"Authorization": "Bearer sesame"}).status_code == 200
@@ -146,7 +147,7 @@ def test_a_slow_body_is_given_up():
     async def ask():
         from httpx2 import ASGITransport, AsyncClient
 
-        transport = ASGITransport(application(MODELS, limits=Limits(body_seconds=0.05)))
+        transport = ASGITransport(application(Served(MODELS, limits=Limits(body_seconds=0.05))))
         async with AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.post("/v1/encode", content=drip())
 

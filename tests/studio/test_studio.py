@@ -232,8 +232,9 @@ def test_the_page_holds_all_its_files_and_no_address(monkeypatch):
     text = page.page({"title": "</script><b>", "vector_shape": [0, 0, 0]}, graphs, np.zeros((0, 0, 0)), b"")
     assert not any(mark in text for mark in ("/*style", "/*about", "/*scripts", "<!--")) and "</script><b>" not in text
     assert "http:" not in text and "https:" not in text
-    for path in page.PAGE.iterdir():
-        assert path.name in (*page.SCRIPTS, "studio.html", "style.css")
+    rooms = [f"rooms/{name}.html" for name in page.ROOMS]
+    for path in page.PAGE.rglob("*.*"):
+        assert str(path.relative_to(page.PAGE)) in (*page.SCRIPTS, *rooms, "studio.html", "style.css")
         assert len(path.read_text().splitlines()) < 400
 
 

@@ -1,9 +1,11 @@
 // What the page carries: the graphs, the codebook, the runtime and a picture, each as compressed text.
 
-const ABOUT = JSON.parse(document.getElementById("about").textContent);
+const find = (name) => document.getElementById(name);
+const status = (text) => (find("status").textContent = text);
+const ABOUT = JSON.parse(find("about").textContent);
 
 async function part(name) {
-  const element = document.getElementById(`part-${name}`);
+  const element = find(`part-${name}`);
   const packed = Uint8Array.from(atob(element.textContent), (letter) => letter.charCodeAt(0));
   element.remove(); // the text would stay in memory otherwise
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));

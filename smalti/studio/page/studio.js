@@ -1,7 +1,5 @@
-// The page's acts. Each changes the codes by one step of the history, and then the pixels that they reach.
+// The acts of the first room. Each changes the codes by one step of the history, and then the pixels that they reach.
 
-const find = (name) => document.getElementById(name);
-const status = (text) => (find("status").textContent = text);
 const whole = (grid) => ({ x: 0, y: 0, w: grid.w, h: grid.h });
 
 class Studio {
@@ -254,7 +252,9 @@ const typing = (event) => /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName 
 async function begin() {
   try {
     const model = await Model.open();
+    const server = await Server.find();
     const studio = new Studio(model);
+    Object.assign(studio, { server, rooms: new Rooms(server) });
     window.studio = studio;
     await studio.open(new File([await part("picture")], "mosaic.png", { type: "image/png" }));
     document.body.classList.add("ready");

@@ -1,0 +1,63 @@
+"""What requests and answers hold: images, codes."""
+
+import io
+import json
+
+import torch
+
+from smalti.errors import SmaltiError
+from smalti.images.opening import bad_images, open_image
+from smalti.images.reading import to_images, to_pil
+from smalti.models.autoencoder import Autoencoder
+from smalti.server.limits import Limits
+
+IMAGE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+CODES = {"requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": {
+    "codes": {"type": "array", "description": "(h, w) integers, or (q, h, w)"},
+    "size": {"type": "array", "items": {"type": "integer"}, "description": "[H, W] to crop the image to"},
+}, "required": ["codes"]}}}}}  # fmt: skip
+
+
+def image_of(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:
+    """The image (1, C, H, W) of a file, whose header is read first.
+
+    Raises:
+        SmaltiError: no image, or too many pixels.
+    """
+    with bad_images("the image"), open_image(data, "the image") as opened:
+        height, width = opened.height, opened.width
+    if height * width > limits.pixels:
+        raise SmaltiError(f"the image has {width}x{height} pixels; at most {limits.pixels:,} are taken")
+    return torch.stack(to_images([data], model.config.preprocessing.reading))
+
+
+def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Tensor, tuple[int, int] | None]:
+    """The codes (1, *grid) and the size of the image in a body.
+
+    Raises:
+        SmaltiError: no JSON of that form, or codes of more pixels than are decoded. Their range is held by `decode`.
+    """
+    try:
+        value = json.loads(body)
+        codes = torch.tensor(value["codes"], dtype=torch.int64)[None]
+        size = value.get("size")
+        wanted = None if size is None else (int(size[0]), int(size[1]))
+        if wanted is not None and min(wanted) < 1:
+            raise ValueError
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, RecursionError, OverflowError):
+        form = '{"codes": [[...], ...], "size": [H, W]}'
+        raise SmaltiError(f"the body is no JSON of the form {form} with whole numbers of one grid") from None
+    if codes.ndim != len(model.codes_bottleneck.code_axes.split()) or not codes.numel():
+        raise SmaltiError(
+            f"codes must be ({', '.join(model.codes_bottleneck.code_axes.split()[1:])}), none of them empty"
+        )
+    if codes.shape[-1] * codes.shape[-2] * model.stride**2 > limits.pixels:
+        raise SmaltiError(f"these codes are an image of more than the {limits.pixels:,} pixels that are decoded")
+    return codes, wanted
+
+
+def png_of(images: torch.Tensor) -> bytes:
+    """The first of some images (B, C, H, W) as a PNG file."""
+    file = io.BytesIO()
+    to_pil(images)[0].save(file, "PNG")
+    return file.getvalue()
