@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from smalti.generate.generator import Generator
 from smalti.models.autoencoder import Autoencoder
-from smalti.server.limits import Limits, Refused, Turns
+from smalti.server.limits import Limits, Refused
+from smalti.server.turns import Turns
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ class Served:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.limits.waiting)
+        self.turns = Turns(self.limits.waiting, self.limits.wait_seconds)
 
 
 def chosen(held: Mapping[str, T], name: str | None) -> T:
