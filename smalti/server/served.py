@@ -20,14 +20,16 @@ class Served:
         tokenizers: models with codes.
         priors: with their tokenizers.
         limits: of what is taken.
+        turns: of the models.
     """
 
     tokenizers: Mapping[str, Autoencoder]
     priors: Mapping[str, Generator] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    turns: Turns = None  # type: ignore
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.limits.waiting, self.limits.wait_seconds)
+        self.turns = self.turns or Turns(self.limits.waiting, self.limits.wait_seconds)
 
 
 def chosen(held: Mapping[str, T], name: str | None) -> T:
