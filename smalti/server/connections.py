@@ -1,4 +1,4 @@
-"""uvicorn, with bounds that it does not have: of heads, of idle connections, of clients that take nothing, of the end."""
+"""uvicorn, with bounds that it does not have: of heads, idle connections, clients that take nothing, and its end."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a request is refused for before any of it is read: whom it is addressed to, who sends it, what is here already."""
+"""What a request is refused for before it is read: whom it is addressed to, who sends it, how much is here already."""
 
 import json
 from collections.abc import Awaitable, Callable, Collection, MutableMapping

@@ -21,20 +21,7 @@ class Refused(SmaltiError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one server.
-
-    Attributes:
-        upload_bytes: of the body of a request.
-        held_bytes: of all bodies that are here at a time; what is more is told to come again (429).
-        pixels: of an image, as its header states them, before any is decoded; and of what codes decode to.
-        waiting: requests that may wait for the model; the next one is told to come again (429).
-        wait_seconds: until the model begins with a request; later it is given up (503).
-        head_seconds: until the head of a request has arrived, from the opening of the connection or the last answer;
-            and for which a connection may take nothing of an answer.
-        body_seconds: until a body has arrived.
-        end_seconds: that the server waits, when it is told to end, for what has begun.
-        connections: open at a time; one more ends that which has asked for nothing for the longest.
-    """
+    """Of one server; what each is of, is in `MEANINGS`."""
 
     upload_bytes: int = 1 << 24
     held_bytes: int = 1 << 27
@@ -45,6 +32,19 @@ class Limits:
     body_seconds: float = 20.0
     end_seconds: float = 20.0
     connections: int = 512
+
+
+MEANINGS = {
+    "upload_bytes": "bytes of the body of a request (413)",
+    "held_bytes": "bytes of all bodies that are here at a time; with more, a request is told to come again (429)",
+    "pixels": "pixels of an image, as its header states them, before any is decoded, and of what codes decode to (422)",
+    "waiting": "requests that wait for the model; the next one is told to come again (429)",
+    "wait_seconds": "seconds until the model begins with a request, which is given up later (503)",
+    "head_seconds": "seconds until the head of a request has arrived (408), and in which an answer must get on",
+    "body_seconds": "seconds until a body has arrived (408)",
+    "end_seconds": "seconds that the server waits, when it is told to end, for what has begun",
+    "connections": "connections open at a time; one more ends the one that has asked for nothing for the longest",
+}
 
 
 async def body_of(request: "Request", limits: Limits) -> bytes:

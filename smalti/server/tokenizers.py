@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 from smalti.server.batches import Batches
-from smalti.server.bodies import CODES, IMAGE
+from smalti.server.bodies import CODES, IMAGE, PNG
 from smalti.server.limits import body_of
 from smalti.server.served import Served, chosen
 
@@ -25,12 +25,15 @@ def routes(served: Served) -> "APIRouter":
         own = chosen(tokenizers, model)
         return await share(own.encode, await body_of(request, limits))
 
-    @router.post("/decode", openapi_extra=CODES, summary="Codes to an image, PNG")
+    @router.post(
+        "/decode", openapi_extra=CODES, summary="Codes to an image, PNG", responses=PNG, response_class=Response
+    )
     async def decode(request: Request, model: Name = None) -> Response:
         own = chosen(tokenizers, model)
         return Response(await share(own.decode, await body_of(request, limits)), media_type="image/png")
 
-    @router.post("/reconstruct", openapi_extra=IMAGE, summary="An image through its codes, PNG")
+    @router.post("/reconstruct", openapi_extra=IMAGE, summary="An image through its codes, PNG",
+                 responses=PNG, response_class=Response)  # fmt: skip
     async def reconstruct(request: Request, model: Name = None) -> Response:
         own = chosen(tokenizers, model)
         return Response(await share(own.reconstruct, await body_of(request, limits)), media_type="image/png")
