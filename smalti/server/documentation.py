@@ -16,7 +16,7 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 h2 { display: block; margin: 1.8rem 0 0.6rem; }
 h3 { margin: 0; font-size: 1rem; font-weight: 600; } h3 b { color: var(--accent); margin-right: 0.5rem; }
 p { margin: 0.3rem 0; } dl { margin: 0.4rem 0; } dt { font-weight: 600; } dd { margin: 0 0 0.3rem 1.2rem; }
-pre { overflow-x: auto; margin: 0.6rem 0 0; padding: 0.6rem 0.8rem; border-radius: 7px; background: var(--paper); font-size: 0.83rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.6rem 0 0; padding: 0.6rem 0.8rem; border-radius: 7px; background: var(--paper); font-size: 0.83rem; }
 table { border-collapse: collapse; } td, th { text-align: left; padding: 0.15rem 1.2rem 0.15rem 0; border-bottom: 1px solid var(--line); }
 td:first-child { font-variant-numeric: tabular-nums; white-space: nowrap; }
 a { color: var(--accent); }
