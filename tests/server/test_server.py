@@ -1,8 +1,13 @@
 """The API gives what the model gives, and a 4xx with one line to whatever is wrong; nothing in a request is a path."""
 
 import asyncio
+import html
 import io
 import json
+import re
+import shlex
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +22,7 @@ from smalti.images.reading import to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.server.app import application
-from smalti.server.limits import Limits
+from smalti.server.limits import MEANINGS, Limits
 from smalti.server.served import Served
 
 testclient = pytest.importorskip("fastapi.testclient")
@@ -80,6 +85,50 @@ def test_it_says_what_it_is(client):
     assert {"/health", "/v1/models", "/v1/encode", "/v1/decode", "/v1/reconstruct"} <= paths.keys()
     assert client.get("/").text == "<p>the page" and client.get("/", params={"model": "residual"}).status_code == 404
     assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "http://else.where"}).headers
+
+
+def perform(client, command, folder):
+    """A command of curl as a request; its answer. Files that it names lie in the folder."""
+    words, headers, body, address = shlex.split(command), {}, None, ""
+    assert words.pop(0) == "curl"
+    while words:
+        match words.pop(0):
+            case "-H":
+                name, _, value = words.pop(0).partition(": ")
+                headers[name] = value
+            case "-d" | "--data-binary":
+                body = words.pop(0)
+                body = (folder / body[1:]).read_bytes() if body.startswith("@") else body
+            case "--output":
+                words.pop(0)
+            case ">":
+                (folder / words.pop(0)).touch()
+            case address:
+                assert address.startswith("http://127.0.0.1:8000/")
+    path = address.removeprefix("http://127.0.0.1:8000")
+    return client.request("GET" if body is None else "POST", path, headers=headers, content=body)
+
+
+def test_the_commands_of_the_documentation_are_answered(tmp_path):
+    (tmp_path / "photo.png").write_bytes(png())
+    (tmp_path / "codes.json").write_text('{"codes": [[1, 2], [3, 4]]}')
+    manual = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    app = application(Served(MODELS), {"vq": "<p>the page"}, "correct-horse")
+    with testclient.TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        page = client.get("/docs").text
+        commands = [html.unescape(found) for found in re.findall("<pre>(.*?)</pre>", page)]
+        assert len(commands) == sum(len(methods) for methods in app.openapi()["paths"].values())
+        commands += re.findall(r"\$ (curl .*)", manual)
+        for command in commands:
+            command = command.replace("Bearer TOKEN", "Bearer correct-horse")
+            if "Bearer" not in command:
+                command = command.replace("curl ", "curl -H 'Authorization: Bearer correct-horse' ")
+            answer = perform(client, command, tmp_path)
+            assert answer.status_code == 200, (command, answer.text)
+    rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", manual, re.MULTILINE)
+    assert rows == [(f"{value:,.0f}", MEANINGS[name]) for name, value in asdict(Limits()).items()]
+    assert not re.search(r'(src|href)="(?!/|data:)', page) and "@import" not in page and "url(" not in page
+    assert all(html.escape(meaning) in page for meaning in MEANINGS.values())
 
 
 def bomb():
