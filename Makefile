@@ -55,6 +55,7 @@ FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.requests
 
 test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
