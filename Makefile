@@ -86,7 +86,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling export
-ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards
+ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards server
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour
