@@ -6,6 +6,9 @@ import io
 import json
 import re
 import shlex
+import socket
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import torch
 from PIL import Image
 
 from conftest import draw_image
+from smalti.apps import serve as serve_module
 from smalti.apps.serve import serve
 from smalti.errors import SmaltiError
 from smalti.images.preprocessing import Preprocessing
@@ -24,6 +28,7 @@ from smalti.models.config import AutoencoderConfig
 from smalti.server.app import application
 from smalti.server.limits import MEANINGS, Limits
 from smalti.server.served import Served
+from smalti.studio import page
 
 testclient = pytest.importorskip("fastapi.testclient")
 
@@ -159,6 +164,8 @@ HOSTILE = {
     "beyond": ("decode", b'{"codes": [[24]]}', 422),
     "no grid": ("decode", b'{"codes": [1, 2]}', 422),
     "nothing": ("decode", b'{"codes": [[]]}', 422),
+    "long text": ("decode", b'{"codes": [[1]], "x": "' + b"y" * 20000 + b'"}', 422),
+    "many lists": ("decode", b'{"codes": [' + b"[]," * 2500 + b"[]]}", 422),
     "a large grid": ("decode", json.dumps({"codes": [[1] * 200] * 60}).encode(), 422),
     "a larger size": ("decode", b'{"codes": [[1]], "size": [9, 9]}', 422),
     "a size of words": ("decode", b'{"codes": [[1]], "size": "ab"}', 422),
@@ -202,9 +209,31 @@ def test_a_slow_body_is_given_up():
     assert asyncio.run(ask()).status_code == 408
 
 
+def test_a_page_is_kept_for_its_model_and_found_without_pytorch(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALTI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(page, "write", lambda model, folder, title: (folder / page.FILE).write_text(f"<p>{title}"))
+    run = tmp_path / "run"
+    MODELS["vq"].save_pretrained(run)
+    assert serve_module._kept({"run": str(run), "other": "owner/name"}) == {}
+    assert serve_module._page(MODELS["vq"], run, "run") == "<p>run"
+    assert serve_module._kept({"run": str(run), "again": str(run)}) == {"run": b"<p>run"}
+    MODELS["residual"].save_pretrained(run)
+    assert serve_module._kept({"run": str(run)}) == {}
+    code = """import sys, smalti.apps.serve, smalti.server.connections, smalti.studio.kept
+print([name for name in ("torch", "numpy", "PIL", "fastapi", "pydantic") if name in sys.modules])"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) == b"[]\n"
+
+
 def test_the_verb_asks_for_a_token_beyond_this_machine_and_for_runs():
     with pytest.raises(SmaltiError, match="give --token"):
         serve(["somewhere"], host="0.0.0.0")
+    with pytest.raises(SmaltiError, match="at least 8 characters"):
+        serve(["somewhere"], host="0.0.0.0", token="short")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SmaltiError, match=f"cannot listen at 127.0.0.1:{port}: .* give another --port"):
+            serve(["somewhere"], port=port)
+    assert serve_module._address("::1", 80, "a/+ b") == "http://[::1]:80/#token=a/%2B%20b"
     with pytest.raises(SmaltiError, match="no run to serve"):
         serve([])
     with pytest.raises(SmaltiError, match="have one name"):
