@@ -148,7 +148,7 @@ def odd_head(rng: np.random.Generator) -> Hostile:
         Hostile(head("/v1/encode", len(body), "Origin: https://evil.example") + body),
         Hostile(head("/v1/encode", len(body), "Origin: null") + body),
         Hostile(head("/v1/encode", len(body), "X: " + "y" * 100_000) + body, (REFUSED, TAKEN)),  # as it comes
-        Hostile(head("/v1/encode", len(body), *(f"X-{n}: y" for n in range(9000))) + body),
+        Hostile(head("/v1/encode", len(body), *(f"X-{n}: y" for n in range(9000))) + body, (REFUSED, TAKEN)),
         Hostile(head("/v1/encode", len(body), f"Content-Length: {len(body) + 1}") + body),
         Hostile(head("/v1/encode", len(body), "Bad Name: x") + body),
         Hostile(head("/v1/encode", len(body), "X: \x00") + body),
