@@ -5,7 +5,7 @@ import json
 import logging
 import socket
 import sys
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -152,9 +152,9 @@ class Server(uvicorn.Server):
         self.turns.end()
         for server in self.servers:
             server.close()
-        end = asyncio.get_running_loop().time() + self.limits.end_seconds
-        connections = self.server_state.connections
-        while any(one.owed for one in connections) and not self.force_exit and asyncio.get_running_loop().time() < end:
+        time, connections = asyncio.get_running_loop().time, cast(set[Connection], self.server_state.connections)
+        end = time() + self.limits.end_seconds
+        while any(one.owed for one in connections) and not self.force_exit and time() < end:
             await asyncio.sleep(0.02)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
         for connection in [*connections]:
