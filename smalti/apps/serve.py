@@ -1,5 +1,6 @@
 """The verb `serve`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,9 @@ from smalti.ranges import Range
 
 if TYPE_CHECKING:
     from smalti.models.autoencoder import Autoencoder
+    from smalti.server.guard import Application
+    from smalti.server.limits import Limits
+    from smalti.server.turns import Turns
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -16,39 +20,66 @@ def serve(
     runs: list[str],
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Range(1, 65535)] = 8000,
+    port: Annotated[int, Range(0, 65535)] = 8000,
     token: str | None = None,
+    name: str | None = None,
     no_page: bool = False,
 ) -> None:
-    """Serve tokenizers over HTTP: the studio, and an API under /v1 that /openapi.json describes.
+    """Serve tokenizers over HTTP: the studio, and an API under /v1 that /docs describes.
 
     Args:
         runs: the folders of trained models, or owner/name on the hub; requests name them by the last part.
         host: what to listen at; beyond this machine a token is needed.
-        port: of TCP.
+        port: of TCP; 0 is any that is free.
         token: that requests to the API have to bear, as in Authorization: Bearer TOKEN.
+        name: another name that the server is addressed by, as a proxy in front of it has one: studio.example.org.
         no_page: the API alone, which needs neither ONNX nor its runtime for browsers.
     """
     if host not in LOOPBACK and not token:
         raise SmaltiError(f"--host {host} is reached from other machines: give --token, or listen at {LOOPBACK[0]}")
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token and len(token) >= 8):
+        raise SmaltiError("--token has at least 8 characters of ASCII and no spaces")
+    named = _named(runs)
     try:
-        import fastapi  # noqa: F401
-        import uvicorn
+        import h11  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise SmaltiError(f"a server needs {error.name}: pip install 'smalti[serve]'") from error
-    from smalti.apps.output import say
-    from smalti.models.autoencoder import Autoencoder
-    from smalti.server.app import application
-    from smalti.server.served import Served
+    import os
+    import sys
 
-    models = {name: Autoencoder.from_pretrained(run) for name, run in _named(runs).items()}
-    for model in models.values():
-        _ = model.codes_bottleneck  # a SmaltiError where there are none
-    pages = {} if no_page else {name: _page(model, name) for name, model in models.items()}
-    say(f"smalti: http://{host}:{port} serves {', '.join(models)}; Ctrl+C ends it")
-    app = application(Served(models), pages, token)
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=5,
-                limit_concurrency=256, h11_max_incomplete_event_size=1 << 16, server_header=False)  # fmt: skip
+    from smalti.apps.output import say
+    from smalti.server.connections import Server, listening
+    from smalti.server.guard import Guard
+    from smalti.server.limits import Limits
+    from smalti.server.opening import Opening
+    from smalti.server.turns import Turns
+
+    limits = Limits()
+    turns = Turns(limits.waiting, limits.wait_seconds)
+    opening = Opening({} if no_page else _kept(named), lambda: _load(named, limits, turns, token, not no_page))
+    guard = Guard(opening, limits, None if host not in LOOPBACK else {*LOOPBACK, *filter(None, [name])})
+    server = Server(guard, opening, turns)
+    try:
+        place = listening(host, port)
+    except OSError as error:
+        remedy = "give another --port" if host in LOOPBACK else "give another --port, or a --host of this machine"
+        raise SmaltiError(f"cannot listen at {host}:{port}: {error.strerror or error}; {remedy}") from error
+    say(f"smalti: {_address(host, place.getsockname()[1], token)} serves {', '.join(named)}; Ctrl+C ends it")
+    server.run([place])
+    if opening.error is not None:
+        raise opening.error
+    if turns.busy or not opening.done:  # a thread that nobody waits for any longer
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    """Where a browser opens it. What follows # is not sent, so that a token there gets into no log."""
+    from urllib.parse import quote
+
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}" + (f"/#token={quote(token)}" if token else "")
 
 
 def _named(runs: list[str]) -> dict[str, str]:
@@ -68,13 +99,41 @@ def _named(runs: list[str]) -> dict[str, str]:
     return found
 
 
-def _page(model: "Autoencoder", name: str) -> str:
+def _kept(named: Mapping[str, str]) -> dict[str, bytes]:
+    """The pages that were made at an earlier start: they are shown before the models are loaded."""
+    from smalti.files import CONFIG, WEIGHTS
+    from smalti.studio.kept import kept
+
+    folders = {name: Path(run) for name, run in named.items()}
+    files = {name: kept(folder, name) for name, folder in folders.items()
+             if all((folder / own).is_file() for own in (CONFIG, WEIGHTS))}  # fmt: skip
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+
+
+def _load(
+    named: Mapping[str, str], limits: "Limits", turns: "Turns", token: str | None, with_pages: bool
+) -> "Application":
+    """The models, their pages, and the application of both."""
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.pretrained import find_folder
+    from smalti.server.app import application
+    from smalti.server.served import Served
+
+    models = {name: Autoencoder.from_pretrained(run) for name, run in named.items()}
+    for model in models.values():
+        _ = model.codes_bottleneck  # a SmaltiError where there are none
+    pages = {name: _page(model, find_folder(named[name]), name) for name, model in models.items()} if with_pages else {}
+    return application(Served(models, limits=limits, turns=turns), pages, token)
+
+
+def _page(model: "Autoencoder", folder: Path, name: str) -> str:
     """The studio of a model; made once, it is kept in the cache."""
     from smalti.files import atomic_folder
-    from smalti.studio import page, runtime
+    from smalti.studio import page
+    from smalti.studio.kept import kept
 
-    folder = runtime.cache().parent / "studio" / page.version_of(model, name)
-    if not (folder / page.FILE).is_file():
-        with atomic_folder(folder) as temporary:
+    file = kept(folder, name)
+    if not file.is_file():
+        with atomic_folder(file.parent) as temporary:
             page.write(model, temporary, name)
-    return (folder / page.FILE).read_text(encoding="utf-8")
+    return file.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import smalti
 from smalti.errors import SmaltiError
 from smalti.interop.onnx import described
-from smalti.server import tokenizers
+from smalti.server import documentation, tokenizers
 from smalti.server.limits import Refused, check_token
 from smalti.server.served import Served, chosen
 
@@ -52,5 +52,10 @@ def application(served: Served, pages: Mapping[str, str] | None = None, token: s
     @app.get("/", summary="The studio", response_class=HTMLResponse)
     async def studio(model: Annotated[str | None, Query(max_length=200)] = None) -> HTMLResponse:
         return HTMLResponse(chosen(pages or {}, model))
+
+    @app.get("/docs", include_in_schema=False)
+    async def describe(request: Request) -> HTMLResponse:
+        address = f"{request.url.scheme}://{request.url.netloc}"
+        return HTMLResponse(documentation.page(app.openapi(), address, served.limits, token is not None))
 
     return app

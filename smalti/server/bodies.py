@@ -15,7 +15,8 @@ IMAGE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "f
 CODES = {"requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": {
     "codes": {"type": "array", "description": "(h, w) integers, or (q, h, w)"},
     "size": {"type": "array", "items": {"type": "integer"}, "description": "[H, W] to crop the image to"},
-}, "required": ["codes"]}}}}}  # fmt: skip
+}, "required": ["codes"], "example": {"codes": [[3, 1], [4, 1]], "size": [8, 8]}}}}}}  # fmt: skip
+PNG = {200: {"content": {"image/png": {}}, "description": "a picture"}}
 
 
 def image_of(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from smalti.generate.generator import Generator
 from smalti.models.autoencoder import Autoencoder
-from smalti.server.limits import Limits, Refused, Turns
+from smalti.server.limits import Limits, Refused
+from smalti.server.turns import Turns
 
 T = TypeVar("T")
 
@@ -19,14 +20,16 @@ class Served:
         tokenizers: models with codes.
         priors: with their tokenizers.
         limits: of what is taken.
+        turns: of the models.
     """
 
     tokenizers: Mapping[str, Autoencoder]
     priors: Mapping[str, Generator] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    turns: Turns = None  # type: ignore
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.limits.waiting)
+        self.turns = self.turns or Turns(self.limits.waiting, self.limits.wait_seconds)
 
 
 def chosen(held: Mapping[str, T], name: str | None) -> T:

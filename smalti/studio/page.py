@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import hashlib
 import html
 import io
 import json
@@ -11,21 +10,19 @@ from typing import Any
 
 import numpy as np
 
-import smalti
 from smalti.errors import SmaltiError
 from smalti.files import read_json, write_text
 from smalti.images.pixels import to_uint8
 from smalti.interop import onnx
 from smalti.interop.check import pictures
 from smalti.models.autoencoder import Autoencoder
-from smalti.studio.runtime import SCRIPT, VERSION, WASM, runtime
+from smalti.studio.kept import FILE, PAGE
+from smalti.studio.runtime import SCRIPT, WASM, runtime
 
-PAGE = Path(__file__).with_name("page")
 ROOMS = ("edit",)  # in this order; each has page/rooms/NAME.html, and may have NAME.js
 SCRIPTS = ("parts.js", "server.js", "rooms.js", "runtime.js", "grid.js", "files.js", "view.js", "panel.js",
            *(f"rooms/{name}.js" for name in ROOMS if (PAGE / "rooms" / f"{name}.js").is_file()),
            "studio.js")  # in this order  # fmt: skip
-FILE = "studio.html"
 FILES = (FILE,)
 LARGEST_BYTES = 1 << 28  # of the graphs: browsers hold no longer text
 
@@ -80,13 +77,6 @@ def page(about: dict[str, Any], graphs: dict[str, bytes], vectors: np.ndarray, p
     }.items():
         text = text.replace(mark, value)
     return text
-
-
-def version_of(model: Autoencoder, title: str) -> str:
-    """A name for the page of a model: another one where the model, the title or the page's own files are others."""
-    parts = [smalti.__version__, VERSION, model.source_hash, title]
-    parts += [path.read_text(encoding="utf-8") for path in sorted(PAGE.rglob("*.*"))]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def picture(model: Autoencoder) -> bytes:

@@ -4,8 +4,18 @@ class Server {
   // What there is: models, by /v1/models.
   static async find() {
     const server = new Server();
+    Server.keepToken();
     server.models = location.protocol === "file:" ? [] : await server.get("models").catch(() => []);
+    find("api").hidden = !server.there;
     return server;
+  }
+
+  // A token is given once, behind the # of the address, which is sent to nobody.
+  static keepToken() {
+    const token = new URLSearchParams(location.hash.slice(1)).get("token");
+    if (!token) return;
+    sessionStorage.setItem("token", token);
+    history.replaceState(null, "", location.pathname + location.search);
   }
 
   get there() {
