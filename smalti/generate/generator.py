@@ -12,6 +12,7 @@ from smalti.generate.tokenizer import Tokenizer, open_tokenizer
 from smalti.images.masks import to_grid
 from smalti.images.reading import Images, to_images, to_pil
 from smalti.priors.code_model import CodeModel
+from smalti.priors.sampling import Progress
 from smalti.shapes import check_shape
 
 Prompt = str | Sequence[str] | None
@@ -51,20 +52,18 @@ class Generator:
         top_k: int | None = None,
         top_p: float | None = None,
         guidance: float = 1.0,
-        known: Images | None = None,
+        known: Tensor | None = None,
         mask: Tensor | None = None,
         steps: int | None = None,
-        progress: bool = False,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Sample codes, (prompts * num, h, w) int64; what is not said here is said by `Prior.sample`.
 
         A prompt is a text, for a prior with text, or a label, for a prior with labels; several are sampled `num` times
-        each; None samples without a condition. To inpaint, `known` is an image of the size that the prior was trained
-        on, and `mask`, (H, W) bool, is True where it is kept.
+        each; None samples without a condition. To inpaint an image, give what `kept` has of it.
 
         Raises:
-            SmaltiError: an unknown label, an empty or too long text, a prompt for a prior without a condition, or an
-                image or a mask of another size.
+            SmaltiError: an unknown label, an empty or too long text, or a prompt for a prior without a condition.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
         if self.model.prior.conditions.count:
@@ -83,11 +82,24 @@ class Generator:
             top_k=top_k,
             top_p=top_p,
             guidance=guidance,
-            known=None if known is None else self._known(known),
-            mask=None if mask is None else self._mask(mask),
+            known=known,
+            mask=mask,
             steps=steps,
             progress=progress,
         )
+
+    def prompt(self, text: str | None, label: str | None) -> str | None:
+        """The one of both that this prior takes; None where it is not given.
+
+        Raises:
+            SmaltiError: the other one is given.
+        """
+        config = self.model.config
+        if text is not None and config.text is None:
+            raise SmaltiError(f"this prior takes no text; {'give a label' if config.labels else 'leave it out'}")
+        if label is not None and not config.labels:
+            raise SmaltiError(f"this prior takes no label; {'give a text' if config.text else 'leave it out'}")
+        return label if text is None else text
 
     def condition(self, prompts: Sequence[str]) -> Tensor | None:
         """What the prior takes for some prompts; for none of them the empty condition (1, ...)."""
@@ -100,13 +112,18 @@ class Generator:
             return None
         return (self.model.text(prompts) if prompts else torch.full((1, config.text.length), -1)).to(device)
 
-    def _known(self, image: Images) -> Tensor:
+    def kept(self, image: Images, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes (h, w) of an image and which of them are kept, (h, w) bool: `known` and `mask` of `sample`.
+
+        Args:
+            image: of the size that the prior was trained on.
+            mask: (H, W) bool, True where the image is kept.
+
+        Raises:
+            SmaltiError: an image or a mask of another size.
+        """
         height, width = self.tokenizer.preprocessing.size
         images = torch.stack(to_images(image, self.tokenizer.preprocessing.reading))
         check_shape(images, "B C H W", "the known image", B=1, H=height, W=width)
-        return self.tokenizer.encode(images)[0]
-
-    def _mask(self, mask: Tensor) -> Tensor:
-        height, width = self.tokenizer.preprocessing.size
         check_shape(mask, "H W", "the mask", H=height, W=width)
-        return to_grid(mask.bool(), self.model.config.grid, self.tokenizer.beside)
+        return self.tokenizer.encode(images)[0], to_grid(mask.bool(), self.model.config.grid, self.tokenizer.beside)
