@@ -8,6 +8,7 @@ from smalti.ranges import Range
 
 if TYPE_CHECKING:
     from smalti.models.autoencoder import Autoencoder
+    from smalti.server.served import Served
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -20,10 +21,11 @@ def serve(
     token: str | None = None,
     no_page: bool = False,
 ) -> None:
-    """Serve tokenizers over HTTP: the studio, and an API under /v1 that /openapi.json describes.
+    """Serve tokenizers and priors over HTTP: the studio, and an API under /v1 that /openapi.json describes.
 
     Args:
-        runs: the folders of trained models, or owner/name on the hub; requests name them by the last part.
+        runs: the folders of trained models, or owner/name on the hub; requests name them by the last part. The
+            tokenizer of a prior is served too, by default from where the prior says.
         host: what to listen at; beyond this machine a token is needed.
         port: of TCP.
         token: that requests to the API have to bear, as in Authorization: Bearer TOKEN.
@@ -37,18 +39,43 @@ def serve(
     except ImportError as error:
         raise SmaltiError(f"a server needs {error.name}: pip install 'smalti[serve]'") from error
     from smalti.apps.output import say
-    from smalti.models.autoencoder import Autoencoder
     from smalti.server.app import application
-    from smalti.server.served import Served
 
-    models = {name: Autoencoder.from_pretrained(run) for name, run in _named(runs).items()}
-    for model in models.values():
-        _ = model.codes_bottleneck  # a SmaltiError where there are none
-    pages = {} if no_page else {name: _page(model, name) for name, model in models.items()}
-    say(f"smalti: http://{host}:{port} serves {', '.join(models)}; Ctrl+C ends it")
-    app = application(Served(models), pages, token)
+    served = opened(runs)
+    pages = {} if no_page else {name: _page(model, name) for name, model in served.tokenizers.items()}
+    say(f"smalti: http://{host}:{port} serves {', '.join([*served.tokenizers, *served.priors])}; Ctrl+C ends it")
+    app = application(served, pages, token)
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=5,
                 limit_concurrency=256, h11_max_incomplete_event_size=1 << 16, server_header=False)  # fmt: skip
+
+
+def opened(runs: list[str]) -> "Served":
+    """The models of some runs; priors of one tokenizer share it.
+
+    Raises:
+        SmaltiError: two of one name, a model without codes, or a prior of pixels or whose tokenizer is not here.
+    """
+    from smalti.apps.runs import open_prior, what_is
+    from smalti.generate.generator import Generator
+    from smalti.generate.tokenizer import TrainedTokenizer, open_trained
+    from smalti.models.autoencoder import Autoencoder
+    from smalti.pretrained import find_folder
+    from smalti.server.served import Served
+
+    named = _named(runs)
+    models = {name: open_prior(run, "cpu") for name, run in named.items() if what_is(str(find_folder(run))) == "prior"}
+    tokenizers = {name: Autoencoder.from_pretrained(run) for name, run in named.items() if name not in models}
+    for tokenizer in tokenizers.values():
+        _ = tokenizer.codes_bottleneck  # a SmaltiError where there are none
+    priors = {}
+    for name, model in models.items():
+        own = [one for one in tokenizers.values() if one.source_hash == model.config.tokenizer_hash]
+        if not own:
+            own = [open_trained(model.config).model]
+            place = Path(model.config.tokenizer).resolve().name
+            tokenizers[f"{name}-{place}" if place in named or place in tokenizers else place] = own[0]
+        priors[name] = Generator(model, TrainedTokenizer(own[0]))
+    return Served(tokenizers, priors)
 
 
 def _named(runs: list[str]) -> dict[str, str]:

@@ -18,6 +18,11 @@ from smalti.shapes import check_shape
 Prompt = str | Sequence[str] | None
 
 
+def as_prompts(prompt: Prompt) -> list[str]:
+    """One prompt, several, or none, as a list."""
+    return [prompt] if isinstance(prompt, str) else list(prompt or [])
+
+
 class Generator:
     """Samples codes from a prior and decodes them with its tokenizer.
 
@@ -65,13 +70,11 @@ class Generator:
         Raises:
             SmaltiError: an unknown label, an empty or too long text, or a prompt for a prior without a condition.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
-        if self.model.prior.conditions.count:
-            if guidance != 1 and not prompts:
+        prompts = as_prompts(prompt)
+        if guidance != 1 and self.model.prior.conditions.count:
+            if not prompts:
                 raise SmaltiError(f"guidance {guidance} has no effect without a prompt; give one, or leave it out")
-            if not prompts and not self.model.config.condition_dropout:
-                raise SmaltiError("this prior was trained with condition_dropout 0 and needs a prompt; give one")
-            if guidance != 1 and not self.model.config.condition_dropout:
+            if not self.model.config.condition_dropout:
                 raise SmaltiError(f"guidance {guidance} needs a prior trained with condition_dropout; this had none")
         condition = self.condition(prompts)
         return self.model.prior.sample(
@@ -102,10 +105,17 @@ class Generator:
         return label if text is None else text
 
     def condition(self, prompts: Sequence[str]) -> Tensor | None:
-        """What the prior takes for some prompts; for none of them the empty condition (1, ...)."""
+        """What the prior takes for some prompts; for none of them the empty condition (1, ...).
+
+        Raises:
+            SmaltiError: an unknown label, an empty or too long text, a prompt for a prior without a condition, or none
+                for one that has always seen one.
+        """
         config, device = self.model.config, self.model.device
         if prompts and not self.model.prior.conditions.count:
             raise SmaltiError(f"this prior takes no label and no text, but was given {prompts[0]!r}; leave it out")
+        if self.model.prior.conditions.count and not prompts and not config.condition_dropout:
+            raise SmaltiError("this prior was trained with condition_dropout 0 and needs a prompt; give one")
         if config.labels:
             return torch.tensor(config.classes(prompts) if prompts else [-1], device=device)
         if self.model.text is None or config.text is None:

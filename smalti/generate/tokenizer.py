@@ -103,8 +103,11 @@ def open_tokenizer(config: PriorConfig, device: str = "cpu") -> Tokenizer:
     Raises:
         SmaltiError: no such tokenizer here, or another than the prior's.
     """
-    if config.pixels:
-        return PixelTokenizer(config.pixels)
+    return PixelTokenizer(config.pixels) if config.pixels else open_trained(config, device)
+
+
+def open_trained(config: PriorConfig, device: str = "cpu") -> TrainedTokenizer:
+    """The tokenizer of a prior whose codes are not pixels; see `open_tokenizer`."""
     if not Path(config.tokenizer).is_dir():
         what = f"the tokenizer {config.tokenizer_hash[:12]} of this prior is not at {config.tokenizer}"
         raise SmaltiError(f"{what}; say where it is by --tokenizer, a folder or owner/name on the hub")

@@ -31,12 +31,14 @@ class Limits:
     Attributes:
         upload_bytes: of the body of a request.
         pixels: of an image, as its header states them, before any is decoded; and of what codes decode to.
+        logits: that a prior computes for a request: images x positions x codes.
         waiting: requests that may wait for the model; the next one is told to come again (429).
         body_seconds: until a body has arrived.
     """
 
     upload_bytes: int = 1 << 24
     pixels: int = 1 << 24
+    logits: int = 1 << 27
     waiting: int = 32
     body_seconds: float = 20.0
 
