@@ -21,9 +21,9 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.studio.runtime import SCRIPT, VERSION, WASM, runtime
 
 PAGE = Path(__file__).with_name("page")
-ROOMS = ("edit",)  # in this order; each has page/rooms/NAME.html, and may have NAME.js
-SCRIPTS = ("parts.js", "server.js", "rooms.js", "runtime.js", "grid.js", "files.js", "view.js", "panel.js",
-           *(f"rooms/{name}.js" for name in ROOMS if (PAGE / "rooms" / f"{name}.js").is_file()),
+ROOMS = ("edit", "complete", "text")  # in this order; each has page/rooms/NAME.html, and may have NAME.js
+SCRIPTS = ("parts.js", "server.js", "rooms.js", "runtime.js", "grid.js", "files.js", "view.js", "brush.js", "panel.js",
+           "prompt.js", *(f"rooms/{name}.js" for name in ROOMS if (PAGE / "rooms" / f"{name}.js").is_file()),
            "studio.js")  # in this order  # fmt: skip
 FILE = "studio.html"
 FILES = (FILE,)
