@@ -82,7 +82,7 @@ def text_of(browser, name):
 
 def over(browser, x, y):
     """The middle of a position of the view that is brushed, on the screen."""
-    browser.value("studio.brush = null; document.getElementById('complete-view').scrollIntoView({block: 'center'})")
+    browser.value("document.getElementById('complete-view').scrollIntoView({block: 'center'})")
     left, top, width, height = browser.value(
         "(() => { const r = document.querySelector('#complete-view .lines').getBoundingClientRect();"
         " return [r.left, r.top, r.width, r.height]; })()"
@@ -149,7 +149,7 @@ def test_pictures_of_a_text_are_those_of_python_and_open_in_the_editor(room):
     browser.click_on("#door-text")
     typed(browser, "#text-prompt [name=text]", "blue circle")
     typed(browser, "#text-prompt [name=seed]", "11")
-    browser.press("Enter")  # of the dice, which the keyboard has come to
+    browser.press(" ")  # on the dice, which the keyboard has come to
     browser.wait("document.querySelector('#text-prompt [name=seed]').value !== '11'")
     typed(browser, "#text-prompt [name=seed]", "11")
     browser.click_on("#text-sample")

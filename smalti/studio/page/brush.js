@@ -7,6 +7,7 @@ class Brush extends View {
   constructor(element, listeners) {
     super(element, listeners);
     this.side = 1; // of the brush, in positions
+    this.back = false; // whether it brings positions back
     this.away = new Uint8Array(0); // (h, w), 1 where a position is brushed away
     this.heat = null; // (h, w), shares from 0 to 1
     this.lines.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -54,11 +55,16 @@ class Brush extends View {
     this.listeners.change();
   }
 
+  // What an act makes of positions: 1 is away.
+  valueFor(event) {
+    return (event.shiftKey || event.button === 2) !== this.back ? 0 : 1;
+  }
+
   pressed(event) {
     if (!this.grid || event.button === 1 || !this.inside(this.position(event))) return;
     this.lines.setPointerCapture(event.pointerId);
     this.anchor = this.position(event);
-    this.value = event.shiftKey || event.button === 2 ? 0 : 1;
+    this.value = this.valueFor(event);
     this.stroke(this.anchor, this.anchor, this.value);
   }
 
@@ -80,7 +86,7 @@ class Brush extends View {
     if (!this.grid || event.altKey || event.ctrlKey || event.metaKey) return;
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     const own = this.hovered ?? this.last ?? { x: 0, y: 0 };
-    if (event.key === " ") this.stroke(own, own, event.shiftKey ? 0 : 1);
+    if (event.key === " ") this.stroke(own, own, this.valueFor(event));
     else if (!step) return;
     else if (this.inside({ x: own.x + step[0], y: own.y + step[1] })) this.hover({ x: own.x + step[0], y: own.y + step[1] });
     event.preventDefault();

@@ -20,6 +20,10 @@ class Completion {
     on("all", () => this.view.set(() => 1));
     on("none", () => this.view.set(() => 0));
     on("invert", () => this.view.set((one) => 1 - one));
+    on("back", (event) => {
+      this.view.back = !this.view.back;
+      event.currentTarget.setAttribute("aria-pressed", this.view.back);
+    });
     on("undo", () => this.studio.travel(-1));
     on("redo", () => this.studio.travel(1));
     on("open", () => this.fit());
