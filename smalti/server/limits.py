@@ -34,6 +34,7 @@ class Limits:
         logits: that a prior computes for a request: images x positions x codes.
         waiting: requests that may wait for the model; the next one is told to come again (429).
         body_seconds: until a body has arrived.
+        work_seconds: that a prior samples for one request.
     """
 
     upload_bytes: int = 1 << 24
@@ -41,6 +42,7 @@ class Limits:
     logits: int = 1 << 27
     waiting: int = 32
     body_seconds: float = 20.0
+    work_seconds: float = 120.0
 
 
 class Turns:

@@ -91,7 +91,7 @@ def routes(served: Served) -> "APIRouter":
     from fastapi.responses import StreamingResponse
 
     Name = Annotated[str | None, Query(max_length=200, description="a prior of /v1/models; by default the first")]
-    router, turns, limits = APIRouter(), served.turns, served.limits
+    router, limits = APIRouter(), served.limits
     lines: dict[str, Any] = {"response_class": StreamingResponse, "responses": {200: {"content": {NDJSON: {}}}}}
 
     @router.post("/sample", openapi_extra=json_body(Sampling), summary="Codes and images of a prompt", **lines)
@@ -101,7 +101,7 @@ def routes(served: Served) -> "APIRouter":
         def work(progress: Progress) -> dict[str, Any]:
             return _sampled(own, from_dict(Sampling, values_of(body), ""), limits, progress)
 
-        return await streamed(request, turns, work)
+        return await streamed(request, served, work)
 
     @router.post("/complete", openapi_extra=json_body(Completion), summary="Codes, some of them sampled anew", **lines)
     async def complete(request: Request, model: Name = None) -> StreamingResponse:
@@ -112,12 +112,12 @@ def routes(served: Served) -> "APIRouter":
             known = {"known": _codes(own, wanted.codes), "mask": _mask(own, wanted.keep)}
             return _sampled(own, wanted, limits, progress, **known)
 
-        return await streamed(request, turns, work)
+        return await streamed(request, served, work)
 
     @router.post("/surprise", openapi_extra=json_body(Surprise), summary="Bits of each code, given those before it")
     async def surprise(request: Request, model: Name = None) -> dict[str, Any]:
         own, body = chosen(served.priors, model), await body_of(request, limits)
-        return await turns.take(lambda: _surprise(own, from_dict(Surprise, values_of(body), ""), limits))
+        return await served.turns.take(lambda: _surprise(own, from_dict(Surprise, values_of(body), ""), limits))
 
     return router
 

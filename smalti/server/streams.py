@@ -3,12 +3,14 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from smalti.errors import SmaltiError
 from smalti.priors.sampling import Progress
 from smalti.server.limits import Turns
+from smalti.server.served import Served
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,9 +30,11 @@ class Watched:
     Args:
         turns: whose thread it is.
         work: gives the last line, and tells how far it is.
+        seconds: that it may take.
     """
 
-    def __init__(self, turns: Turns, work: Work):
+    def __init__(self, turns: Turns, work: Work, seconds: float):
+        self.seconds = seconds
         self.loop, self.news, self.left = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
         self.line: dict[str, Any] | None = None
         self.result = asyncio.create_task(turns.take(lambda: self._begun(work)))
@@ -38,10 +42,13 @@ class Watched:
 
     def _begun(self, work: Work) -> dict[str, Any]:
         self._check()
+        self.end = time.monotonic() + self.seconds
         return work(self._told)
 
     def _told(self, done: int, of: int) -> None:
         self._check()
+        if time.monotonic() > self.end and done < of:
+            raise SmaltiError(f"this takes longer than the {self.seconds:g} seconds that are given; ask for less")
         self.line = {"progress": done, "of": of}
         self.loop.call_soon_threadsafe(self.news.set)
 
@@ -88,7 +95,7 @@ class Watched:
             raise
 
 
-async def streamed(request: "Request", turns: Turns, work: Work) -> "StreamingResponse":
+async def streamed(request: "Request", served: Served, work: Work) -> "StreamingResponse":
     """The answer to a request: its lines. A request that goes away ends the work.
 
     Raises:
@@ -96,7 +103,7 @@ async def streamed(request: "Request", turns: Turns, work: Work) -> "StreamingRe
     """
     from starlette.responses import StreamingResponse
 
-    watched = Watched(turns, work)
+    watched = Watched(served.turns, work, served.limits.work_seconds)
 
     async def lines() -> AsyncIterator[str]:
         try:

@@ -271,6 +271,8 @@ def test_a_client_that_goes_away_ends_the_work(served, stays):
     assert work.turns.count == 0
 
 
-def test_an_error_after_the_first_line_is_the_last_line(served):
-    with testclient.TestClient(application(Served({}, {"text": Long(served.priors["text"], 200)}))) as client:
-        assert lines(client.post("/v1/sample", json={})) == {"error": "this went wrong"}
+@pytest.mark.parametrize(("fails_at", "seconds", "words"), [(200, 9, "this went wrong"), (None, 0.3, "longer than")])
+def test_an_error_after_the_first_line_is_the_last_line(served, fails_at, seconds, words):
+    own = Long(served.priors["text"], fails_at)
+    with testclient.TestClient(application(Served({}, {"text": own}, Limits(work_seconds=seconds)))) as client:
+        assert words in lines(client.post("/v1/sample", json={}))["error"]

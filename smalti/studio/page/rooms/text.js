@@ -13,7 +13,8 @@ class TextToImage {
   sample() {
     const { prior, options, seed, words } = this.prompt;
     const count = Number(find("text-count").value);
-    const thumbs = this.row(words || prior.name, count);
+    const row = this.row(words || prior.name, count);
+    const thumbs = [...row.querySelectorAll("button")];
     return this.work.run(async (signal) => {
       try {
         for (const [index, thumb] of thumbs.entries()) {
@@ -25,6 +26,7 @@ class TextToImage {
         status(`${count} pictures; click one to edit it.`);
       } finally {
         for (const thumb of thumbs) if (thumb.disabled) thumb.parentElement.remove();
+        if (!row.querySelector("img")) row.remove();
       }
     });
   }
@@ -44,7 +46,7 @@ class TextToImage {
     row.append(title, thumbs);
     find("text-results").prepend(row);
     while (find("text-results").children.length > MOST_ROWS) find("text-results").lastChild.remove();
-    return [...thumbs.querySelectorAll("button")];
+    return row;
   }
 
   fill(thumb, found, words, seed) {
