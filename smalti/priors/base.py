@@ -274,7 +274,7 @@ class CausalPrior(Prior):
         if isinstance(stepper, NativeStepper):
             return stepper.sample(plan)
         codes, previous = plan.known.clone(), None
-        for place in plan.told(self.num_codes):
+        for place in plan.told(plan.end):
             logits = plan.rules(plan.answer(stepper.step(previous)))
             sampled = sample_codes(logits, plan.generator)  # where a code is known too: the others keep their noise
             codes[:, place] = plan.known[:, place] if plan.mask[place] else sampled

@@ -386,7 +386,7 @@ class NativeStepper:
         self.codes.copy_(plan.known.T)
         width = self.machine.plan.grid[1]
         like = torch.empty(width, plan.num, len(self.machine.table))
-        for _ in plan.told(self.machine.plan.grid[0]):
+        for _ in plan.told(-(-plan.end // width)):
             noise = gumbel_noise(like, plan.generator)  # the same as in a call for each column
             task["noise"] = noise.data_ptr()
             self._run(width)

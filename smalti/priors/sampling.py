@@ -109,6 +109,12 @@ class SamplePlan:
             return self.condition
         return torch.stack([self.condition, torch.full_like(self.condition, -1)], dim=1).flatten(0, 1)
 
+    @property
+    def end(self) -> int:
+        """The position behind the last one that is not known: what follows decides nothing in raster order."""
+        unknown = (~self.mask).nonzero()
+        return int(unknown[-1]) + 1 if len(unknown) else 0
+
     def told(self, num_steps: int) -> Iterator[int]:
         """The numbers of the steps; after each, whoever wants to know is told."""
         for step in range(num_steps):

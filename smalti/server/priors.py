@@ -174,5 +174,8 @@ def _check_numbers(own: Generator, num: int, limits: Limits) -> None:
     Raises:
         SmaltiError: they are too many.
     """
-    if num * own.model.prior.num_codes * own.model.prior.codebook_size > limits.logits:
-        raise SmaltiError(f"num: {num} images at a time are too many for this prior; ask for fewer")
+    size = own.model.prior.num_codes * own.model.prior.codebook_size
+    if num * size > limits.logits:
+        raise SmaltiError(
+            f"num: {num} images have {num} x {size:,} logits; at most {limits.logits:,} are computed at a time"
+        )

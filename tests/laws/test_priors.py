@@ -194,6 +194,18 @@ def test_completion_keeps_what_is_known(name):
 
 
 @torch.no_grad()
+def test_in_raster_order_what_is_known_behind_decides_nothing_and_takes_no_time(prior):
+    given, heard = condition(prior, 3), []
+    mask = torch.ones(GRID, dtype=torch.bool)
+    mask[0] = False
+    options = {"known": draw_codes(3), "mask": mask, "progress": lambda done, of: heard.append(of)}
+    first, free = (
+        prior.sample(3, given, generator=torch.Generator().manual_seed(5), **own)[:, 0] for own in (options, {})
+    )
+    assert torch.equal(first, free) and len(heard) in (1, GRID[1])
+
+
+@torch.no_grad()
 def test_greedy_sampling_takes_the_largest_logit(prior):
     given = condition(prior, 2)
     codes = prior.sample(2, given, temperature=0.0)

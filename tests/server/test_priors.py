@@ -26,7 +26,7 @@ from smalti.server.served import Served
 
 testclient = pytest.importorskip("fastapi.testclient")
 
-LIMITS = Limits(upload_bytes=1 << 16, pixels=9 * 16 * 16, logits=1 << 12)
+LIMITS = Limits(upload_bytes=1 << 16, pixels=9 * 16 * 16, logits=1 << 11)
 PRIORS = {
     "text": ("vq", {"text": TEXT, "condition_dropout": 0.1}),
     "labels": ("residual", {"label_kind": "class", "labels": ("disc", "circle"), "condition_dropout": 0.1}),
@@ -149,7 +149,8 @@ HOSTILE = {
     "an unknown key": ("sample", "text", {"nun": 3}, "did you mean 'num'"),
     "no images": ("sample", "text", {"num": 0}, "num: must be"),
     "too many": ("sample", "masked", {"num": 10}, "num: 10 images have more than the"),
-    "too many logits": ("sample", "labels", {"num": 1 << 40}, "num: "),
+    "very many": ("sample", "labels", {"num": 1 << 40}, "num: "),
+    "too many logits": ("sample", "text", {"num": 6}, "num: 6 images have 6 x 384 logits"),
     "half an image": ("sample", "text", {"num": 1.5}, "num: expected int"),
     "a seed": ("sample", "text", {"seed": 1 << 70}, "seed: must be"),
     "a word": ("sample", "text", {"temperature": "hot"}, "temperature: expected float"),
