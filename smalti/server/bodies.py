@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -39,7 +41,7 @@ def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Ten
         SmaltiError: no JSON of that form, or codes of more pixels than are decoded. Their range is held by `decode`.
     """
     try:
-        value = json.loads(body)
+        value = values_of(body)
         codes = torch.tensor(value["codes"], dtype=torch.int64)[None]
         size = value.get("size")
         wanted = None if size is None else (int(size[0]), int(size[1]))
@@ -55,6 +57,43 @@ def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Ten
     if codes.shape[-1] * codes.shape[-2] * model.stride**2 > limits.pixels:
         raise SmaltiError(f"these codes are an image of more than the {limits.pixels:,} pixels that are decoded")
     return codes, wanted
+
+
+def values_of(body: bytes) -> Any:
+    """The JSON of a body.
+
+    Raises:
+        SmaltiError: there is none.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise SmaltiError("the body is no JSON") from None
+
+
+def grid_in(value: list[Any], name: str, shape: Sequence[int]) -> torch.Tensor:
+    """Whole numbers, or booleans, of a body as a tensor of that shape.
+
+    Raises:
+        SmaltiError: they are something else, or more, or fewer.
+    """
+    try:
+        found = torch.tensor(value)
+    except (ValueError, TypeError, RuntimeError, RecursionError, OverflowError):
+        raise SmaltiError(f"{name}: expected whole numbers of one grid") from None
+    if list(found.shape) != list(shape):
+        sizes = [" x ".join(map(str, own)) or "one number" for own in (found.shape, shape)]
+        raise SmaltiError(f"{name}: the grid is {sizes[0]}; this prior has {sizes[1]} alone")
+    if found.is_floating_point() or found.is_complex():
+        raise SmaltiError(f"{name}: expected whole numbers of one grid")
+    return found.long()
+
+
+def json_body(kind: type) -> dict[str, Any]:
+    """What OpenAPI says of a body that is made into a dataclass."""
+    from pydantic import TypeAdapter
+
+    return {"requestBody": {"content": {"application/json": {"schema": TypeAdapter(kind).json_schema()}}}}
 
 
 def png_of(images: torch.Tensor) -> bytes:

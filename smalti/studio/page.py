@@ -19,9 +19,9 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.studio.kept import FILE, PAGE
 from smalti.studio.runtime import SCRIPT, WASM, runtime
 
-ROOMS = ("edit",)  # in this order; each has page/rooms/NAME.html, and may have NAME.js
-SCRIPTS = ("parts.js", "server.js", "rooms.js", "runtime.js", "grid.js", "files.js", "view.js", "panel.js",
-           *(f"rooms/{name}.js" for name in ROOMS if (PAGE / "rooms" / f"{name}.js").is_file()),
+ROOMS = ("edit", "complete", "text")  # in this order; each has page/rooms/NAME.html, and may have NAME.js
+SCRIPTS = ("parts.js", "server.js", "rooms.js", "runtime.js", "grid.js", "files.js", "view.js", "brush.js", "panel.js",
+           "prompt.js", *(f"rooms/{name}.js" for name in ROOMS if (PAGE / "rooms" / f"{name}.js").is_file()),
            "studio.js")  # in this order  # fmt: skip
 FILES = (FILE,)
 LARGEST_BYTES = 1 << 28  # of the graphs: browsers hold no longer text

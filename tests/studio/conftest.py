@@ -1,3 +1,5 @@
+"""What the tests of the page share: a browser and the runtime have to be here."""
+
 import pytest
 
 from smalti.studio import runtime

@@ -26,10 +26,11 @@ class Studio {
 
   // ---------------------------------------------------------------- acts
 
-  async open(file, which = "main") {
+  // A picture; with `middle`, [H, W], its middle at that size.
+  async open(file, which = "main", middle = null) {
     status("Reading …");
     try {
-      const pixels = await readPixels(file, Number(find("limit").value));
+      const pixels = await readPixels(file, Number(find("limit").value), middle);
       const grid = await this.model.encode(pixels);
       if (which === "other") {
         this.otherGrid = grid;
@@ -39,17 +40,24 @@ class Studio {
         this.enable();
         return status("Drag over the second picture to select codes, then drag them onto the first.");
       }
-      this.name = (file.name ?? "picture").replace(/\.\w+$/, "") || "picture";
-      this.original = pixels;
-      this.first = grid;
-      this.file = file;
-      this.history = new History(grid);
-      this.main.open(grid);
-      await this.redraw(whole(grid));
-      this.report();
+      const name = (file.name ?? "picture").replace(/\.\w+$/, "") || "picture";
+      await this.begin(grid, name, pixels, file);
     } catch (error) {
       status(`This is no picture that the page can read (${error.message}).`);
     }
+  }
+
+  // Codes that came from elsewhere than from a file, as a new picture.
+  async show(grid, name) {
+    const [pixels] = await this.model.decode([grid]);
+    await this.begin(grid, name, pixels, null);
+  }
+
+  async begin(grid, name, original, file) {
+    Object.assign(this, { name, original, file, first: grid, history: new History(grid) });
+    this.main.open(grid);
+    await this.redraw(whole(grid));
+    this.report();
   }
 
   // One step: another grid, of which a place differs.
@@ -88,6 +96,7 @@ class Studio {
     this.main.grid = grid;
     this.main.drawLines();
     this.shown(null);
+    document.dispatchEvent(new Event("picture")); // for the other rooms
   }
 
   // ---------------------------------------------------------------- what is shown
@@ -235,11 +244,12 @@ class Studio {
   }
 
   typed(event) {
+    if (typing(event)) return;
     const control = event.ctrlKey || event.metaKey;
     const key = event.key.toLowerCase();
     if (control && key === "z") this.travel(event.shiftKey ? 1 : -1);
     else if (control && key === "y") this.travel(1);
-    else if (control || event.altKey || typing(event)) return;
+    else if (control || event.altKey || this.rooms?.now !== "edit") return;
     else if (key >= "1" && key <= "8") this.panel.take(Number(key) - 1);
     else if (key === "g") find("lines").click();
     else return;
@@ -247,15 +257,14 @@ class Studio {
   }
 }
 
-const typing = (event) => /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName ?? "");
+const typing = (event) => event.target.matches?.('input:not([type="file"], [type="range"]), select, textarea');
 
 async function begin() {
   try {
     const model = await Model.open();
-    const server = await Server.find();
-    const studio = new Studio(model);
-    Object.assign(studio, { server, rooms: new Rooms(server) });
-    window.studio = studio;
+    const studio = (window.studio = new Studio(model));
+    studio.server = await Server.find();
+    studio.rooms = new Rooms(studio.server);
     await studio.open(new File([await part("picture")], "mosaic.png", { type: "image/png" }));
     document.body.classList.add("ready");
   } catch (error) {

@@ -116,6 +116,14 @@ class View {
     }
   }
 
+  // What else lies over the picture, below the lines.
+  drawUnder() {}
+
+  // The rectangle that an act at a position would be of.
+  pointed(place) {
+    return place;
+  }
+
   drawLines() {
     if (!this.grid) return;
     const scale = window.devicePixelRatio || 1;
@@ -133,9 +141,10 @@ class View {
       draw("rgb(0 0 0 / 55%)", thick + 2);
       draw(colour, thick);
     };
+    this.drawUnder(context, cell);
     if (this.showsGrid && cell.w >= 6) this.drawGrid(context, cell, width, height);
     const accent = getComputedStyle(this.element).getPropertyValue("--light");
-    if (this.hovered) box(this.hovered, "white", 1);
+    if (this.hovered) box(this.pointed(this.hovered), "white", 1);
     if (this.selection) box(this.selection, accent, 2);
     if (this.target) box(this.target, "white", 2);
   }
