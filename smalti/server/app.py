@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import smalti
 from smalti.errors import SmaltiError
 from smalti.interop.onnx import described
-from smalti.server import tokenizers
+from smalti.server import archives, tokenizers
 from smalti.server.limits import Refused, check_token
 from smalti.server.served import Served, chosen
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ROUTES = (tokenizers.routes,)
+ROUTES = (tokenizers.routes, archives.routes)
 
 
 def application(served: Served, pages: Mapping[str, str] | None = None, token: str | None = None) -> "FastAPI":
