@@ -1,9 +1,11 @@
-// Codes as text and as files: JSON for the clipboard, .npz as `smalti encode` writes it, PNG.
+// Codes as text and as files: JSON for the clipboard and the server, .npz as `smalti encode` writes it, .smalti, PNG.
 
-function asJson(grid) {
+const asJson = (grid) => JSON.stringify(asValue(grid));
+
+function asValue(grid) {
   const rows = (layer) => Array.from({ length: grid.h }, (_, y) => Array.from(grid.data.subarray((layer * grid.h + y) * grid.w, (layer * grid.h + y + 1) * grid.w)));
   const codes = ABOUT.axes === "B h w" ? rows(0) : Array.from({ length: grid.depth }, (_, layer) => rows(layer));
-  return JSON.stringify({ smalti: "codes", model_hash: ABOUT.model_hash, codebook_size: ABOUT.codebook_size, size: grid.size, codes });
+  return { smalti: "codes", model_hash: ABOUT.model_hash, codebook_size: ABOUT.codebook_size, size: grid.size, codes };
 }
 
 // The grid that a text holds. Throws an Error with a sentence for people.
@@ -15,6 +17,10 @@ function fromJson(text) {
     throw new Error("The clipboard holds no codes of the studio.");
   }
   if (value?.smalti !== "codes" || !Array.isArray(value.codes)) throw new Error("The clipboard holds no codes of the studio.");
+  return fromValue(value);
+}
+
+function fromValue(value) {
   if (value.model_hash !== ABOUT.model_hash) throw new Error("These codes are of another model.");
   const layers = ABOUT.axes === "B h w" ? [value.codes] : value.codes;
   const [h, w] = [layers[0]?.length ?? 0, layers[0]?.[0]?.length ?? 0];
@@ -87,16 +93,20 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+const isArchive = (file) => /\.smalti$/i.test(file.name ?? "");
+
+// The image of a .smalti file, and its codes where they are all there and of this model; a server unpacks it.
+async function unpacked(file, server) {
+  if (!server.there) throw new Error("a .smalti file is unpacked by a server: smalti serve");
+  const value = await (await server.post("decompress", file, { to: "codes" })).json();
+  const own = value.codes && value.model_hash === ABOUT.model_hash;
+  return { image: await (await server.post("decompress", file)).blob(), grid: own ? fromValue(value) : null };
+}
+
 // The pixels of an image file on white, at most `limit` pixels along its longer side; or of one size alone.
 async function readPixels(file, limit) {
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   const scale = Math.min(1, limit / Math.max(bitmap.width, bitmap.height));
   const [height, width] = ABOUT.fixed_size ?? [bitmap.height, bitmap.width].map((side) => Math.max(1, Math.round(side * scale)));
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height);
+  return pixelsOf(bitmap, width, height);
 }

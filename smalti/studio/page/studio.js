@@ -29,8 +29,7 @@ class Studio {
   async open(file, which = "main") {
     status("Reading …");
     try {
-      const pixels = await readPixels(file, Number(find("limit").value));
-      const grid = await this.model.encode(pixels);
+      const { pixels, grid } = await this.read(file);
       if (which === "other") {
         this.otherGrid = grid;
         this.other.open(grid);
@@ -50,6 +49,15 @@ class Studio {
     } catch (error) {
       status(`This is no picture that the page can read (${error.message}).`);
     }
+  }
+
+  // The pixels of a file and its codes; a .smalti file may have them already.
+  async read(file) {
+    const limit = Number(find("limit").value);
+    const { image, grid } = isArchive(file) ? await unpacked(file, this.server) : { image: file };
+    const known = grid && Math.max(...grid.size) <= limit;
+    const pixels = await readPixels(image, limit);
+    return { pixels, grid: known ? grid : await this.model.encode(pixels) };
   }
 
   // One step: another grid, of which a place differs.
@@ -103,12 +111,13 @@ class Studio {
     const words = changed ? `, ${changed} changed` : "";
     status(`${size[1]} × ${size[0]} pixels as ${w} × ${h} codes${words}`);
     this.enable();
+    document.dispatchEvent(new Event("codes"));
   }
 
   enable() {
     find("undo").disabled = !this.history?.now;
     find("redo").disabled = !this.history || this.history.now === this.history.states.length - 1;
-    for (const name of ["copy", "paste", "npz", "png", "original", "lines"]) find(name).disabled = !this.grid;
+    for (const name of ["copy", "paste", "npz", "png", "smalti", "original", "lines"]) find(name).disabled = !this.grid;
     find("put").hidden = !this.otherGrid;
     find("put").disabled = !this.other.selection || !this.main.selection;
   }
@@ -182,6 +191,22 @@ class Studio {
     this.main.pixels.toBlob((blob) => save(blob, `${this.name}.png`));
   }
 
+  async saveArchive() {
+    try {
+      const file = await this.server.post("compress", asValue(this.grid), { model: this.server.own });
+      save(await file.blob(), `${this.name}.smalti`);
+    } catch (error) {
+      status(error.message);
+    }
+  }
+
+  // What a server has is asked for where there is one.
+  meet(server) {
+    this.server = server;
+    find("smalti").hidden = !server.there;
+    if (server.there) for (const name of ["file", "second"]) find(name).accept += ",.smalti";
+  }
+
   // ---------------------------------------------------------------- events
 
   listen() {
@@ -192,6 +217,7 @@ class Studio {
     on("paste", async () => this.pasted(await navigator.clipboard.readText().catch(() => "")));
     on("npz", () => save(asNpz(this.grid, `${this.name}.png`), `${this.name}.npz`));
     on("png", () => this.savePng());
+    on("smalti", () => this.saveArchive());
     on("put", () => this.place(this.otherGrid.part(this.other.selection), this.main.selection.x, this.main.selection.y));
     on("lines", (event) => {
       const shows = (this.main.showsGrid = this.other.showsGrid = !this.main.showsGrid);
@@ -239,7 +265,7 @@ class Studio {
     const key = event.key.toLowerCase();
     if (control && key === "z") this.travel(event.shiftKey ? 1 : -1);
     else if (control && key === "y") this.travel(1);
-    else if (control || event.altKey || typing(event)) return;
+    else if (control || event.altKey || typing(event) || find("room-edit").hidden) return;
     else if (key >= "1" && key <= "8") this.panel.take(Number(key) - 1);
     else if (key === "g") find("lines").click();
     else return;
@@ -252,11 +278,10 @@ const typing = (event) => /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName 
 async function begin() {
   try {
     const model = await Model.open();
-    const server = await Server.find();
-    const studio = new Studio(model);
-    Object.assign(studio, { server, rooms: new Rooms(server) });
-    window.studio = studio;
+    const studio = (window.studio = new Studio(model));
+    studio.meet(await Server.find());
     await studio.open(new File([await part("picture")], "mosaic.png", { type: "image/png" }));
+    studio.rooms = new Rooms(studio.server);
     document.body.classList.add("ready");
   } catch (error) {
     status(`This browser cannot run the model: ${error.message}`);
