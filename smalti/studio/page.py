@@ -27,7 +27,7 @@ ROOMS = ("edit", "compress", "codebook", "compare")  # in this order
 
 
 def _of_rooms(suffix: str) -> list[str]:
-    """What rooms have in files of their own: page/rooms/NAME.html each, NAME.js and NAME.css some."""
+    """The scripts or styles of rooms: each has page/rooms/NAME.html, and may have NAME.js and NAME.css."""
     return [name for room in ROOMS if (PAGE / (name := f"rooms/{room}.{suffix}")).is_file()]
 
 
@@ -86,7 +86,7 @@ def page(about: dict[str, Any], graphs: dict[str, bytes], vectors: np.ndarray, p
     }
     text = (PAGE / "studio.html").read_text(encoding="utf-8")
     for mark, value in {
-        "<!--rooms-->": _text(_of_rooms("html")),
+        "<!--rooms-->": _text(f"rooms/{name}.html" for name in ROOMS),
         "/*style*/": _text(STYLES),
         "<!--parts-->": "\n".join(_part(name, data) for name, data in parts.items()),
         "/*about*/": json.dumps(about).replace("<", "\\u003c"),

@@ -16,7 +16,7 @@ from smalti.images.preprocessing import Preprocessing
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.studio import page, runtime
-from studio.browser import PROGRAM, Browser
+from studio.browser import Browser
 
 NETWORKS = {"kind": "residual", "stride": 8, "width": 16, "depth": 1, "patch": 4, "last_kernel": 3, "convolutions": 2}
 MODELS = {
@@ -49,17 +49,6 @@ def photo(seed, height, width):
     """A smooth picture of many colours, uint8 (H, W, 3)."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
-
-
-@pytest.fixture(scope="module")
-def installed():
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    if PROGRAM is None:
-        pytest.skip("there is no Chromium here")
-    folder = runtime.cache()
-    if not all((folder / name).is_file() for name in runtime.HASHES):
-        pytest.skip(f"onnxruntime-web is not in {folder}: `make browser` fetches it")
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -234,7 +223,7 @@ def test_the_page_holds_all_its_files_and_no_address(monkeypatch):
     assert "http:" not in text and "https:" not in text
     rooms = [f"rooms/{name}.html" for name in page.ROOMS]
     for path in page.PAGE.rglob("*.*"):
-        assert str(path.relative_to(page.PAGE)) in (*page.SCRIPTS, *rooms, "studio.html", "style.css")
+        assert str(path.relative_to(page.PAGE)) in (*page.SCRIPTS, *page.STYLES, *rooms, "studio.html")
         assert len(path.read_text().splitlines()) < 400
 
 

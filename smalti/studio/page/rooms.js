@@ -4,8 +4,8 @@
 // Show what is in a room when it is entered, and while it is open when the picture or its codes have changed.
 function inRoom(name, show) {
   const room = find(`room-${name}`);
-  room.addEventListener("enter", show);
-  document.addEventListener("codes", () => room.hidden || show());
+  room.addEventListener("enter", () => show(window.studio));
+  document.addEventListener("picture", () => room.hidden || show(window.studio));
 }
 
 class Rooms {

@@ -96,6 +96,7 @@ class Studio {
     this.main.grid = grid;
     this.main.drawLines();
     this.shown(null);
+    document.dispatchEvent(new Event("picture")); // for the other rooms
   }
 
   // ---------------------------------------------------------------- what is shown
@@ -111,7 +112,6 @@ class Studio {
     const words = changed ? `, ${changed} changed` : "";
     status(`${size[1]} × ${size[0]} pixels as ${w} × ${h} codes${words}`);
     this.enable();
-    document.dispatchEvent(new Event("codes"));
   }
 
   enable() {

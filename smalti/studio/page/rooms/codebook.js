@@ -5,6 +5,7 @@ const ATLAS_PIXELS = 1 << 24; // of all tiles that are kept
 const DECODED_PIXELS = 1 << 17; // of the tiles that are decoded at a time
 const IN_PICTURE = "in this picture";
 const IN_DATA = "in the data";
+const BY_NUMBER = "number";
 
 class Codebook {
   constructor(studio) {
@@ -21,7 +22,7 @@ class Codebook {
 
   listen() {
     const order = find("codebook-order");
-    for (const name of [...(ABOUT.counts ? [IN_DATA] : []), IN_PICTURE, "by number"]) order.add(new Option(name, name));
+    for (const name of [...(ABOUT.counts ? [IN_DATA] : []), IN_PICTURE, BY_NUMBER]) order.add(new Option(name === BY_NUMBER ? name : `use ${name}`, name));
     order.addEventListener("change", () => this.sort({ anew: true }));
     const layers = find("codebook-layers");
     layers.hidden = ABOUT.num_codebooks === 1;
@@ -58,6 +59,7 @@ class Codebook {
     this.view.open(grid);
     this.view.put(pixelsOf(main.pixels));
     this.view.selection = main.selection;
+    this.view.drawLines();
     this.sort({ anew });
     this.choose(this.code, { near: false });
   }
@@ -70,7 +72,7 @@ class Codebook {
   sort({ anew }) {
     const { uses } = this;
     this.order = Uint32Array.from({ length: this.size }, (_, code) => code);
-    if (find("codebook-order").value !== "by number") this.order.sort((one, other) => uses[other] - uses[one] || one - other);
+    if (find("codebook-order").value !== BY_NUMBER) this.order.sort((one, other) => uses[other] - uses[one] || one - other);
     this.ranks = new Uint32Array(this.size);
     this.order.forEach((code, rank) => (this.ranks[code] = rank));
     const used = uses.reduce((sum, count) => sum + (count > 0), 0);
@@ -84,8 +86,8 @@ class Codebook {
 
   words(code) {
     if (code === undefined || code === null) return "";
-    const data = ABOUT.counts ? `, ${ABOUT.counts[this.layer][code].toLocaleString("en")} × ${IN_DATA}` : "";
-    return `code ${code}: ${this.counts[this.layer][code]} × ${IN_PICTURE}${data}`;
+    const data = ABOUT.counts ? `, ${ABOUT.counts[this.layer][code].toLocaleString("en")} times ${IN_DATA}` : "";
+    return `code ${code}: ${this.counts[this.layer][code]} times ${IN_PICTURE}${data}`;
   }
 
   async choose(code, { near = true } = {}) {
@@ -245,24 +247,28 @@ class Codebook {
   async load() {
     if (this.loading || ABOUT.fixed_size) return; // one size alone has no tiles
     this.loading = true;
-    while (this.wanted.length) {
-      const { others, atlas } = this;
-      const codes = this.wanted.splice(0, Math.max(1, Math.floor(DECODED_PIXELS / (9 * ABOUT.stride ** 2))));
-      const looks = await this.studio.model.looks(codes.map((code) => this.stack(code)));
-      if (atlas !== this.atlas || others !== this.others) continue;
-      const context = atlas.getContext("2d");
-      codes.forEach((code, index) => {
-        const slot = this.slot(code);
-        const { x, y } = this.corner(slot);
-        context.putImageData(looks[index], x, y);
-        this.held[slot] = code;
-      });
-      this.soon();
-      await new Promise((done) => requestAnimationFrame(done)); // which tells anew what is wanted
+    try {
+      while (this.wanted.length) await this.loadSome();
+    } finally {
+      this.loading = false;
     }
-    this.loading = false;
+  }
+
+  async loadSome() {
+    const { atlas } = this;
+    const codes = this.wanted.splice(0, Math.max(1, Math.floor(DECODED_PIXELS / (9 * ABOUT.stride ** 2))));
+    const looks = await this.studio.model.looks(codes.map((code) => this.stack(code)));
+    if (atlas !== this.atlas) return; // of other codes beside these
+    const context = atlas.getContext("2d");
+    codes.forEach((code, index) => {
+      const slot = this.slot(code);
+      const { x, y } = this.corner(slot);
+      context.putImageData(looks[index], x, y);
+      this.held[slot] = code;
+    });
+    this.soon();
+    await new Promise((done) => requestAnimationFrame(done)); // which tells anew what is wanted
   }
 }
 
-let codebook = null;
-inRoom("codebook", () => (codebook ??= new Codebook(window.studio)).show());
+inRoom("codebook", (studio) => (studio.codebook ??= new Codebook(studio)).show());

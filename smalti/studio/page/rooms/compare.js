@@ -136,5 +136,4 @@ function warmth(share) {
   return HEAT[low].map((value, channel) => value + (place - low) * (HEAT[low + 1][channel] - value));
 }
 
-let compare = null;
-inRoom("compare", () => (compare ??= new Compare(window.studio)).show());
+inRoom("compare", (studio) => (studio.compare ??= new Compare(studio)).show());

@@ -35,7 +35,7 @@ class Compress {
 
   // Another picture, or none yet.
   async show() {
-    if (this.original === this.studio.original) return;
+    if (this.original === this.studio.original && !this.failed) return;
     this.original = this.studio.original;
     this.png = await asPng(this.original);
     await this.ask();
@@ -59,10 +59,12 @@ class Compress {
     if (turn === this.turn) this.studio.report();
   }
 
+  // Why there is no file, or "".
   refused(words) {
+    this.failed = Boolean(words);
     find("compress-refused").textContent = words;
-    find("compress-refused").hidden = !words;
-    find("compress-found").hidden = Boolean(words) && !this.found;
+    find("compress-refused").hidden = !this.failed;
+    find("compress-found").hidden = this.failed && !this.found;
   }
 
   async save() {
@@ -88,9 +90,10 @@ class Compress {
       words.textContent = one.refused ?? `${many(one.num_bytes)}, ${one.bits_per_pixel.toFixed(3)} bits per pixel`;
       bar.style.setProperty("--share", `${(100 * (one.num_bytes ?? 0)) / largest}%`);
     }
-    find("compress-depth").hidden = depths === 1;
-    this.depth.replaceChildren(...Array.from({ length: depths }, (_, index) => new Option(`${index + 1} of ${depths}`, index + 1)));
-    if (depths > 1) this.depth.value = depth;
+    const choices = depths > 1 ? depths : 0;
+    find("compress-depth").hidden = !choices;
+    this.depth.replaceChildren(...Array.from({ length: choices }, (_, index) => new Option(`${index + 1} of ${depths}`, index + 1)));
+    if (choices) this.depth.value = depth;
     find("compress-save").textContent = `Save .smalti, ${many(smalti.num_bytes)}`;
     find("compress-save").disabled = false;
     const about = [
@@ -114,7 +117,7 @@ class Compress {
       const box = view.getBoundingClientRect();
       this.magnify({ x: (100 * (event.clientX - box.left)) / box.width, y: (100 * (event.clientY - box.top)) / box.height });
     };
-    for (const name of ["pointermove", "pointerdown"]) view.addEventListener(name, follow);
+    for (const kind of ["pointermove", "pointerdown"]) view.addEventListener(kind, follow);
     view.addEventListener("pointerleave", () => this.magnify(null));
     view.addEventListener("blur", () => this.magnify(null));
     view.addEventListener("keydown", (event) => this.typed(event));
@@ -141,5 +144,4 @@ class Compress {
 const sizeOf = (one) => `${many(one.num_bytes)}, ${one.bits_per_pixel.toFixed(3)} bits per pixel`;
 const blobOf = (base64) => new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
 
-let compress = null;
-inRoom("compress", () => (compress ??= new Compress(window.studio)).show());
+inRoom("compress", (studio) => (studio.compress ??= new Compress(studio)).show());
