@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import smalti
 from smalti.errors import SmaltiError
-from smalti.server import documentation, priors, tokenizers
+from smalti.server import archives, documentation, priors, tokenizers
 from smalti.server.limits import Refused, check_token
 from smalti.server.served import Served, chosen
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ROUTES = (tokenizers.routes, priors.routes)
+ROUTES = (tokenizers.routes, priors.routes, archives.routes)
 
 
 def application(served: Served, pages: Mapping[str, str] | None = None, token: str | None = None) -> "FastAPI":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
 from smalti.errors import SmaltiError
 from smalti.images.opening import bad_images, open_image
@@ -27,11 +28,20 @@ def image_of(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:
     Raises:
         SmaltiError: no image, or too many pixels.
     """
+    check_pixels(data, limits.pixels)
+    return torch.stack(to_images([data], model.config.preprocessing.reading))
+
+
+def check_pixels(data: bytes, most: int) -> None:
+    """Hold what an image file says of its size against the pixels that are taken.
+
+    Raises:
+        SmaltiError: no image, or too many pixels.
+    """
     with bad_images("the image"), open_image(data, "the image") as opened:
         height, width = opened.height, opened.width
-    if height * width > limits.pixels:
-        raise SmaltiError(f"the image has {width}x{height} pixels; at most {limits.pixels:,} are taken")
-    return torch.stack(to_images([data], model.config.preprocessing.reading))
+    if height * width > most:
+        raise SmaltiError(f"the image has {width}x{height} pixels; at most {most:,} are taken")
 
 
 def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Tensor, tuple[int, int] | None]:
@@ -98,6 +108,11 @@ def json_body(kind: type) -> dict[str, Any]:
 
 def png_of(images: torch.Tensor) -> bytes:
     """The first of some images (B, C, H, W) as a PNG file."""
+    return png_file(to_pil(images)[0])
+
+
+def png_file(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
     file = io.BytesIO()
-    to_pil(images)[0].save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()

@@ -1,8 +1,10 @@
-// Codes as text and as files: JSON for the clipboard, .npz as `smalti encode` writes it, PNG.
+// Codes as text and as files: JSON for the clipboard and the server, .npz as `smalti encode` writes it, .smalti, PNG.
 
-function asJson(grid) {
+const asJson = (grid) => JSON.stringify(asValue(grid));
+
+function asValue(grid) {
   const about = { smalti: "codes", model_hash: ABOUT.model_hash, codebook_size: ABOUT.codebook_size };
-  return JSON.stringify({ ...about, size: grid.size, codes: nested(grid) });
+  return { ...about, size: grid.size, codes: nested(grid) };
 }
 
 // The codes of a grid as lists, (h, w) or (q, h, w), as Python has them.
@@ -35,6 +37,10 @@ function fromJson(text) {
     throw new Error("The clipboard holds no codes of the studio.");
   }
   if (value?.smalti !== "codes" || !Array.isArray(value.codes)) throw new Error("The clipboard holds no codes of the studio.");
+  return fromValue(value);
+}
+
+function fromValue(value) {
   if (value.model_hash !== ABOUT.model_hash) throw new Error("These codes are of another model.");
   return fromNested(value.codes, value.size);
 }
@@ -99,6 +105,16 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+const isArchive = (file) => /\.smalti$/i.test(file.name ?? "");
+
+// The image of a .smalti file, and its codes where they are all there and of this model; a server unpacks it.
+async function unpacked(file, server) {
+  if (!server.there) throw new Error("a .smalti file is unpacked by a server: smalti serve");
+  const value = await (await server.post("decompress", file, { to: "codes" })).json();
+  const own = value.codes && value.model_hash === ABOUT.model_hash;
+  return { image: await (await server.post("decompress", file)).blob(), grid: own ? fromValue(value) : null };
+}
+
 // The pixels of an image file on white, at most `limit` pixels along its longer side; or of one size alone.
 // With `middle`, [H, W], what of its middle has that shape, at that size.
 async function readPixels(file, limit, middle = null) {
@@ -107,12 +123,5 @@ async function readPixels(file, limit, middle = null) {
   const scaled = [bitmap.height, bitmap.width].map((side) => Math.max(1, Math.round(side * scale)));
   const [height, width] = middle ?? ABOUT.fixed_size ?? scaled;
   const zoom = middle && Math.min(bitmap.height / height, bitmap.width / width);
-  const [h, w] = middle ? [height * zoom, width * zoom] : [bitmap.height, bitmap.width];
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, (bitmap.width - w) / 2, (bitmap.height - h) / 2, w, h, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height);
+  return pixelsOf(bitmap, width, height, middle ? [width * zoom, height * zoom] : undefined);
 }

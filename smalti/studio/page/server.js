@@ -27,7 +27,16 @@ class Server {
     return this.models.filter((model) => model.kind === "prior" && model.tokenizer_hash === ABOUT.model_hash);
   }
 
-  // The first of them.
+  get tokenizers() {
+    return this.models.filter((model) => model.kind !== "prior");
+  }
+
+  // The name of the page's own tokenizer.
+  get own() {
+    return this.tokenizers.find((model) => model.model_hash === ABOUT.model_hash)?.name ?? "";
+  }
+
+  // The first prior of the page's own tokenizer.
   get prior() {
     return this.priors[0];
   }

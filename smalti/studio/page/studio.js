@@ -30,8 +30,7 @@ class Studio {
   async open(file, which = "main", middle = null) {
     status("Reading …");
     try {
-      const pixels = await readPixels(file, Number(find("limit").value), middle);
-      const grid = await this.model.encode(pixels);
+      const { pixels, grid } = await this.read(file, middle);
       if (which === "other") {
         this.otherGrid = grid;
         this.other.open(grid);
@@ -58,6 +57,15 @@ class Studio {
     this.main.open(grid);
     await this.redraw(whole(grid));
     this.report();
+  }
+
+  // The pixels of a file and its codes; a .smalti file may have them already.
+  async read(file, middle = null) {
+    const limit = Number(find("limit").value);
+    const { image, grid } = isArchive(file) ? await unpacked(file, this.server) : { image: file };
+    const known = grid && !middle && Math.max(...grid.size) <= limit;
+    const pixels = await readPixels(image, limit, middle);
+    return { pixels, grid: known ? grid : await this.model.encode(pixels) };
   }
 
   // One step: another grid, of which a place differs.
@@ -117,7 +125,7 @@ class Studio {
   enable() {
     find("undo").disabled = !this.history?.now;
     find("redo").disabled = !this.history || this.history.now === this.history.states.length - 1;
-    for (const name of ["copy", "paste", "npz", "png", "original", "lines"]) find(name).disabled = !this.grid;
+    for (const name of ["copy", "paste", "npz", "png", "smalti", "original", "lines"]) find(name).disabled = !this.grid;
     find("put").hidden = !this.otherGrid;
     find("put").disabled = !this.other.selection || !this.main.selection;
   }
@@ -191,6 +199,22 @@ class Studio {
     this.main.pixels.toBlob((blob) => save(blob, `${this.name}.png`));
   }
 
+  async saveArchive() {
+    try {
+      const file = await this.server.post("compress", asValue(this.grid), { model: this.server.own });
+      save(await file.blob(), `${this.name}.smalti`);
+    } catch (error) {
+      status(error.message);
+    }
+  }
+
+  // What a server has is asked for where there is one.
+  meet(server) {
+    this.server = server;
+    find("smalti").hidden = !server.there;
+    if (server.there) for (const name of ["file", "second"]) find(name).accept += ",.smalti";
+  }
+
   // ---------------------------------------------------------------- events
 
   listen() {
@@ -201,6 +225,7 @@ class Studio {
     on("paste", async () => this.pasted(await navigator.clipboard.readText().catch(() => "")));
     on("npz", () => save(asNpz(this.grid, `${this.name}.png`), `${this.name}.npz`));
     on("png", () => this.savePng());
+    on("smalti", () => this.saveArchive());
     on("put", () => this.place(this.otherGrid.part(this.other.selection), this.main.selection.x, this.main.selection.y));
     on("lines", (event) => {
       const shows = (this.main.showsGrid = this.other.showsGrid = !this.main.showsGrid);
@@ -263,9 +288,9 @@ async function begin() {
   try {
     const model = await Model.open();
     const studio = (window.studio = new Studio(model));
-    studio.server = await Server.find();
-    studio.rooms = new Rooms(studio.server);
+    studio.meet(await Server.find());
     await studio.open(new File([await part("picture")], "mosaic.png", { type: "image/png" }));
+    studio.rooms = new Rooms(studio.server);
     document.body.classList.add("ready");
   } catch (error) {
     status(`This browser cannot run the model: ${error.message}`);
