@@ -40,11 +40,11 @@ def _runs(place: Path) -> Iterator[Path]:
 def _row(name: str, folder: Path) -> dict[str, Any]:
     """What a model is, from its small files; of a damaged one what is wrong."""
     row: dict[str, Any] = {"name": name, "num_bytes": (folder / WEIGHTS).stat().st_size, "kind": "", "made_by": "",
-                           "codes": "", "data": "", "metric": "", "value": None}  # fmt: skip
+                           "codes": "", "data": "", "metric": "", "value": None, "remark": ""}  # fmt: skip
     try:
         kind = what_is(str(folder))
         if kind not in ("autoencoder", "prior"):
-            return row | {"kind": "of another project"}
+            return row | {"remark": "of another project"}
         config, experiment, evaluation = read_json(folder / CONFIG), experiment_of(folder), evaluation_of(folder)
         spec = config["prior"] if kind == "prior" else config["bottleneck"]
         row |= {"kind": kind, "made_by": experiment.recipe if experiment else spec["kind"], "codes": _codes(config)}
@@ -52,7 +52,7 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
         metrics = evaluation["metrics"] if evaluation else {}
         return row | next(({"metric": metric, "value": metrics[metric]} for metric in MAIN if metric in metrics), {})
     except (SmaltiError, KeyError, TypeError) as error:
-        return row | {"kind": "damaged", "made_by": str(error)}
+        return row | {"remark": f"damaged: {error}"}
 
 
 def _codes(config: dict[str, Any]) -> str:

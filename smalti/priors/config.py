@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from smalti.bundled import bundled_with
 from smalti.configs import FREE, Spec, nearest
 from smalti.errors import SmaltiError, shown
-from smalti.files import absolute_place, relative_place
+from smalti.files import CONFIG, absolute_place, relative_place
 from smalti.images.preprocessing import Preprocessing, size_text
 from smalti.ranges import CodebookSize, Range, Share, Size
 
@@ -139,7 +139,7 @@ class PriorConfig:
         if self.pixels:
             return self
         place = absolute_place(self.tokenizer, folder)
-        moved = None if Path(place).is_dir() else bundled_with(self.tokenizer_hash)
+        moved = None if (Path(place) / CONFIG).exists() else bundled_with(self.tokenizer_hash)
         return replace(self, tokenizer=moved or place)
 
     def unlike(self, other: "PriorConfig") -> list[str]:
