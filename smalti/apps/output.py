@@ -67,7 +67,7 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
         lines += _probes_as_text(probes)
     if "denoising" in result:
         lines += _denoising(result["denoising"])
-    for name in ("split_rows", "class_rows", "caption_rows", "left_out_rows"):
+    for name in ("split_rows", "class_rows", "caption_rows", "left_out_rows", "model_rows"):
         lines += _counts(result.get(name, []))
     lines += [f"note: {note}" for note in result.get("notes", [])]
     return "\n".join(lines + _written(result))
@@ -125,14 +125,18 @@ def _denoising(measured: dict[str, Any]) -> list[str]:
 
 
 def _counts(rows: list[dict[str, Any]]) -> list[str]:
-    """Rows of a data set's account: what, how many, and the rest as it comes."""
+    """Rows of an account: what, how many, and the rest as it comes."""
     if not rows:
         return []
-    table = [list(rows[0]), *([f"{own:,}" if isinstance(own, int) else own for own in row.values()] for row in rows)]
+    table = [list(rows[0]), *([_cell(own) for own in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     aligned = [[cell.rjust(width) if column == 1 else cell.ljust(width) for column, (cell, width) in enumerate(
         zip(row, widths, strict=True))] for row in table]  # fmt: skip
     return ["", *("  " + "  ".join(row).rstrip() for row in aligned)]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "" if value is None else _short(value)
 
 
 def _probes_as_text(probes: dict[str, Any]) -> list[str]:

@@ -51,8 +51,8 @@ def sample(
     """Sample new images from a prior or from an autoencoder's p(z), or complete one: a grid, and a file of the codes.
 
     Args:
-        run: the folder of a trained prior, or of an autoencoder with a p(z): a vae, or a discrete one, whose codes at
-            random from a uniform p(z) show what a prior is for.
+        run: the folder of a trained prior, a bundled name (emoji), or an autoencoder with a p(z): a vae, or a discrete
+            one, whose codes at random from a uniform p(z) show what a prior is for.
         num: how many images.
         out: the PNG; the codes, where there are any, go into an npz file of the same name.
         seed: of the random numbers.
@@ -69,7 +69,7 @@ def sample(
         new_file(path, force, *((".png",) if path == out else ()))
     if num < 1:
         raise SmaltiError(f"--num must be at least 1, not {num}")
-    if what_is(str(find_folder(run))) == "prior":
+    if what_is(str(find_folder(run, "prior"))) == "prior":
         effective(False, "on a prior", like=(like, None))
         return _from_prior(run, num, out, seed, temperature, device, prior)
     effective(False, "on an autoencoder", **{name: (value, None) for name, value in prior.items()})
