@@ -29,8 +29,8 @@ def serve(
     """Serve tokenizers and priors over HTTP: the studio, and an API under /v1 that /docs describes.
 
     Args:
-        runs: the folders of trained models, or owner/name on the hub; requests name them by the last part. The
-            tokenizer of a prior is served too, by default from where the prior says.
+        runs: the folders of trained models, emoji (which comes with the package), or owner/name on the hub; requests
+            name them by the last part. The tokenizer of a prior is served too, by default from where the prior says.
         host: what to listen at; beyond this machine a token is needed.
         port: of TCP; 0 is any that is free.
         token: that requests to the API have to bear, as in Authorization: Bearer TOKEN.
@@ -92,8 +92,10 @@ def _named(runs: list[str]) -> dict[str, str]:
     """
     if not runs:
         raise SmaltiError("there is no run to serve; name the folder of one at least")
+    from smalti.bundled import all_of
+
     found: dict[str, str] = {}
-    for run in runs:
+    for run in [own for run in runs for own in all_of(run)]:
         name = Path(run).resolve().name if Path(run).is_dir() else run.rpartition("/")[2]
         if name in found:
             raise SmaltiError(f"{found[name]} and {run} have one name, {name}; serve one, or rename the folder")
@@ -103,10 +105,11 @@ def _named(runs: list[str]) -> dict[str, str]:
 
 def _kept(named: Mapping[str, str]) -> dict[str, bytes]:
     """The pages that were made at an earlier start: they are shown before the models are loaded."""
+    from smalti.bundled import place_of
     from smalti.files import CONFIG, WEIGHTS
     from smalti.studio.kept import kept
 
-    folders = {name: Path(run) for name, run in named.items()}
+    folders = {name: Path(place_of(run)) for name, run in named.items()}
     files = {name: kept(folder, name) for name, folder in folders.items()
              if all((folder / own).is_file() for own in (CONFIG, WEIGHTS))}  # fmt: skip
     return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
