@@ -95,7 +95,8 @@ def _named(runs: list[str]) -> dict[str, str]:
     from smalti.bundled import all_of
 
     found: dict[str, str] = {}
-    for run in [own for run in runs for own in all_of(run)]:
+    every = [own for run in runs for own in all_of(run)]
+    for run in every:
         name = Path(run).resolve().name if Path(run).is_dir() else run.rpartition("/")[2]
         if name in found:
             raise SmaltiError(f"{found[name]} and {run} have one name, {name}; serve one, or rename the folder")
