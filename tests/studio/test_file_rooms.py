@@ -18,7 +18,7 @@ from studio.test_studio import ERROR, agree, at, codes_in, settled
 
 def opened(served_files, tmp_path, address):
     browser = Browser(tmp_path)
-    browser.ask("Page.navigate", url=address)
+    browser.open(address)
     browser.wait("document.body?.classList.contains('ready')")
     browser.choose("#file", served_files.folder / "photo.png")
     browser.wait("studio.name === 'photo'")
