@@ -103,7 +103,7 @@ bench-quality: $(PEERS)/.installed  ## decibels for seconds; `make bench-quality
 
 # SOURCES is a folder of clones of what is not on PyPI: LlamaGen, 1d-tokenizer, minDALL-E, vqgan-jax, Cosmos-Tokenizer
 interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals; `make interop SOURCES=DIR`
-	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/originals.py --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m benchmarks.originals --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py --files build/interop
 	$(BIN)/python tools/tables.py
 
