@@ -8,7 +8,7 @@ NATIVE := smalti/ops/kernels/native.so
 PEERS := .venv-peers
 SCALE := .venv-scale
 
-.PHONY: browser demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
+.PHONY: browser emoji demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -27,8 +27,11 @@ $(SCALE)/.installed: pyproject.toml constraints.txt
 	grep -vE '^(pyarrow|tqdm)=' constraints.txt > $(SCALE)/constraints.txt
 	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt torch==2.13.0 numpy
 	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt \
-	  -e '.[data,text,scale,streams]' 'pytest>=8' pandas duckdb
+	  -e '.[data,scale,streams]' 'pytest>=8' pandas duckdb
 	touch $@
+
+emoji: $(STAMP) $(NATIVE)  ## the models of the package, trained from scratch and evaluated: about half an hour of one core
+	OMP_NUM_THREADS=1 $(BIN)/python tools/emoji_models.py
 
 browser: $(STAMP)  ## onnxruntime-web, 33 MB from the npm registry, once: the tests of the studio need it, and Chromium
 	$(BIN)/python -c "from smalti.studio.runtime import runtime; runtime()"

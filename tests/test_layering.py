@@ -13,7 +13,7 @@ from smalti.configs import Family
 
 ROOT = Path(__file__).parent.parent / "smalti"
 LAYERS = [  # the ground first
-    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "pretrained"}
+    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "bundled", "pretrained"}
     | {"processes", "environment", "ops"},
     {"images"},
     {"data", "models", "priors"},

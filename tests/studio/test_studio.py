@@ -227,7 +227,7 @@ def test_the_page_holds_all_its_files_and_no_address(monkeypatch):
     assert "http:" not in text and "https:" not in text
     rooms = [f"rooms/{name}.html" for name in page.ROOMS]
     for path in page.PAGE.rglob("*.*"):
-        assert str(path.relative_to(page.PAGE)) in (*page.SCRIPTS, *rooms, "studio.html", "style.css")
+        assert str(path.relative_to(page.PAGE)) in (*page.SCRIPTS, *page.STYLES, *rooms, "studio.html")
         assert len(path.read_text().splitlines()) < 400
 
 
