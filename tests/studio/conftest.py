@@ -1,6 +1,7 @@
 """What the tests of the page share: a browser and the runtime have to be here; two tokenizers behind a server."""
 
 import socket
+import subprocess
 import threading
 import time
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ def installed():
     """What a page needs to be made and opened; without it these tests are skipped, and say what is missing."""
     for module in ("onnxruntime", "onnxscript", "playwright"):
         pytest.importorskip(module)
-    if PROGRAM is None:
+    if PROGRAM is None or subprocess.run([PROGRAM, "--version"], capture_output=True, check=False).returncode:
         pytest.skip("there is no Chromium here")
     folder = runtime.cache()
     if not all((folder / name).is_file() for name in runtime.HASHES):
