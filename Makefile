@@ -60,6 +60,7 @@ FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.requests
 
 test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -90,7 +91,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling export
-ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards
+ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards server
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour

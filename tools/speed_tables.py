@@ -230,6 +230,25 @@ def large_images() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-large_images`; {told}."]
 
 
+def server() -> list[str]:
+    """What clients of the server waited for, and what it grew by."""
+    results = timings("server")
+    if not results:
+        return ["Not measured yet: `make bench-server`."]
+    last = results[-1]
+    acts = {**last["acts"], "all": {"requests": last["requests"], **last["all"]}}
+    rows = [
+        [what, f"{one['requests']:,}", f"{one['p50_ms']:,.0f}", f"{one['p99_ms']:,.0f}"] for what, one in acts.items()
+    ]
+    told = (
+        f"{last['workload']} on loopback, {last['requests_per_second']} requests/s; {last['wrong']} answers other than "
+        f"the model's; the server grew by {last['grown_mb']} MB, to {last['resident_mb']} MB."
+    )
+    header = ["request", "how many", "p50, ms", "p99, ms"]
+    more = f"`make bench-server`; {where(last)}; {last['threads']} threads, load average {last['load']}"
+    return [*markdown_table(header, rows), "", f"{told} {more}."]
+
+
 def code_shards() -> list[str]:
     """Rates of the engines, the cost of an image part by part, and memory."""
     results = timings("code_shards")
@@ -435,6 +454,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "tile_differences": tile_differences,
     "interop": interop,
     "interop_speed": interop_speed,
+    "server": server,
     "code_shards": code_shards,
     "billion": billion,
     "scaling": scaling,
