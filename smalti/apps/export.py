@@ -1,5 +1,6 @@
 """The verb `export`."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +42,7 @@ def export(
     from smalti.studio import page
 
     page_of = partial(page.write, title=Path(run).name)
-    formats = {
+    formats: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
         "diffusers": (diffusers.write, diffusers.FILES),
         "onnx": (onnx.write, onnx.FILES),
         "html": (page_of, page.FILES),
