@@ -150,7 +150,7 @@ class Codebook {
     if (event.key === "Enter") this.put();
     else if (!(event.key in steps)) return;
     else {
-      const rank = this.code === null ? 0 : this.ranks[this.code] + steps[event.key];
+      const rank = (this.code === null ? -1 : this.ranks[this.code]) + steps[event.key];
       this.choose(this.order[Math.max(0, Math.min(this.size - 1, rank))]);
     }
     event.preventDefault();
