@@ -16,7 +16,7 @@ from conftest import draw_image
 from smalti import Autoencoder, Generator, SmaltiError
 from smalti.apps import cli
 from smalti.apps.runs import open_models
-from smalti.bundled import HOME, bundled, bundled_with, place_of
+from smalti.bundled import HOME, all_of, bundled, bundled_with, place_of
 from smalti.codec.model_index import find_model
 from smalti.data.batches import some_images
 from smalti.data.sources import open_data
@@ -84,6 +84,7 @@ def test_a_name_gives_the_kind_that_is_asked_for():
     assert bundled() == {"emoji": "autoencoder", "emoji/text_to_image": "prior"}
     assert place_of("emoji") == str(TOKENIZER) and place_of("emoji", "prior") == str(PRIOR)
     assert place_of("emoji/text_to_image") == place_of("emoji/text_to_image", "prior") == str(PRIOR)
+    assert all_of("emoji") == ["emoji", "emoji/text_to_image"] and all_of("runs/dvae") == ["runs/dvae"]
     assert place_of("runs/dvae") == "runs/dvae" and place_of("owner/name", "prior") == "owner/name"
     assert Autoencoder.from_pretrained("emoji").source_hash == file_hash(TOKENIZER / WEIGHTS)
     assert CodeModel.from_pretrained("emoji").source_hash == file_hash(PRIOR / WEIGHTS)
