@@ -13,8 +13,10 @@ SCALE := .venv-scale
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
-test: $(STAMP) $(NATIVE)  ## the default test suite
-	$(BIN)/python -m pytest
+# A process for every core, each with one thread: files are shared out whole
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
+test: $(STAMP) $(NATIVE)  ## the default test suite; `make test WORKERS=0` in one process
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs
 
 test-scale: $(SCALE)/.installed  ## code shards by Daft and Ray, and read by others, in an environment of their own
 	OMP_NUM_THREADS=1 $(SCALE)/bin/python -m pytest tests/scale
@@ -62,7 +64,7 @@ fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make
 test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
-check: lint types test test-kernels test-slow  ## everything that CI runs
+check: lint types docs test test-kernels test-slow test-scale  ## everything that CI runs but `make release`
 
 lint: $(STAMP)  ## style, and docstrings of everything public
 	$(BIN)/ruff check .
@@ -106,7 +108,7 @@ bench-quality: $(PEERS)/.installed  ## decibels for seconds; `make bench-quality
 
 # SOURCES is a folder of clones of what is not on PyPI: LlamaGen, 1d-tokenizer, minDALL-E, vqgan-jax, Cosmos-Tokenizer
 interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals; `make interop SOURCES=DIR`
-	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/originals.py --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m benchmarks.originals --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py --files build/interop
 	$(BIN)/python tools/tables.py
 

@@ -34,6 +34,13 @@ def place_of(name: Path | str, what: str = "autoencoder") -> str:
     return str(HOME / (kinds or [name])[0])
 
 
+def all_of(name: Path | str) -> list[str]:
+    """All models of a bundled name, `emoji` and `emoji/text_to_image`; of every other name the name itself."""
+    name = str(name)
+    below = [] if os.path.isdir(name) else [own for own in bundled() if f"{own}/".startswith(f"{name}/")]
+    return below or [name]
+
+
 def bundled_with(weights_hash: str) -> str | None:
     """The folder of the bundled model whose weights have a SHA-256 that begins so, by at least 12 digits."""
     folders = (HOME / name for name in bundled())

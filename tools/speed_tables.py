@@ -243,6 +243,7 @@ def code_shards() -> list[str]:
             side,
             f"{rate:,.0f}",
             f"{one['of_bare'][side]:.0%}" if side in one["of_bare"] else "",
+            f"{rate / one['rates']['local']:.0%}" if side in one["of_bare"] else "",
             f"{one['startup_seconds'][side]:.1f}" if side in one["startup_seconds"] else "",
         ]
         for one in results
@@ -254,7 +255,7 @@ def code_shards() -> list[str]:
     return [
         *markdown_table(["milliseconds of an image", *names], parts),
         "",
-        *markdown_table(["workload", "engine", "images/s", "of the bare encoder", "start-up, s"], rates),
+        *markdown_table(["workload", "engine", "images/s", "of the bare encoder", "of local", "start-up, s"], rates),
         "",
         f"Peak memory of the command: {', '.join(peaks)}. `make bench-code_shards`; {told}.",
     ]
@@ -295,6 +296,26 @@ def billion() -> list[str]:
         f"measured, no waiting for storage or network, {assumed} (assumed, not quoted). Codes are counted "
         "as they are in memory, without compression; keys, labels and captions come on top.",
     ]
+
+
+def scaling() -> list[str]:
+    """What a second process adds."""
+    results = timings("scaling")
+    if not results:
+        return ["Not measured yet: `make bench-scaling`."]
+    rows = [
+        [
+            one["workload"],
+            f"{one['several']:,.0f}",
+            f"{one['one']:,.0f} ({one['ratio']:.2f} times, {one['range'][0]:.2f} to {one['range'][1]:.2f})",
+            f"{one['one_of_each']:,.0f} ({one['ratio_of_each']:.2f} times, "
+            f"{one['range_of_each'][0]:.2f} to {one['range_of_each'][1]:.2f})",
+        ]
+        for one in results
+    ]
+    header = ["workload", "images/s", "one process, the same batch", "one process, the batch of each"]
+    told = f"{where(results[-1])}; {results[-1]['rounds']} rounds in rotated order"
+    return [*markdown_table(header, rows), "", f"`make bench-scaling`; {told}."]
 
 
 def tile_differences() -> list[str]:
@@ -416,6 +437,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "interop_speed": interop_speed,
     "code_shards": code_shards,
     "billion": billion,
+    "scaling": scaling,
     **{
         name: benchmark(name)
         for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")

@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smalti.apps.runs import what_is
+from smalti.configs import effective
+from smalti.data.splits import Split
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG, atomic_folder, read_json
 
 
-def export(run: str, *, format: Literal["diffusers", "onnx", "html"], out: str, force: bool = False) -> dict[str, Any]:
+def export(
+    run: str,
+    *,
+    format: Literal["diffusers", "onnx", "html"],
+    out: str,
+    data: str | None = None,
+    split: Split | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
     """Write a trained model in the format of another project, or as a page.
 
     Args:
@@ -18,22 +28,32 @@ def export(run: str, *, format: Literal["diffusers", "onnx", "html"], out: str, 
             and from codes to images, or from codes to a prior's logits. html: the studio, a page that holds the model
             and opens without a network, see docs/studio.md.
         out: the folder.
+        data: of html: emoji, a folder of images or of idx files, or *.parquet, in which the page says how often each
+            code occurs.
+        split: of the data: train, validation, test or all.
         force: replace what an export has written there.
     """
+    from smalti.data.sources import open_data
+    from smalti.evaluation.autoencoders import count_codes
     from smalti.interop import diffusers, onnx
     from smalti.models.autoencoder import Autoencoder
     from smalti.priors.code_model import CodeModel
     from smalti.studio import page
 
+    page_of = partial(page.write, title=Path(run).name)
     formats = {
         "diffusers": (diffusers.write, diffusers.FILES),
         "onnx": (onnx.write, onnx.FILES),
-        "html": (partial(page.write, title=Path(run).name), page.FILES),
+        "html": (page_of, page.FILES),
     }
     write, names = formats[format]
+    effective(write is page_of, f"with --format {format}", data=(data, None))
+    part = effective(bool(data), "without --data", split=(split, "all"))
     folder = _folder(out, force, names)
     if what_is(run) != "prior":
         model = Autoencoder.from_pretrained(run)
+        if data:
+            write = partial(page_of, counts=count_codes(model, open_data(data, **part)))
     elif format == "onnx":
         model = CodeModel.from_pretrained(run)
     else:

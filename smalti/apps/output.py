@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -23,6 +23,20 @@ def hushed(wanted: bool) -> Iterator[None]:
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for as long as something lasts that tells how far it is: (done, of)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, file=sys.stderr, leave=False) as shown:
+
+        def tell(done: int, of: int) -> None:
+            shown.total = of
+            shown.update(done - shown.n)
+
+        yield tell
 
 
 def printable(text: str) -> str:

@@ -92,24 +92,27 @@ def open_models(run: str, prior: str | None, device: str, tokenizer: str | None 
         tokenizer: where that of a prior is now; by default where the prior says.
     """
     from smalti.codec.model_index import remember
-    from smalti.generate.tokenizer import TrainedTokenizer, open_tokenizer
+    from smalti.generate.tokenizer import open_trained
     from smalti.models.autoencoder import Autoencoder
 
     run = place_of(run)
     if prior is None and what_is(run) == "prior":
-        code_model = _open_prior(run, device)
-        opened = open_tokenizer(code_model.use_tokenizer(tokenizer).config, device)
-        assert isinstance(opened, TrainedTokenizer)
+        code_model = open_prior(run, device)
+        opened = open_trained(code_model.use_tokenizer(tokenizer).config, device)
         remember(opened.source_hash, code_model.config.tokenizer)
         return opened.model, code_model
     effective(False, "on an autoencoder", tokenizer=(tokenizer, None))
     model = Autoencoder.from_pretrained(run, device=device)
     remember(model.source_hash, run)
-    return model, None if prior is None else _open_prior(prior, device)
+    return model, None if prior is None else open_prior(prior, device)
 
 
-def _open_prior(run: str, device: str) -> Any:
-    """A prior of a tokenizer's codes, remembered."""
+def open_prior(run: str, device: str) -> Any:
+    """A prior of a tokenizer's codes, remembered.
+
+    Raises:
+        SmaltiError: a prior of pixels.
+    """
     from smalti.codec.model_index import remember
     from smalti.priors.code_model import CodeModel
 

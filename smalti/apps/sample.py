@@ -102,6 +102,7 @@ def _from_prior(
     """Samples of a prior, after the image that they complete."""
     import torch
 
+    from smalti.apps.output import bar
     from smalti.generate.generator import Generator
     from smalti.images.masks import grey_out
 
@@ -116,8 +117,11 @@ def _from_prior(
     guidance = options.get("guidance")
     rules: dict[str, Any] = {"temperature": temperature, "guidance": 1.0 if guidance is None else guidance}
     rules |= {"top_k": options.get("top_k") or None, "top_p": options.get("top_p")}
-    rules |= {"known": image, "mask": kept, "steps": options.get("rounds") or None}
-    codes = generator.sample(prompts, count, seed=seed, progress=True, **rules)
+    rules |= {"steps": options.get("rounds") or None}
+    if image is not None:
+        rules["known"], rules["mask"] = generator.kept(image, kept)
+    with bar("sampling") as progress:
+        codes = generator.sample(prompts, count, seed=seed, progress=progress, **rules)
     images = generator.tokenizer.decode(codes).cpu()
     shown = images if image is None else torch.cat([image[None], grey_out(image, kept)[None], images])
     _write_sheet(out, shown)
@@ -156,14 +160,10 @@ def _write_codes(out: str, codes: Any, size: tuple[int, int], model_hash: str, c
 
 def _prompts(generator: Any, num: int, text: str | None, label: str | None) -> str | list[str] | None:
     """The prompt of all images, or one for each."""
-    config = generator.model.config
-    if text is not None and config.text is None:
-        raise SmaltiError(f"this prior takes no text; {'give --label' if config.labels else 'leave --text out'}")
-    if label is not None and not config.labels:
-        raise SmaltiError(f"this prior takes no label; {'give --text' if config.text else 'leave --label out'}")
-    if config.labels and label is None:
-        return [config.labels[index * len(config.labels) // num % len(config.labels)] for index in range(num)]
-    return text if text is not None else label
+    prompt, labels = generator.prompt(text, label), generator.model.config.labels
+    if labels and prompt is None:
+        return [labels[index * len(labels) // num % len(labels)] for index in range(num)]
+    return prompt
 
 
 def _completion(generator: Any, known: str | None, mask: str | None) -> tuple[Any, Any]:

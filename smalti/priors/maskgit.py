@@ -5,7 +5,6 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from smalti.errors import SmaltiError
 from smalti.ops import randomness
@@ -138,12 +137,12 @@ class MaskGIT(Prior):
         known = plan.mask.to(device).expand_as(codes).clone()
         unknown = int((~plan.mask).sum())
         steps = min(plan.steps or DEFAULT_STEPS, unknown)
-        for step in tqdm(range(1, steps + 1), desc="sampling", unit="round", disable=not plan.progress, leave=False):
+        for step in plan.told(steps):
             logits = plan.answer(self._logits(plan.asked(codes), plan.asked(known), plan.conditions))
             sampled = sample_codes(plan.rules(logits.flatten(0, 1)), plan.generator).view(codes.shape)
             codes = torch.where(known, codes, sampled)
-            hidden = min(int(unknown * math.cos(math.pi / 2 * step / steps) + 1e-6), unknown - step)
-            known = self._keep(-nats_of(logits, codes), known, hidden, 1 - step / steps, plan.generator)
+            hidden = min(int(unknown * math.cos(math.pi / 2 * (step + 1) / steps) + 1e-6), unknown - step - 1)
+            known = self._keep(-nats_of(logits, codes), known, hidden, 1 - (step + 1) / steps, plan.generator)
         return codes
 
     def _keep(

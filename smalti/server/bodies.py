@@ -2,8 +2,11 @@
 
 import io
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from PIL import Image
 
 from smalti.errors import SmaltiError
 from smalti.images.opening import bad_images, open_image
@@ -15,7 +18,8 @@ IMAGE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "f
 CODES = {"requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": {
     "codes": {"type": "array", "description": "(h, w) integers, or (q, h, w)"},
     "size": {"type": "array", "items": {"type": "integer"}, "description": "[H, W] to crop the image to"},
-}, "required": ["codes"]}}}}}  # fmt: skip
+}, "required": ["codes"], "example": {"codes": [[3, 1], [4, 1]], "size": [8, 8]}}}}}}  # fmt: skip
+PNG = {200: {"content": {"image/png": {}}, "description": "a picture"}}
 
 
 def image_of(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:
@@ -24,11 +28,20 @@ def image_of(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:
     Raises:
         SmaltiError: no image, or too many pixels.
     """
+    check_pixels(data, limits.pixels)
+    return torch.stack(to_images([data], model.config.preprocessing.reading))
+
+
+def check_pixels(data: bytes, most: int) -> None:
+    """Hold what an image file says of its size against the pixels that are taken.
+
+    Raises:
+        SmaltiError: no image, or too many pixels.
+    """
     with bad_images("the image"), open_image(data, "the image") as opened:
         height, width = opened.height, opened.width
-    if height * width > limits.pixels:
-        raise SmaltiError(f"the image has {width}x{height} pixels; at most {limits.pixels:,} are taken")
-    return torch.stack(to_images([data], model.config.preprocessing.reading))
+    if height * width > most:
+        raise SmaltiError(f"the image has {width}x{height} pixels; at most {most:,} are taken")
 
 
 def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Tensor, tuple[int, int] | None]:
@@ -38,7 +51,7 @@ def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Ten
         SmaltiError: no JSON of that form, or codes of more pixels than are decoded. Their range is held by `decode`.
     """
     try:
-        value = json.loads(body)
+        value = values_of(body)
         codes = torch.tensor(value["codes"], dtype=torch.int64)[None]
         size = value.get("size")
         wanted = None if size is None else (int(size[0]), int(size[1]))
@@ -56,8 +69,50 @@ def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Ten
     return codes, wanted
 
 
+def values_of(body: bytes) -> Any:
+    """The JSON of a body.
+
+    Raises:
+        SmaltiError: there is none.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise SmaltiError("the body is no JSON") from None
+
+
+def grid_in(value: list[Any], name: str, shape: Sequence[int]) -> torch.Tensor:
+    """Whole numbers, or booleans, of a body as a tensor of that shape.
+
+    Raises:
+        SmaltiError: they are something else, or more, or fewer.
+    """
+    try:
+        found = torch.tensor(value)
+    except (ValueError, TypeError, RuntimeError, RecursionError, OverflowError):
+        raise SmaltiError(f"{name}: expected whole numbers of one grid") from None
+    if list(found.shape) != list(shape):
+        sizes = [" x ".join(map(str, own)) or "one number" for own in (found.shape, shape)]
+        raise SmaltiError(f"{name}: the grid is {sizes[0]}; this prior has {sizes[1]} alone")
+    if found.is_floating_point() or found.is_complex():
+        raise SmaltiError(f"{name}: expected whole numbers of one grid")
+    return found.long()
+
+
+def json_body(kind: type) -> dict[str, Any]:
+    """What OpenAPI says of a body that is made into a dataclass."""
+    from pydantic import TypeAdapter
+
+    return {"requestBody": {"content": {"application/json": {"schema": TypeAdapter(kind).json_schema()}}}}
+
+
 def png_of(images: torch.Tensor) -> bytes:
     """The first of some images (B, C, H, W) as a PNG file."""
+    return png_file(to_pil(images)[0])
+
+
+def png_file(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
     file = io.BytesIO()
-    to_pil(images)[0].save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()

@@ -2,18 +2,13 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from smalti.errors import SmaltiError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-
-T = TypeVar("T")
 
 
 class Refused(SmaltiError):
@@ -26,51 +21,34 @@ class Refused(SmaltiError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one server.
-
-    Attributes:
-        upload_bytes: of the body of a request.
-        pixels: of an image, as its header states them, before any is decoded; and of what codes decode to.
-        waiting: requests that may wait for the model; the next one is told to come again (429).
-        body_seconds: until a body has arrived.
-    """
+    """Of one server; what each is of, is in `MEANINGS`."""
 
     upload_bytes: int = 1 << 24
+    held_bytes: int = 1 << 27
     pixels: int = 1 << 24
+    logits: int = 1 << 27
     waiting: int = 32
+    wait_seconds: float = 60.0
+    head_seconds: float = 10.0
     body_seconds: float = 20.0
+    work_seconds: float = 120.0
+    end_seconds: float = 20.0
+    connections: int = 512
 
 
-class Turns:
-    """One piece of work at a time on a thread of its own, and a bounded number of them waiting.
-
-    Args:
-        waiting: how many.
-    """
-
-    def __init__(self, waiting: int):
-        self.waiting, self.count = waiting, 0
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-
-    async def take(self, work: Callable[[], T]) -> T:
-        """The result of a piece of work, once it had its turn.
-
-        Raises:
-            Refused: 429, where too many wait.
-        """
-        if self.count > self.waiting:
-            raise Refused(429, "too many requests wait; try again in a moment")
-        self.count += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.thread, work)
-        finally:
-            self.count -= 1
-
-    @asynccontextmanager
-    async def lasting(self, _: Any) -> AsyncIterator[None]:
-        """For as long as the server runs; what has begun is finished at its end."""
-        yield
-        self.thread.shutdown(cancel_futures=True)
+MEANINGS = {
+    "upload_bytes": "bytes of the body of a request (413)",
+    "held_bytes": "bytes of all bodies that are here at a time; with more, a request is told to come again (429)",
+    "pixels": "pixels of an image, as its header states them, before any is decoded, and of what codes decode to (422)",
+    "logits": "numbers that a prior computes for a request: images x positions x codes (422)",
+    "waiting": "requests that wait for the model; the next one is told to come again (429)",
+    "wait_seconds": "seconds until the model begins with a request, which is given up later (503)",
+    "head_seconds": "seconds until the head of a request has arrived (408), and in which an answer must get on",
+    "body_seconds": "seconds until a body has arrived (408)",
+    "work_seconds": "seconds that a prior samples for one request, which then ends with an error",
+    "end_seconds": "seconds that the server waits, when it is told to end, for what has begun",
+    "connections": "connections open at a time; one more ends the one that has asked for nothing for the longest",
+}
 
 
 async def body_of(request: "Request", limits: Limits) -> bytes:

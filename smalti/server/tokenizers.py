@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from smalti.server.bodies import CODES, IMAGE, codes_of, image_of, png_of
+from smalti.server.batches import Batches
+from smalti.server.bodies import CODES, IMAGE, PNG
 from smalti.server.limits import body_of
 from smalti.server.served import Served, chosen
 
@@ -16,25 +17,25 @@ def routes(served: Served) -> "APIRouter":
     from fastapi.responses import Response
 
     Name = Annotated[str | None, Query(max_length=200, description="a tokenizer of /v1/models; by default the first")]
-    router, take, limits = APIRouter(), served.turns.take, served.limits
+    router, share, limits = APIRouter(), served.turns.share, served.limits
+    tokenizers = {name: Batches(model, limits) for name, model in served.tokenizers.items()}
 
     @router.post("/encode", openapi_extra=IMAGE, summary="An image file to codes")
     async def encode(request: Request, model: Name = None) -> dict[str, Any]:
-        own, data = chosen(served.tokenizers, model), await body_of(request, limits)
-        image = await take(lambda: image_of(data, own, limits))
-        codes = await take(lambda: own.encode(image)[0].tolist())
-        return {"codes": codes, "size": list(image.shape[-2:]), "model_hash": own.source_hash}
+        own = chosen(tokenizers, model)
+        return await share(own.encode, await body_of(request, limits))
 
-    @router.post("/decode", openapi_extra=CODES, summary="Codes to an image, PNG")
+    @router.post(
+        "/decode", openapi_extra=CODES, summary="Codes to an image, PNG", responses=PNG, response_class=Response
+    )
     async def decode(request: Request, model: Name = None) -> Response:
-        own, body = chosen(served.tokenizers, model), await body_of(request, limits)
-        codes, size = await take(lambda: codes_of(body, own, limits))
-        return Response(await take(lambda: png_of(own.decode(codes, size))), media_type="image/png")
+        own = chosen(tokenizers, model)
+        return Response(await share(own.decode, await body_of(request, limits)), media_type="image/png")
 
-    @router.post("/reconstruct", openapi_extra=IMAGE, summary="An image through its codes, PNG")
+    @router.post("/reconstruct", openapi_extra=IMAGE, summary="An image through its codes, PNG",
+                 responses=PNG, response_class=Response)  # fmt: skip
     async def reconstruct(request: Request, model: Name = None) -> Response:
-        own, data = chosen(served.tokenizers, model), await body_of(request, limits)
-        image = await take(lambda: image_of(data, own, limits))
-        return Response(await take(lambda: png_of(own.reconstruct(image))), media_type="image/png")
+        own = chosen(tokenizers, model)
+        return Response(await share(own.reconstruct, await body_of(request, limits)), media_type="image/png")
 
     return router

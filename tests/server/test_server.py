@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from smalti.images.reading import to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.server.app import application
-from smalti.server.limits import Limits, Turns
+from smalti.server.limits import Limits
 from smalti.server.served import Served
 
 testclient = pytest.importorskip("fastapi.testclient")
@@ -152,23 +151,6 @@ def test_a_slow_body_is_given_up():
             return await client.post("/v1/encode", content=drip())
 
     assert asyncio.run(ask()).status_code == 408
-
-
-def test_beyond_the_queue_requests_are_told_to_come_again():
-    async def ask():
-        turns, gate = Turns(waiting=2), threading.Event()
-        held = [asyncio.create_task(turns.take(gate.wait)) for _ in range(3)]
-        await asyncio.sleep(0.01)
-        try:
-            with pytest.raises(Exception, match="try again") as refused:
-                await turns.take(lambda: None)
-        finally:
-            gate.set()
-        assert refused.value.status == 429
-        assert await asyncio.gather(*held) == [True] * 3
-        assert await turns.take(lambda: 7) == 7
-
-    asyncio.run(ask())
 
 
 def test_the_verb_asks_for_a_token_beyond_this_machine_and_for_runs():
