@@ -13,10 +13,10 @@ SCALE := .venv-scale
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
-# A process for every core, each with one thread: files are shared out whole, the large ones first
+# A process for every core, each with one thread: files are shared out whole
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 test: $(STAMP) $(NATIVE)  ## the default test suite; `make test WORKERS=0` in one process
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs
 
 test-scale: $(SCALE)/.installed  ## code shards by Daft and Ray, and read by others, in an environment of their own
 	OMP_NUM_THREADS=1 $(SCALE)/bin/python -m pytest tests/scale
