@@ -21,7 +21,7 @@ processor_has_bf16, precision.processor_has_bf16 = (
 
 
 # What takes longest begins first, so that no core waits for another at the end of `make test`
-LONGEST = ("training/test_distributed", "interop/test_onnx", "studio/", "fuzz/", "priors/test_steppers", "test_tutorials")
+LONGEST = ("training/test_distributed", "interop/test_onnx", "studio/", "fuzz/", "test_tutorials", "priors/")
 
 
 def pytest_collection_modifyitems(items):
