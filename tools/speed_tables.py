@@ -424,7 +424,7 @@ def graphs() -> list[str]:
         )
     sizes = dict.fromkeys(f"{one['images']} of {one['size'][0]} x {one['size'][1]}" for one in results)
     header = ["model", "perplexity", "codes that differ", "pixels within", "encoder, decoder, MB",
-              "encode, s: smalti, onnxruntime", "decode, s"]  # fmt: skip
+              "encode, s of CPU: smalti, onnxruntime", "decode, s"]  # fmt: skip
     told = (
         f"photographs: {', '.join(sizes)}; {where(results[-1])}; {results[-1]['threads']} thread, one image at a time"
     )
