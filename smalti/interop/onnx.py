@@ -36,7 +36,7 @@ OPSET = 20
 LARGEST_BYTES = (1 << 31) - (1 << 20)  # of weights: a file of this format is shorter than 2 GB
 REMEDY = "parts of one's own must not look at values, and read sizes from shapes (docs/studio.md)"
 MOST_NUMBERS = 1 << 25  # of all code vectors together; of more there is no file of them
-TIE, TRIES = 1e-6, 64  # by how much of their size numbers are moved to see whether a code is a tie; how often
+TIE, TRIES = 1e-5, 64  # by how much of their size numbers are moved to see whether a code is a tie; how often
 LARGEST_DIFFERENCE = 1e-4  # of pixels in [0, 1], of latents in their deviation, of log-probabilities in nats
 
 
@@ -276,13 +276,18 @@ class Differences(NamedTuple):
         return Differences(codes, ties, faults, max(self.largest, other.largest))
 
 
-def differences(model: Autoencoder, encoder: Graph, decoder: Graph | None, images: Tensor) -> Differences:
-    """Compare graphs with their model, in eval mode, on images (B, C, H, W) of a size that it takes as they are."""
+def differences(
+    model: Autoencoder, encoder: Graph, decoder: Graph | None, images: Tensor, tie: float = TIE
+) -> Differences:
+    """Compare graphs with their model, in eval mode, on images (B, C, H, W) of a size that it takes as they are.
+
+    `tie` is as of `code_faults`.
+    """
     features = model.features(images)
     ours, theirs = Encoder(model)(images), encoder(images)
     found = Differences(ours.numel(), 0, 0, 0.0)
     if isinstance(model.bottleneck, DiscreteBottleneck):
-        faults, ties = code_faults(model.bottleneck, features, ours, theirs)
+        faults, ties = code_faults(model.bottleneck, features, ours, theirs, tie)
         found = Differences(ours.numel(), ties, faults, 0.0)
     else:
         found = Differences(0, 0, 0, float((ours - theirs).abs().max() / ours.std().clamp(min=1e-12)))
@@ -292,17 +297,20 @@ def differences(model: Autoencoder, encoder: Graph, decoder: Graph | None, image
 
 
 @torch.no_grad()
-def code_faults(bottleneck: DiscreteBottleneck, features: Tensor, ours: Tensor, theirs: Tensor) -> tuple[int, int]:
+def code_faults(
+    bottleneck: DiscreteBottleneck, features: Tensor, ours: Tensor, theirs: Tensor, tie: float = TIE
+) -> tuple[int, int]:
     """How many positions differ for no reason, and how many by ties.
 
-    A tie is a position that has the others' codes once its features and the bottleneck's weights are moved at random by
-    a millionth of their size, as rounding moves them.
+    A tie is a position that has the others' codes once its features and the bottleneck's weights are moved at random,
+    as rounding moves them.
 
     Args:
         bottleneck: in eval mode.
         features: (B, C, h, w).
         ours: their codes (B, *grid).
         theirs: the codes to compare with, in which no more than one position in a hundred may be a tie.
+        tie: by how much of their size they are moved.
     """
     if ours.shape != theirs.shape:
         return ours.numel(), 0
@@ -316,7 +324,7 @@ def code_faults(bottleneck: DiscreteBottleneck, features: Tensor, ours: Tensor, 
     generator = torch.Generator().manual_seed(0)
 
     def noise(like: Tensor) -> Tensor:
-        return TIE * torch.randn(like.shape, generator=generator)
+        return tie * torch.randn(like.shape, generator=generator)
 
     moved, ties = copy.deepcopy(bottleneck), torch.zeros(count, dtype=torch.bool)
     for _ in range(TRIES):

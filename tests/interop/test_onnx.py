@@ -76,19 +76,19 @@ def installed():
     pytest.importorskip("onnxscript")
 
 
-def agree(model, folder, size=(SIDE + 2 * 8, SIDE + 8)):
+def agree(model, folder, size=(SIDE + 2 * 8, SIDE + 8), tie=1e-6):
     found = onnx.write(model, folder)
-    assert found["largest_difference"] < 1e-5
+    assert found["largest_difference"] < 10 * tie
     size = model.networks.fixed_size or size  # another number of images, another size than in tracing
     images = torch.rand(5, model.config.preprocessing.channels, *size)
     encoder, decoder = (
         Graph(folder / name) if (folder / name).exists() else None for name in (onnx.ENCODER, onnx.DECODER)
     )
     with torch.no_grad():
-        found = onnx.differences(model, encoder, decoder, images)
+        found = onnx.differences(model, encoder, decoder, images, tie)
         ours, theirs = Encoder(model)(images), encoder(images)
     assert theirs.shape == ours.shape and theirs.dtype == ours.dtype
-    assert found.faults == 0 and found.largest < 1e-5 and (found.codes > 0) == (ours.dtype == torch.int64)
+    assert found.faults == 0 and found.largest < 10 * tie and (found.codes > 0) == (ours.dtype == torch.int64)
     return read_json(folder / onnx.RECORD)
 
 
@@ -118,7 +118,7 @@ def test_all_networks(name, tmp_path):
 )
 def test_converted_models(name, tmp_path):
     model = converted(weights(read(name))).model.eval()
-    about = agree(model, tmp_path, size=(32, 48))
+    about = agree(model, tmp_path, size=(32, 48), tie=1e-5)  # with attention and norms rounding is as large
     assert about["has_decoder"] == model.networks.has_decoder
 
 
@@ -240,7 +240,7 @@ def test_a_tie_is_a_millionth_away(margin, tie):
     features = torch.tensor([[margin, 2.0, 0, 0], [0.5, 2, 0, 0]]).T[None, :, None]
     ours, theirs = bottleneck.encode(features), torch.tensor([[[0, 1]]])
     assert ours.tolist() == [[[1, 1]]]
-    assert onnx.code_faults(bottleneck, features, ours, theirs) == ((0, 1) if tie else (1, 0))
+    assert onnx.code_faults(bottleneck, features, ours, theirs, 1e-6) == ((0, 1) if tie else (1, 0))
 
 
 # ------------------------------------------------------------------ priors
