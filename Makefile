@@ -8,7 +8,7 @@ NATIVE := smalti/ops/kernels/native.so
 PEERS := .venv-peers
 SCALE := .venv-scale
 
-.PHONY: browser emoji demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
+.PHONY: browser emoji demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality bench-graphs interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -115,6 +115,12 @@ interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals;
 
 bench-interop: $(PEERS)/.installed  ## the speed of VQGAN f16 at full size beside taming's code
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/interop.py --speed
+
+# PHOTOS is a folder of photographs, PNG or JPEG
+bench-graphs: $(STAMP)  ## exported graphs beside smalti, in onnxruntime; `make bench-graphs PHOTOS=DIR`
+	@[ -n "$(PHOTOS)" ] || { echo "bench-graphs: name a folder of photographs with PHOTOS=DIR"; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/graphs.py "$(PHOTOS)"
+	$(BIN)/python tools/tables.py
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 

@@ -354,6 +354,35 @@ def interop_speed() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-interop`; {told}."]
 
 
+def graphs() -> list[str]:
+    """Exported graphs beside smalti on photographs, a row a bottleneck or converted format."""
+    results = timings("graphs")
+    if not results:
+        return ["Not measured yet: `make bench-graphs PHOTOS=DIR`."]
+    rows = []
+    for one in results:
+        differ = f"{one['different']} of {one['positions']:,}" + (f", {one['ties']} ties" if one["ties"] else "")
+        used = f"{one['perplexity']:,.0f} of {one['codebook_size']:,}"
+        times = [one["seconds"].get(verb) for verb in ("encode", "decode")]
+        rows.append(
+            [
+                one["workload"],
+                used if one["positions"] else "no codes",
+                differ if one["positions"] else "-",
+                f"{one['largest']:.0e}",
+                ", ".join(f"{one['bytes'][name] / 1e6:.2f}" for name in ("encoder", "decoder") if name in one["bytes"]),
+                *(f"{own['smalti']:.3f}, {own['onnxruntime']:.3f}" if own else "-" for own in times),
+            ]
+        )
+    sizes = dict.fromkeys(f"{one['images']} of {one['size'][0]} x {one['size'][1]}" for one in results)
+    header = ["model", "perplexity", "codes that differ", "pixels within", "encoder, decoder, MB",
+              "encode, s of CPU: smalti, onnxruntime", "decode, s"]  # fmt: skip
+    told = (
+        f"photographs: {', '.join(sizes)}; {where(results[-1])}; {results[-1]['threads']} thread, one image at a time"
+    )
+    return [*markdown_table(header, rows), "", f"`make bench-graphs PHOTOS=DIR`; {told}."]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "speed": speed,
     "codec": codec,
@@ -367,6 +396,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "interop": interop,
     "interop_speed": interop_speed,
     "server": server,
+    "graphs": graphs,
     **{
         name: benchmark(name)
         for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")
