@@ -17,7 +17,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def read(name: str) -> dict[str, Any]:
-    """What `benchmarks/originals.py` wrote down of a model."""
+    """What `benchmarks/originals/` wrote down of a model."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
