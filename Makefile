@@ -8,13 +8,15 @@ NATIVE := smalti/ops/kernels/native.so
 PEERS := .venv-peers
 SCALE := .venv-scale
 
-.PHONY: browser demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
+.PHONY: browser emoji demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality bench-graphs interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
 
-test: $(STAMP) $(NATIVE)  ## the default test suite
-	$(BIN)/python -m pytest
+# A process for every core, each with one thread: files are shared out whole
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
+test: $(STAMP) $(NATIVE)  ## the default test suite; `make test WORKERS=0` in one process
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder -rs
 
 test-scale: $(SCALE)/.installed  ## code shards by Daft and Ray, and read by others, in an environment of their own
 	OMP_NUM_THREADS=1 $(SCALE)/bin/python -m pytest tests/scale
@@ -25,8 +27,11 @@ $(SCALE)/.installed: pyproject.toml constraints.txt
 	grep -vE '^(pyarrow|tqdm)=' constraints.txt > $(SCALE)/constraints.txt
 	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt torch==2.13.0 numpy
 	$(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SCALE)/constraints.txt \
-	  -e '.[data,text,scale,streams]' 'pytest>=8' pandas duckdb
+	  -e '.[data,scale,streams]' 'pytest>=8' pandas duckdb
 	touch $@
+
+emoji: $(STAMP) $(NATIVE)  ## the models of the package, trained from scratch and evaluated: about half an hour of one core
+	OMP_NUM_THREADS=1 $(BIN)/python tools/emoji_models.py
 
 browser: $(STAMP)  ## onnxruntime-web, 33 MB from the npm registry, once: the tests of the studio need it, and Chromium
 	$(BIN)/python -c "from smalti.studio.runtime import runtime; runtime()"
@@ -60,7 +65,7 @@ fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make
 test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
-check: lint types test test-kernels test-slow  ## everything that CI runs
+check: lint types docs test test-kernels test-slow test-scale  ## everything that CI runs but `make release`
 
 lint: $(STAMP)  ## style, and docstrings of everything public
 	$(BIN)/ruff check .
@@ -104,12 +109,18 @@ bench-quality: $(PEERS)/.installed  ## decibels for seconds; `make bench-quality
 
 # SOURCES is a folder of clones of what is not on PyPI: LlamaGen, 1d-tokenizer, minDALL-E, vqgan-jax, Cosmos-Tokenizer
 interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals; `make interop SOURCES=DIR`
-	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/originals.py --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m benchmarks.originals --out build/interop $(if $(SOURCES),--sources "$(SOURCES)")
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py --files build/interop
 	$(BIN)/python tools/tables.py
 
 bench-interop: $(PEERS)/.installed  ## the speed of VQGAN f16 at full size beside taming's code
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/interop.py --speed
+
+# PHOTOS is a folder of photographs, PNG or JPEG
+bench-graphs: $(STAMP)  ## exported graphs beside smalti, in onnxruntime; `make bench-graphs PHOTOS=DIR`
+	@[ -n "$(PHOTOS)" ] || { echo "bench-graphs: name a folder of photographs with PHOTOS=DIR"; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/graphs.py "$(PHOTOS)"
+	$(BIN)/python tools/tables.py
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 

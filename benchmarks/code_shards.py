@@ -5,14 +5,12 @@
 
 The bare encoder is as many processes of one thread as the engines have workers, each encoding tensors that are in its
 memory. Rates are past the start-up: from the moment that every worker has done a unit. Memory is the peak of a whole
-command with one worker, `ru_maxrss`.
+command with one worker.
 """
 
 import argparse
 import io
 import multiprocessing
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,7 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import torch
-from common import cpu_times, fma_peak, save
+from common import cpu_times, fma_peak, save, used_by
 from PIL import Image
 
 import smalti
@@ -39,10 +37,9 @@ from smalti.scale.engines import ENGINES
 from smalti.scale.job import tokenize
 from smalti.scale.worker import Tokenizer, Work
 
-ROOT = Path(__file__).parent.parent
 SHARDS = 24  # of a run of an engine
 SPLIT = 512  # images whose parts are timed
-ROUNDS = 3
+ROUNDS = 4
 MODELS = {"dvae, 32 px, PNG": (dvae, 32, 32, "PNG"), "vqvae, 256 px, JPEG of 512": (vqvae, 256, 512, "JPEG")}
 
 
@@ -143,15 +140,10 @@ def parts(run: Path, data: Path, count: int) -> dict[str, float]:
 
 
 def peak_mb(run: Path, data: Path, rows: int) -> float:
-    """Peak memory of the command with one worker."""
+    """Peak memory of the command with one worker, which is its own process."""
     with tempfile.TemporaryDirectory() as out:
-        words = ["tokenize", run, "--data", data, "--out", f"{out}/codes", "--workers", 1, "--rows_per_shard", rows]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, "-m", "smalti", *map(str, words)], env=environment, cwd=ROOT,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        _, status, used = os.wait4(process.pid, 0)
-        assert status == 0
-    return round(used.ru_maxrss / 1024, 1)
+        words = ("tokenize", run, "--data", data, "--out", f"{out}/codes", "--workers", 1, "--rows_per_shard", rows)
+        return used_by(*words)["peak_mb"]
 
 
 def median(values: list[float], digits: int) -> float:
@@ -182,10 +174,15 @@ def main() -> None:
             busy, own = cpu_times()
             start = time.perf_counter()
             rounds: list[dict[str, Any]] = []
-            for _ in range(arguments.rounds):
-                found: dict[str, Any] = {"bare": {"rate": bare(run, count, arguments.workers)}}
-                found |= {engine: rate_of(engine, run, data, count, arguments.workers) for engine in engines}
-                rounds.append(found)
+            sides: dict[str, Callable[[], dict[str, float]]] = {
+                "bare": lambda run=run, count=count: {"rate": bare(run, count, arguments.workers)}
+            }
+            for engine in engines:
+                given = (engine, run, data, count, arguments.workers)
+                sides[engine] = lambda given=given: rate_of(*given)
+            for turn in range(arguments.rounds):
+                order = [*sides][turn % len(sides) :] + [*sides][: turn % len(sides)]
+                rounds.append({side: sides[side]() for side in order})
             after, own_after = cpu_times()
             wall = time.perf_counter() - start
             result: dict[str, Any] = {
@@ -195,7 +192,7 @@ def main() -> None:
                 "images": count,
                 "peak_gflops": round(fma_peak(), 1),
                 "busy_cores": round((after - busy - (own_after - own)) / wall, 2),  # with the workers themselves
-                "rates": {side: median([one[side]["rate"] for one in rounds], 1) for side in rounds[0]},
+                "rates": {side: median([one[side]["rate"] for one in rounds], 1) for side in sides},
                 "of_bare": {
                     engine: median([one[engine]["rate"] / one["bare"]["rate"] for one in rounds], 3)
                     for engine in engines

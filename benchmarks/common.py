@@ -8,6 +8,7 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,24 @@ from smalti.environment import commit
 from smalti.ops.native import kernels
 
 ROUNDS = 7
+PEAK = """
+import re, sys, time
+from smalti.apps.cli import main
+failed = main(sys.argv[1:])
+with open("/proc/self/status", encoding="ascii") as file:  # getrusage would know the peak of this process's parent too
+    peak = int(re.search(r"VmHWM:\\s*(\\d+)", file.read())[1])
+print("USED", failed, peak // 1024, time.process_time())
+"""
+
+
+def used_by(*arguments: object) -> dict[str, float]:
+    """What a verb in a process of its own takes: peak megabytes, seconds, and seconds of the processor."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, text=True)
+    seconds, words = time.perf_counter() - start, done.stdout.rsplit("USED", 1)[-1].split()
+    if done.returncode or words[0] != "0":
+        raise SystemExit(f"{arguments[0]} failed: {done.stderr}")
+    return {"peak_mb": int(words[1]), "seconds": round(seconds, 1), "cpu_seconds": round(float(words[2]), 1)}
 
 
 def cpu_times() -> tuple[float, float]:

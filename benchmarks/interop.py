@@ -3,7 +3,7 @@
     make interop SOURCES=DIR          # the originals write files and answers, which are converted and compared
     make bench-interop                # speed, beside taming's code, in one process
 
-What the originals do is in `originals.py`.
+What the originals do is in `originals/`.
 """
 
 import argparse
@@ -133,10 +133,10 @@ def timed(call: Callable[[], Tensor], precision: Precision) -> Callable[[], floa
 
 def speeds(width: int, height: int, image_width: int, rounds: int) -> list[dict[str, Any]]:
     """Encoding and decoding one image, in float32 and, where the processor has it, in bfloat16."""
-    import originals
+    from originals.taming import taming_f16
 
     image, codes = inputs(height, image_width)
-    original = originals.taming_f16(width)
+    original = taming_f16(width)
     model = converted_f16(original)
     calls = {"smalti": verbs(model, image, codes), "taming": verbs(original, image, codes)}
     equal, results = check_equal(*calls.values()), []
@@ -177,9 +177,9 @@ def peak(*options: object) -> int:
 
 def print_peak(model: str, verb: str, kind: Precision, height: int, width: int) -> None:
     """Of the converted model in a folder, or of the original of a width."""
-    import originals
+    from originals.taming import taming_f16
 
-    side = originals.taming_f16(int(model)) if model.isdecimal() else Autoencoder.from_pretrained(model)
+    side = taming_f16(int(model)) if model.isdecimal() else Autoencoder.from_pretrained(model)
     with torch.no_grad(), arithmetic(kind, "cpu"):
         verbs(side, *inputs(height, width))[verb]()
     with open("/proc/self/status", encoding="ascii") as file:  # getrusage would know this process's parent too
@@ -190,7 +190,7 @@ def print_peak(model: str, verb: str, kind: Precision, height: int, width: int) 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=Path, help="what `originals.py --out` wrote: compare with it")
+    parser.add_argument("--files", type=Path, help="what `python -m benchmarks.originals --out` wrote: compare with it")
     parser.add_argument("--speed", action="store_true", help="beside taming's code, in the peers' environment")
     parser.add_argument("--size", type=int, nargs=3, default=(128, HEIGHT, WIDTH), metavar=("WIDTH", "H", "W"))
     parser.add_argument("--rounds", type=int, default=7)

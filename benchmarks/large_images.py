@@ -9,10 +9,7 @@ fits whole: the share of codes that differ, and the PSNR of the image decoded in
 import argparse
 import math
 import os
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from common import save
+from common import save, used_by
 from PIL import Image
 from torch import nn
 
@@ -30,14 +27,6 @@ from smalti.models import tiles
 from smalti.models.networks import Networks, ResidualNetworks
 from smalti.recipes import dvae, vae, vqvae
 
-PEAK = """
-import re, sys, time
-from smalti.apps.cli import main
-failed = main(sys.argv[1:])
-with open("/proc/self/status", encoding="ascii") as file:  # getrusage would know the peak of this process's parent too
-    peak = int(re.search(r"VmHWM:\\s*(\\d+)", file.read())[1])
-print("USED", failed, peak // 1024, time.process_time())
-"""
 WIDTH, HEIGHT = 4032, 3024
 RECIPES = {"vqvae": vqvae, "dvae": dvae, "vae": vae}
 
@@ -48,16 +37,6 @@ def photograph(height: int, width: int) -> np.ndarray:
     ramps = np.stack([columns // 16 % 256, rows // 12 % 256, (columns + rows) // 20 % 256], -1)
     noise = np.random.default_rng(0).integers(-20, 21, (height, width, 1))
     return np.clip(ramps + noise, 0, 255).astype(np.uint8)
-
-
-def measure(*arguments: object) -> dict[str, float]:
-    """A verb in a process of its own: peak megabytes, seconds, and seconds of the processor."""
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, text=True)
-    seconds, words = time.perf_counter() - start, done.stdout.rsplit("USED", 1)[-1].split()
-    if done.returncode or words[0] != "0":
-        raise SystemExit(f"{arguments[0]} failed: {done.stderr}")
-    return {"peak_mb": int(words[1]), "seconds": round(seconds, 1), "cpu_seconds": round(float(words[2]), 1)}
 
 
 def verbs(folder: Path, recipe: str) -> dict[str, dict[str, float]]:
@@ -77,17 +56,17 @@ def verbs(folder: Path, recipe: str) -> dict[str, dict[str, float]]:
         os.link(one, alone / "0.png")
     out.mkdir(exist_ok=True)
     found = {
-        "encode": measure("encode", model, one, "--out", encoded, "--force"),
-        "encode, three photographs": measure("encode", model, photos, "--out", out / "three.npz", "--force"),
-        "decode": measure("decode", model, encoded, "--out", out, "--force"),
-        "reconstruct": measure("reconstruct", model, one, "--out", out, "--force"),
-        "evaluate --image_size original --distances none": measure(
+        "encode": used_by("encode", model, one, "--out", encoded, "--force"),
+        "encode, three photographs": used_by("encode", model, photos, "--out", out / "three.npz", "--force"),
+        "decode": used_by("decode", model, encoded, "--out", out, "--force"),
+        "reconstruct": used_by("reconstruct", model, one, "--out", out, "--force"),
+        "evaluate --image_size original --distances none": used_by(
             "evaluate", model, "--data", alone, "--split", "all", "--image_size", "original", "--distances", "none"
         ),
     }
     if hasattr(Autoencoder(experiment.model).bottleneck, "codebook_size"):
-        found["compress"] = measure("compress", model, one, "--out", out / "a.smalti", "--force")
-        found["decompress"] = measure("decompress", out / "a.smalti", "--model", model, "--out", out, "--force")
+        found["compress"] = used_by("compress", model, one, "--out", out / "a.smalti", "--force")
+        found["decompress"] = used_by("decompress", out / "a.smalti", "--model", model, "--out", out, "--force")
     for verb, used in found.items():
         print(f"  {verb:<32} {used['peak_mb']:6,} MB {used['seconds']:7.1f} s", flush=True)
     return found

@@ -17,7 +17,7 @@ from common import save
 from PIL import Image
 from tqdm import tqdm
 
-from smalti.codec import Codec
+from smalti.codec import Codec, rivals
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
 from smalti.images.folders import find_images
@@ -27,9 +27,9 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.reports.charts import COLOURS, figure
 
 QUALITIES = {
-    "JPEG": ("JPEG", (1, 3, 5, 10, 20, 40, 60, 80, 95), {"optimize": True}),
-    "WebP": ("WEBP", (0, 2, 5, 10, 20, 40, 60, 80, 95), {"method": 6}),
-    "AVIF": ("AVIF", (1, 5, 10, 20, 30, 50, 70, 85), {"speed": 4}),
+    "JPEG": (1, 3, 5, 10, 20, 40, 60, 80, 95),
+    "WebP": (0, 2, 5, 10, 20, 40, 60, 80, 95),
+    "AVIF": (1, 5, 10, 20, 30, 50, 70, 85),
 }
 
 
@@ -48,11 +48,10 @@ def point(images: list[np.ndarray], code: Callable[[np.ndarray], tuple[int, np.n
     return {"bits_per_pixel": bits / pixels, "psnr_db": float(np.mean(quality))}
 
 
-def classic(kind: str, quality: int, options: dict) -> Callable[[np.ndarray], tuple[int, np.ndarray]]:
+def classic(name: str, quality: int) -> Callable[[np.ndarray], tuple[int, np.ndarray]]:
     def code(image: np.ndarray) -> tuple[int, np.ndarray]:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, kind, quality=quality, **options)
-        return buffer.tell(), np.asarray(Image.open(buffer).convert("RGB"))
+        file = rivals.written(Image.fromarray(image), name, quality)
+        return len(file), np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
 
     return code
 
@@ -113,8 +112,8 @@ def main() -> None:
     images = load(chosen.data, chosen.size, chosen.most)
     print(f"{len(images)} images, the first {images[0].shape[1]}x{images[0].shape[0]}")
     curves: dict[str, list[dict[str, float]]] = {}
-    for name, (kind, qualities, options) in QUALITIES.items():
-        points = (point(images, classic(kind, quality, options)) for quality in tqdm(qualities, leave=False))
+    for name, qualities in QUALITIES.items():
+        points = (point(images, classic(name, quality)) for quality in tqdm(qualities, leave=False))
         measure(curves, name, points)
     for folder in chosen.models:
         model = Autoencoder.from_pretrained(folder)

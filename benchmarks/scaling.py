@@ -2,9 +2,9 @@
 
     make bench-scaling
 
-Each round trains the recipe twice, by one process and by two under torchrun, with the same batch of all processes
-together, and takes the median speed of the lines of metrics.jsonl but the first. Only a machine with two idle cores
-says anything.
+Each round trains the recipe by two processes under torchrun, by one with the same batch as both have together, and by
+one with the batch of each, and takes the median speed of the lines of metrics.jsonl but the first. Only a machine with
+two idle cores says anything: a process that has to wait for its core holds the other up.
 """
 
 import argparse
@@ -40,27 +40,32 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="vqvae")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=32, help="of all processes together")
+    parser.add_argument("--batch", type=int, default=64, help="of all processes together")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", default="benchmarks/results/scaling.json")
     given = parser.parse_args(argv)
-    work, rounds = (given.recipe, given.size, given.batch, given.steps), []
+    size, batch, count = given.size, given.batch, given.processes
+    sides = {"several": (count, batch), "one": (1, batch), "one_of_each": (1, batch // count)}
+    rounds: list[dict[str, float]] = []
     for turn in range(given.rounds):
-        order = (1, given.processes) if turn % 2 == 0 else (given.processes, 1)
-        rounds.append({count: speed(count, *work) for count in order})
-    ratios = [each[given.processes] / each[1] for each in rounds]
-    what = f"{given.recipe}, emoji at {given.size} px, batch {given.batch}"
+        order = [*sides][turn % 3 :] + [*sides][: turn % 3]
+        rounds.append({side: speed(sides[side][0], given.recipe, size, sides[side][1], given.steps) for side in order})
+    same, each = ([own["several"] / own[side] for own in rounds] for side in ("one", "one_of_each"))
     result = {
-        "workload": f"{what}, {given.processes} processes of 1 thread",
-        "one": round(statistics.median(each[1] for each in rounds), 1),
-        "several": round(statistics.median(each[given.processes] for each in rounds), 1),
-        "ratio": round(statistics.median(ratios), 2),
-        "range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "workload": f"{given.recipe}, emoji at {size} px, batch {batch}, {count} processes of 1 thread",
+        **{side: round(statistics.median(own[side] for own in rounds), 1) for side in sides},
+        "ratio": round(statistics.median(same), 2),
+        "range": [round(min(same), 2), round(max(same), 2)],
+        "ratio_of_each": round(statistics.median(each), 2),
+        "range_of_each": [round(min(each), 2), round(max(each), 2)],
         "rounds": given.rounds,
     }
-    print(f"{result['workload']}: {result['ratio']} x the images/s of one ({result['one']} -> {result['several']})")
+    print(
+        f"{result['workload']}: {result['several']} images/s, {result['ratio']} x those of one with "
+        f"that batch ({result['one']}), {result['ratio_of_each']} x with the batch of each ({result['one_of_each']})"
+    )
     save([result], Path(given.out))
 
 

@@ -51,11 +51,12 @@ __version__ = "0.1.0"
 
 VERBS = ("demo", "train", "evaluate", "compare", "report", "estimators", "reconstruct", "encode", "decode", "sample",
          "interpolate", "compress", "decompress", "tokenize", "convert", "export", "serve",
-         "info")  # fmt: skip
+         "models", "info")  # fmt: skip
+_ROOMS = ("models",)  # verbs whose name a room has: from Python they are `smalti.apps.models.models`
 _BOTTLENECKS = ("FSQ", "BinaryQuantizer", "Categorical", "Gaussian", "Identity", "ProductQuantizer",
                 "ResidualQuantizer", "VectorQuantizer")  # fmt: skip
 _HOMES = {
-    **{name: f"smalti.apps.{name}" for name in VERBS},
+    **{name: f"smalti.apps.{name}" for name in VERBS if name not in _ROOMS},
     **dict.fromkeys(_BOTTLENECKS, "smalti.models.bottlenecks"),
     "Autoencoder": "smalti.models.autoencoder",
     "AutoencoderConfig": "smalti.models.config",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
+from smalti.bundled import bundled, place_of
 from smalti.configs import from_dict, to_dict
 from smalti.errors import SmaltiError, reason, shown
 from smalti.files import (
@@ -57,20 +58,20 @@ class Pretrained(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: Path | str, *, device: str = "cpu", revision: str | None = None) -> Self:
-        """Load a model from a folder, or from the hub when there is no such folder.
+        """Load a model from a folder, by a bundled name, or from the hub when it is neither.
 
         The folder may be anybody's. Nothing in it is code, and before memory is taken the model that config.json
         describes is built without any, on the meta device, and compared with the header of the weights.
 
         Args:
-            name: a folder, or "owner/name" on the Hugging Face hub.
+            name: a folder, a name of `smalti.bundled` as "emoji", or "owner/name" on the Hugging Face hub.
             device: where to put the model.
             revision: a branch, tag or commit of the hub's repository.
 
         Raises:
             SmaltiError: no such model, a damaged file, an unknown key or a wrong value, or weights of another model.
         """
-        folder = find_folder(name, revision, cls.more_files)
+        folder = find_folder(name, cls.what, revision, cls.more_files)
         check_whose(folder, str(name))
         config, stated = _read(folder, cls.config_class, cls.what)
         model = built(cls, config, folder)
@@ -136,14 +137,23 @@ class Pretrained(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def find_folder(name: Path | str, revision: str | None = None, more_files: Sequence[str] = ()) -> Path:
-    """The folder of a model: `name` itself, or the hub's copy of it in the local cache.
+def find_folder(
+    name: Path | str, what: str = "autoencoder", revision: str | None = None, more_files: Sequence[str] = ()
+) -> Path:
+    """The folder of a model: `name` itself, the package's of a bundled name, or the hub's copy in the local cache.
+
+    Args:
+        name: as of `Pretrained.from_pretrained`.
+        what: the kind of model that is asked for; a bundled name stands for one of each.
+        revision: of the hub's repository.
+        more_files: of it, besides those of every model.
 
     Raises:
         SmaltiError: no such folder, and no such repository.
     """
     if os.path.isfile(name) and str(name).lower().endswith(FOREIGN):
         raise SmaltiError(f"{name} is a file, and a model is a folder: {_conversion(str(name))}")
+    name = place_of(name, what)
     folder = local_folder(name, "give a folder that `smalti train` made")
     return folder or hub_folder(str(name), revision, [CONFIG, WEIGHTS, CARD, *more_files])
 
@@ -164,8 +174,9 @@ def local_folder(name: Path | str, remedy: str) -> Path | None:
         raise SmaltiError(f"{shown(str(name))}: no such folder: {error.strerror}") from error
     if folder.exists() or folder.parent.is_dir() or not HUB_NAME.fullmatch(str(name)):
         beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        close = difflib.get_close_matches(folder.name, beside, n=1)
-        hint = f"did you mean {folder.parent / close[0]}?" if close else remedy
+        close = [str(folder.parent / near) for near in difflib.get_close_matches(folder.name, beside, n=1)]
+        close += difflib.get_close_matches(str(folder), bundled(), n=1)
+        hint = f"did you mean {close[0]}?" if close else remedy
         raise SmaltiError(f"{name}: no such folder; {hint}, or owner/name on the hub")
     return None
 

@@ -20,6 +20,14 @@ processor_has_bf16, precision.processor_has_bf16 = (
 )  # "auto" is fp32: the same tests on every machine
 
 
+# What takes longest begins first, so that no core waits for another at the end of `make test`
+LONGEST = ("training/test_distributed", "interop/test_onnx", "studio/", "fuzz/", "test_tutorials", "priors/")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def hermetic(monkeypatch):
     torch.manual_seed(0)

@@ -2,9 +2,9 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from smalti.configs import Family
 
 ROOT = Path(__file__).parent.parent / "smalti"
 LAYERS = [  # the ground first
-    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "pretrained"}
+    {"errors", "shapes", "schedules", "configs", "ranges", "files", "modes", "outlines", "bundled", "pretrained"}
     | {"processes", "environment", "ops"},
     {"images"},
     {"data", "models", "priors"},
@@ -107,13 +107,14 @@ def test_import_and_recipes_do_not_import_torch():
 
 
 def test_help_is_quick():
-    """The bound is generous for a busy machine; it catches an import of torch, which takes seconds."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "smalti", "--help"], capture_output=True, check=True, cwd=ROOT.parent)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.5
+    """In seconds of a core, whatever else runs on the machine; an import of torch takes some."""
+
+    def spent():
+        return os.times().children_user + os.times().children_system
+
+    before = spent()
+    subprocess.run([sys.executable, "-m", "smalti", "--help"], capture_output=True, check=True, cwd=ROOT.parent)
+    assert spent() - before < 1.5
 
 
 def test_public_names_exist():

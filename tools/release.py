@@ -27,6 +27,7 @@ LIBRARY = "smalti/ops/kernels/native.so"
 GLIBC = (2, 17)  # the oldest that the wheel asks for: manylinux_2_17
 PLATFORM = f"manylinux_{GLIBC[0]}_{GLIBC[1]}_{os.uname().machine}"
 NEEDED = {"py.typed", "commit.txt", "data/emoji/tiles.webp", "data/emoji/NOTICE"}  # in smalti/
+NEEDED |= {path.relative_to(ROOT / "smalti").as_posix() for path in ROOT.glob("smalti/bundled/**/*.*")}
 LINK = re.compile(r"(!?)\[([^][]*)\]\((?!https?:|#)([^)]+)\)")
 PICTURE = re.compile(r"!\[[^]]*\]\([^)]*\)\n(?:\n\*[^*]+\*\n)?\n?")  # with what stands below it
 

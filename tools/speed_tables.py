@@ -253,73 +253,6 @@ def server() -> list[str]:
     return [*markdown_table(header, rows), "", f"{told} {more}."]
 
 
-def code_shards() -> list[str]:
-    """Rates of the engines, the cost of an image part by part, and memory."""
-    results = timings("code_shards")
-    if not results:
-        return ["Not measured yet: `make bench-code_shards`."]
-    names = ("read", "decode", "resize", "encode", "write")
-    parts = [[one["workload"], *(f"{one['ms_of_an_image'][name]:.3f}" for name in names)] for one in results]
-    rates = [
-        [
-            one["workload"],
-            side,
-            f"{rate:,.0f}",
-            f"{one['of_bare'][side]:.0%}" if side in one["of_bare"] else "",
-            f"{one['startup_seconds'][side]:.1f}" if side in one["startup_seconds"] else "",
-        ]
-        for one in results
-        for side, rate in one["rates"].items()
-    ]
-    peaks = [f"{peak:,.0f} MB after {int(count):,} images" for count, peak in results[0].get("peak_mb", {}).items()]
-    last = results[-1]
-    told = f"{where(last)}; {last['workers']} workers of one thread, {last['rounds']} rounds"
-    return [
-        *markdown_table(["milliseconds of an image", *names], parts),
-        "",
-        *markdown_table(["workload", "engine", "images/s", "of the bare encoder", "start-up, s"], rates),
-        "",
-        f"Peak memory of the command: {', '.join(peaks)}. `make bench-code_shards`; {told}.",
-    ]
-
-
-CORE_HOUR_DOLLARS, TERABYTE_MONTH_DOLLARS = 0.04, 23.0  # assumptions, not measurements
-BILLION, MACHINE_CORES = 10**9, 64
-
-
-def billion() -> list[str]:
-    """An extrapolation of what was measured to a billion images."""
-    results = timings("code_shards")
-    if not results:
-        return ["Not extrapolated yet: `make bench-code_shards`."]
-    rows = []
-    for one in results:
-        cost = one["ms_of_an_image"]
-        hours = sum(cost[name] for name in ("read", "decode", "resize", "encode", "write")) * BILLION / 3.6e6
-        terabytes = cost["bytes_of_codes"] * BILLION / 1e12
-        rows.append(
-            [
-                one["workload"],
-                f"{hours:,.0f}",
-                f"{hours / MACHINE_CORES / 24:,.1f}",
-                f"{hours / MACHINE_CORES / 100:,.1f}",
-                f"{terabytes:,.2f}",
-                f"{hours * CORE_HOUR_DOLLARS:,.0f}",
-                f"{terabytes * TERABYTE_MONTH_DOLLARS:,.0f}",
-            ]
-        )
-    header = ["a billion images", "core hours", f"days of one machine of {MACHINE_CORES} cores", "hours of 100 of them",
-              "TB of codes", "$ of cores", "$ a month of storage"]  # fmt: skip
-    assumed = f"a core hour of ${CORE_HOUR_DOLLARS:.2f} and a terabyte month of ${TERABYTE_MONTH_DOLLARS:.0f}"
-    return [
-        *markdown_table(header, rows),
-        "",
-        "Extrapolated, not run: the cost of an image above times a billion, cores as fast as the one that was "
-        f"measured, no waiting for storage or network, {assumed} (assumed, not quoted). Codes are counted "
-        "as they are in memory, without compression; keys, labels and captions come on top.",
-    ]
-
-
 def tile_differences() -> list[str]:
     """What tiles change, for networks that see less than the halo, more, and everything."""
     results = [one for one in timings("large_images") if "differences" in one]
@@ -425,6 +358,35 @@ def interop_speed() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-interop`; {told}."]
 
 
+def graphs() -> list[str]:
+    """Exported graphs beside smalti on photographs, a row a bottleneck or converted format."""
+    results = timings("graphs")
+    if not results:
+        return ["Not measured yet: `make bench-graphs PHOTOS=DIR`."]
+    rows = []
+    for one in results:
+        differ = f"{one['different']} of {one['positions']:,}" + (f", {one['ties']} ties" if one["ties"] else "")
+        used = f"{one['perplexity']:,.0f} of {one['codebook_size']:,}"
+        times = [one["seconds"].get(verb) for verb in ("encode", "decode")]
+        rows.append(
+            [
+                one["workload"],
+                used if one["positions"] else "no codes",
+                differ if one["positions"] else "-",
+                f"{one['largest']:.0e}",
+                ", ".join(f"{one['bytes'][name] / 1e6:.2f}" for name in ("encoder", "decoder") if name in one["bytes"]),
+                *(f"{own['smalti']:.3f}, {own['onnxruntime']:.3f}" if own else "-" for own in times),
+            ]
+        )
+    sizes = dict.fromkeys(f"{one['images']} of {one['size'][0]} x {one['size'][1]}" for one in results)
+    header = ["model", "perplexity", "codes that differ", "pixels within", "encoder, decoder, MB",
+              "encode, s of CPU: smalti, onnxruntime", "decode, s"]  # fmt: skip
+    told = (
+        f"photographs: {', '.join(sizes)}; {where(results[-1])}; {results[-1]['threads']} thread, one image at a time"
+    )
+    return [*markdown_table(header, rows), "", f"`make bench-graphs PHOTOS=DIR`; {told}."]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "speed": speed,
     "codec": codec,
@@ -438,8 +400,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "interop": interop,
     "interop_speed": interop_speed,
     "server": server,
-    "code_shards": code_shards,
-    "billion": billion,
+    "graphs": graphs,
     **{
         name: benchmark(name)
         for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")

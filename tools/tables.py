@@ -5,7 +5,7 @@
     python tools/tables.py --keep runs/dvae emoji_dvae  # RUN/evaluation.json to experiments/results/emoji_dvae.json
 
 A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Quality is in experiments/results/*.json, one
-file a run; those of speed are made by speed_tables.py.
+file a run; those of speed are made by speed_tables.py and scale_tables.py.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the smalti beside this file, not another that is installed
 
+import scale_tables
 import speed_tables
 
 from smalti.evaluation.catalogue import METRICS, SETS, format_metric, heading
@@ -223,6 +224,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "samples": samples,
     "denoising": denoising,
     **speed_tables.TABLES,
+    **scale_tables.TABLES,
 }
 
 

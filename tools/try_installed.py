@@ -17,7 +17,7 @@ TINY = ["--data", "emoji", "--steps", "2", "--batch_size", "4", "--width", "8", 
 
 
 def main() -> None:
-    """Train, encode, compress and back; what starts another program, or warns, ends it."""
+    """Sample, train, encode, compress and back; what starts another program, or warns, ends it."""
     started: list[str] = []
     sys.addaudithook(lambda event, given: started.append(str(given[0])) if event == "subprocess.Popen" else None)
     warnings.simplefilter("error", UserWarning)
@@ -30,6 +30,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         for line in (
+            ["sample", "emoji", "--text", "red heart", "--num", "2"],
+            ["info", "emoji"],
+            ["models"],
             ["train", "vqvae", *TINY, "--out", "run"],
             ["reconstruct", "run", "run/samples", "--out", "pictures"],
             ["encode", "run", "run/samples", "--out", "codes.npz"],
@@ -41,10 +44,10 @@ def main() -> None:
                 status = cli.main([*line, "--quiet"])
                 sys.stdout = out
             assert status == 0, line
-        assert list(Path("again").iterdir()) and list(Path("pictures").iterdir())
+        assert Path("sample.png").is_file() and list(Path("again").iterdir()) and list(Path("pictures").iterdir())
     assert set(started) <= {LDCONFIG}, started
     told = smalti.info()
-    said = "trained, reconstructed, encoded, compressed, decompressed; no compiler started"
+    said = "sampled, trained, reconstructed, encoded, compressed, decompressed; no compiler started"
     print(json.dumps({**told, "said": said}))
 
 

@@ -1,6 +1,7 @@
 """`smalti VERB ...`: parsers from typed functions, one-line errors, exit status 0 (done), 1 (bad input), 2 (usage)."""
 
 import functools
+import importlib
 import inspect
 import io
 import itertools
@@ -28,7 +29,9 @@ from smalti.recipes import RECIPES
 from smalti.recipes.flat import help_texts
 from smalti.training.settings import RunSettings
 
-VERBS: dict[str, Callable[..., Any]] = {name: getattr(smalti, name) for name in smalti.VERBS}
+VERBS: dict[str, Callable[..., Any]] = {
+    name: getattr(importlib.import_module(f"smalti.apps.{name}"), name) for name in smalti.VERBS
+}
 INTERRUPTED = 130
 PRINT = "--print_config"
 BEGINS = "start_from"  # --from, where a recipe asks for it

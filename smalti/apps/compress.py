@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smalti.apps.outfiles import new_file
 from smalti.apps.runs import open_models
+from smalti.bundled import place_of
 
 if TYPE_CHECKING:
     from smalti.codec import Archive
@@ -55,7 +56,7 @@ def compress(
     from smalti.images.folders import storable
 
     new_file(out, force, SUFFIX)
-    model, prior = open_models(run, None, device, tokenizer)
+    model, prior = open_models(place_of(run, "prior" if coder == "prior" else "autoencoder"), None, device, tokenizer)
     options: dict[str, Any] = {"alpha": alpha, "depth": depth, "images_per_chunk": images_per_chunk}
     options |= {"coder": None if coder == "auto" else coder, "lossless": lossless, "verify": not no_verify}
     codec = Codec(model, prior, progress=True, **options)

@@ -25,8 +25,8 @@ def decompress(
     Args:
         file: NAME.smalti.
         out: a folder for the pictures, or NAME.png for a file with one image.
-        model: the folder of the model that made the file; by default looked for next to the file and among those
-            that were used on this machine.
+        model: the folder of the model that made the file; by default looked for next to the file, among those of the
+            package and those that were used on this machine.
         prior: the folder of its prior, if it has one; looked for likewise.
         only: numbers of images, from 0, with commas; by default all.
         most_pixels: of an image: it decides the memory that a file takes; by default 200 million.

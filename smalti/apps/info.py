@@ -5,6 +5,8 @@ from typing import Any
 
 from smalti.apps.compress import SUFFIX, sizes_of
 from smalti.apps.runs import best_of, experiment_of, kept_evaluation, what_is
+from smalti.bundled import place_of
+from smalti.data.config import EMOJI
 from smalti.files import CONFIG
 
 
@@ -12,8 +14,9 @@ def info(target: str | None = None) -> dict[str, Any]:
     """Describe a run, a compressed file, a file of codes or latents, a data set, or this installation.
 
     Args:
-        target: the folder of a model, a .smalti file, a file of `smalti encode`, or what --data takes; without it
-            the installation: version, commit, PyTorch, device, kernels and threads.
+        target: the folder of a model or a bundled name, a .smalti file, a file of `smalti encode`, or what --data takes
+            (emoji is the name of both); without it the installation: version, commit, PyTorch, device, kernels and
+            threads.
     """
     if target is None:
         return _describe_installation()
@@ -22,12 +25,15 @@ def info(target: str | None = None) -> dict[str, Any]:
         return _describe_archive(path)
     if path.suffix in (".npz", ".parquet", ".npy", ".jsonl") and (described := _describe_encoded(path)):
         return described
-    if (path / CONFIG).exists():
-        return _describe_run(path)
+    folder, described = Path(place_of(target)), {}
+    if (folder / CONFIG).exists():
+        described = _describe_run(target, folder)
+        if target != EMOJI or folder == path:
+            return described
     from smalti.data.account import account_of
     from smalti.data.sources import open_data
 
-    return {"data": target, **account_of(open_data(target))}
+    return {**described, "data": target, **account_of(open_data(target))}
 
 
 def _describe_installation() -> dict[str, Any]:
@@ -72,7 +78,7 @@ def _describe_archive(path: Path) -> dict[str, Any]:
         }
 
 
-def _describe_run(run: Path) -> dict[str, Any]:
+def _describe_run(name: str, run: Path) -> dict[str, Any]:
     from smalti.training.state import checkpoints
 
     if what_is(str(run)) == "prior":
@@ -98,7 +104,7 @@ def _describe_run(run: Path) -> dict[str, Any]:
         own |= {**model.config.preprocessing.in_words, "stride": model.stride}
         if (corruption := model.config.corruption).noise != "none":
             own["trained_noise"] = str(corruption)
-    result = {"run": str(run), "num_parameters": model.num_parameters, **own, "model_hash": model.source_hash}
+    result = {"run": name, "num_parameters": model.num_parameters, **own, "model_hash": model.source_hash}
     done, experiment = [*checkpoints(run / "checkpoints")], experiment_of(run)
     if experiment:
         result["trained_on"] = str(experiment.data)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -23,6 +23,20 @@ def hushed(wanted: bool) -> Iterator[None]:
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for as long as something lasts that tells how far it is: (done, of)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, file=sys.stderr, leave=False) as shown:
+
+        def tell(done: int, of: int) -> None:
+            shown.total = of
+            shown.update(done - shown.n)
+
+        yield tell
 
 
 def printable(text: str) -> str:
@@ -53,7 +67,7 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
         lines += _probes_as_text(probes)
     if "denoising" in result:
         lines += _denoising(result["denoising"])
-    for name in ("split_rows", "class_rows", "caption_rows", "left_out_rows"):
+    for name in ("split_rows", "class_rows", "caption_rows", "left_out_rows", "model_rows"):
         lines += _counts(result.get(name, []))
     lines += [f"note: {note}" for note in result.get("notes", [])]
     return "\n".join([*lines, *_written(result), *result.get("next", [])])
@@ -111,14 +125,18 @@ def _denoising(measured: dict[str, Any]) -> list[str]:
 
 
 def _counts(rows: list[dict[str, Any]]) -> list[str]:
-    """Rows of a data set's account: what, how many, and the rest as it comes."""
+    """Rows of an account: what, how many, and the rest as it comes."""
     if not rows:
         return []
-    table = [list(rows[0]), *([f"{own:,}" if isinstance(own, int) else own for own in row.values()] for row in rows)]
+    table = [list(rows[0]), *([_cell(own) for own in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     aligned = [[cell.rjust(width) if column == 1 else cell.ljust(width) for column, (cell, width) in enumerate(
         zip(row, widths, strict=True))] for row in table]  # fmt: skip
     return ["", *("  " + "  ".join(row).rstrip() for row in aligned)]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "" if value is None else _short(value)
 
 
 def _probes_as_text(probes: dict[str, Any]) -> list[str]:

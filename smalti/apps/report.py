@@ -9,6 +9,7 @@ from typing import Any
 
 from smalti.apps.outfiles import new_file
 from smalti.apps.runs import evaluation_of, experiment_of, what_is
+from smalti.bundled import place_of
 from smalti.configs import effective
 from smalti.errors import SmaltiError
 from smalti.files import CONFIG, WEIGHTS, atomic_path, file_hash, write_text
@@ -37,6 +38,7 @@ def report(
 
     for suffix in ("md", "csv", "html"):
         new_file(Path(out) / f"report.{suffix}", force)
+    runs = [place_of(run) for run in runs]
     shown, wanted = _names(runs, names), _listed("metrics", metrics)
     if images is not None and images < 0:
         raise SmaltiError(f"images must be 0 or more, not {images}")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from smalti.bundled import place_of
 from smalti.configs import effective, fit, from_dict
 from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError, one_line, shown
@@ -14,7 +15,7 @@ EVALUATION = {"data": str, "split": str, "num_images": int, "model_hash": str, "
 
 def what_is(run: str) -> str:
     """What a folder holds, "autoencoder" or "prior"; what is not here is taken for an autoencoder on the hub."""
-    path = Path(run) / CONFIG
+    path = Path(place_of(run)) / CONFIG
     values = read_json(path) if path.exists() else {}
     return str(values.get("smalti")) if isinstance(values, dict) else ""
 
@@ -36,7 +37,7 @@ def data_of(run: str, data: str | None) -> DataConfig:
     """
     if data is not None:
         return DataConfig.of(data)
-    experiment = experiment_of(Path(run))
+    experiment = experiment_of(Path(place_of(run)))
     if experiment is None:
         raise SmaltiError(f"{run}: no experiment.json here says what it was trained on; check the path, or give --data")
     return experiment.data
@@ -91,26 +92,31 @@ def open_models(run: str, prior: str | None, device: str, tokenizer: str | None 
         tokenizer: where that of a prior is now; by default where the prior says.
     """
     from smalti.codec.model_index import remember
-    from smalti.generate.tokenizer import TrainedTokenizer, open_tokenizer
+    from smalti.generate.tokenizer import open_trained
     from smalti.models.autoencoder import Autoencoder
 
+    run = place_of(run)
     if prior is None and what_is(run) == "prior":
-        code_model = _open_prior(run, device)
-        opened = open_tokenizer(code_model.use_tokenizer(tokenizer).config, device)
-        assert isinstance(opened, TrainedTokenizer)
+        code_model = open_prior(run, device)
+        opened = open_trained(code_model.use_tokenizer(tokenizer).config, device)
         remember(opened.source_hash, code_model.config.tokenizer)
         return opened.model, code_model
     effective(False, "on an autoencoder", tokenizer=(tokenizer, None))
     model = Autoencoder.from_pretrained(run, device=device)
     remember(model.source_hash, run)
-    return model, None if prior is None else _open_prior(prior, device)
+    return model, None if prior is None else open_prior(prior, device)
 
 
-def _open_prior(run: str, device: str) -> Any:
-    """A prior of a tokenizer's codes, remembered."""
+def open_prior(run: str, device: str) -> Any:
+    """A prior of a tokenizer's codes, remembered.
+
+    Raises:
+        SmaltiError: a prior of pixels.
+    """
     from smalti.codec.model_index import remember
     from smalti.priors.code_model import CodeModel
 
+    run = place_of(run, "prior")
     code_model = CodeModel.from_pretrained(run, device=device)
     if code_model.config.pixels:
         raise SmaltiError(f"{run} is a prior of pixels; give a prior of a tokenizer's codes")

@@ -51,8 +51,8 @@ def sample(
     """Sample new images from a prior or from an autoencoder's p(z), or complete one: a grid, and a file of the codes.
 
     Args:
-        run: the folder of a trained prior, or of an autoencoder with a p(z): a vae, or a discrete one, whose codes at
-            random from a uniform p(z) show what a prior is for.
+        run: the folder of a trained prior, a bundled name (emoji), or an autoencoder with a p(z): a vae, or a discrete
+            one, whose codes at random from a uniform p(z) show what a prior is for.
         num: how many images.
         out: the PNG; the codes, where there are any, go into an npz file of the same name.
         seed: of the random numbers.
@@ -69,7 +69,7 @@ def sample(
         new_file(path, force, *((".png",) if path == out else ()))
     if num < 1:
         raise SmaltiError(f"--num must be at least 1, not {num}")
-    if what_is(str(find_folder(run))) == "prior":
+    if what_is(str(find_folder(run, "prior"))) == "prior":
         effective(False, "on a prior", like=(like, None))
         return _from_prior(run, num, out, seed, temperature, device, prior)
     effective(False, "on an autoencoder", **{name: (value, None) for name, value in prior.items()})
@@ -102,6 +102,7 @@ def _from_prior(
     """Samples of a prior, after the image that they complete."""
     import torch
 
+    from smalti.apps.output import bar
     from smalti.generate.generator import Generator
     from smalti.images.masks import grey_out
 
@@ -116,8 +117,11 @@ def _from_prior(
     guidance = options.get("guidance")
     rules: dict[str, Any] = {"temperature": temperature, "guidance": 1.0 if guidance is None else guidance}
     rules |= {"top_k": options.get("top_k") or None, "top_p": options.get("top_p")}
-    rules |= {"known": image, "mask": kept, "steps": options.get("rounds") or None}
-    codes = generator.sample(prompts, count, seed=seed, progress=True, **rules)
+    rules |= {"steps": options.get("rounds") or None}
+    if image is not None:
+        rules["known"], rules["mask"] = generator.kept(image, kept)
+    with bar("sampling") as progress:
+        codes = generator.sample(prompts, count, seed=seed, progress=progress, **rules)
     images = generator.tokenizer.decode(codes).cpu()
     shown = images if image is None else torch.cat([image[None], grey_out(image, kept)[None], images])
     _write_sheet(out, shown)
@@ -156,14 +160,10 @@ def _write_codes(out: str, codes: Any, size: tuple[int, int], model_hash: str, c
 
 def _prompts(generator: Any, num: int, text: str | None, label: str | None) -> str | list[str] | None:
     """The prompt of all images, or one for each."""
-    config = generator.model.config
-    if text is not None and config.text is None:
-        raise SmaltiError(f"this prior takes no text; {'give --label' if config.labels else 'leave --text out'}")
-    if label is not None and not config.labels:
-        raise SmaltiError(f"this prior takes no label; {'give --text' if config.text else 'leave --label out'}")
-    if config.labels and label is None:
-        return [config.labels[index * len(config.labels) // num % len(config.labels)] for index in range(num)]
-    return text if text is not None else label
+    prompt, labels = generator.prompt(text, label), generator.model.config.labels
+    if labels and prompt is None:
+        return [labels[index * len(labels) // num % len(labels)] for index in range(num)]
+    return prompt
 
 
 def _completion(generator: Any, known: str | None, mask: str | None) -> tuple[Any, Any]:

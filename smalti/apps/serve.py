@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from smalti.models.autoencoder import Autoencoder
     from smalti.server.guard import Application
     from smalti.server.limits import Limits
+    from smalti.server.served import Served
     from smalti.server.turns import Turns
 
 
@@ -24,10 +25,11 @@ def serve(
     name: str | None = None,
     no_page: bool = False,
 ) -> None:
-    """Serve tokenizers over HTTP: the studio, and an API under /v1 that /docs describes.
+    """Serve tokenizers and priors over HTTP: the studio, and an API under /v1 that /docs describes.
 
     Args:
-        runs: the folders of trained models, or owner/name on the hub; requests name them by the last part.
+        runs: the folders of trained models, emoji (which comes with the package), or owner/name on the hub; requests
+            name them by the last part. The tokenizer of a prior is served too, by default from where the prior says.
         host: what to listen at; beyond this machine a token is needed.
         port: of TCP; 0 is any that is free.
         token: that requests to the API have to bear, as in Authorization: Bearer TOKEN.
@@ -56,7 +58,7 @@ def serve(
 
     limits = Limits()
     turns = Turns(limits.waiting, limits.wait_seconds)
-    opening = Opening({} if no_page else _kept(named), lambda: _load(named, limits, turns, token, not no_page))
+    opening = Opening({} if no_page else _kept(named), lambda: _load(runs, limits, turns, token, not no_page))
     guard = Guard(opening, limits, None if host not in LOOPBACK else (*LOOPBACK, *([name.lower()] if name else [])))
     server = Server(guard, opening, turns)
     try:
@@ -89,8 +91,11 @@ def _named(runs: list[str]) -> dict[str, str]:
     """
     if not runs:
         raise SmaltiError("there is no run to serve; name the folder of one at least")
+    from smalti.bundled import all_of
+
     found: dict[str, str] = {}
-    for run in runs:
+    every = [own for run in runs for own in all_of(run)]
+    for run in every:
         name = Path(run).resolve().name if Path(run).is_dir() else run.rpartition("/")[2]
         if name in found:
             raise SmaltiError(f"{found[name]} and {run} have one name, {name}; serve one, or rename the folder")
@@ -100,31 +105,60 @@ def _named(runs: list[str]) -> dict[str, str]:
 
 def _kept(named: Mapping[str, str]) -> dict[str, bytes | None]:
     """The pages that were made at an earlier start, None for others: they are shown before the models are loaded."""
+    from smalti.bundled import place_of
     from smalti.files import CONFIG, WEIGHTS
     from smalti.studio.kept import kept
 
     found: dict[str, bytes | None] = dict.fromkeys(named)
     for name, run in named.items():
-        here = all((Path(run) / own).is_file() for own in (CONFIG, WEIGHTS))
-        if here and (file := kept(Path(run), name)).is_file():
+        folder = Path(place_of(run))
+        here = all((folder / own).is_file() for own in (CONFIG, WEIGHTS))
+        if here and (file := kept(folder, name)).is_file():
             found[name] = file.read_bytes()
     return found
 
 
-def _load(
-    named: Mapping[str, str], limits: "Limits", turns: "Turns", token: str | None, with_pages: bool
-) -> "Application":
-    """The models, their pages, and the application of both."""
+def _load(runs: list[str], limits: "Limits", turns: "Turns", token: str | None, with_pages: bool) -> "Application":
+    """The models, the pages of the tokenizers, and the application of both."""
+    from smalti.server.app import application
+
+    served, folders = opened(runs, limits, turns)
+    own = {name: _page(served.tokenizers[name], folder, name) for name, folder in folders.items() if with_pages}
+    return application(served, own, token)
+
+
+def opened(
+    runs: list[str], limits: "Limits | None" = None, turns: "Turns | None" = None
+) -> tuple["Served", dict[str, Path]]:
+    """The models of some runs, and where the tokenizers lie; priors of one tokenizer share it.
+
+    Raises:
+        SmaltiError: two of one name, a model without codes, or a prior of pixels or whose tokenizer is not here.
+    """
+    from smalti.apps.runs import open_prior, what_is
+    from smalti.generate.generator import Generator
+    from smalti.generate.tokenizer import TrainedTokenizer, open_trained
     from smalti.models.autoencoder import Autoencoder
     from smalti.pretrained import find_folder
-    from smalti.server.app import application
+    from smalti.server.limits import Limits
     from smalti.server.served import Served
 
-    models = {name: Autoencoder.from_pretrained(run) for name, run in named.items()}
-    for model in models.values():
-        _ = model.codes_bottleneck  # a SmaltiError where there are none
-    pages = {name: _page(model, find_folder(named[name]), name) for name, model in models.items()} if with_pages else {}
-    return application(Served(models, limits=limits, turns=turns), pages, token)
+    named = _named(runs)
+    folders = {name: find_folder(run) for name, run in named.items()}
+    models = {name: open_prior(named[name], "cpu") for name, own in folders.items() if what_is(str(own)) == "prior"}
+    tokenizers = {name: Autoencoder.from_pretrained(run) for name, run in named.items() if name not in models}
+    for tokenizer in tokenizers.values():
+        _ = tokenizer.codes_bottleneck  # a SmaltiError where there are none
+    priors = {}
+    for name, model in models.items():
+        own = [one for one in tokenizers.values() if one.source_hash == model.config.tokenizer_hash]
+        if not own:
+            own, place = [open_trained(model.config).model], Path(model.config.tokenizer)
+            free = place.resolve().name
+            free = f"{name}-{free}" if free in named or free in tokenizers else free
+            tokenizers[free], folders[free] = own[0], place
+        priors[name] = Generator(model, TrainedTokenizer(own[0]))
+    return Served(tokenizers, priors, limits or Limits(), turns), {name: folders[name] for name in tokenizers}
 
 
 def _page(model: "Autoencoder", folder: Path, name: str) -> str:

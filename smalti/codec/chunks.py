@@ -43,7 +43,7 @@ class ChunkCoder:
             NotReadBack: nothing else was there instead.
         """
         entries, pixels = [picture.entry for picture in pictures], [picture.pixels for picture in pictures]
-        grids, refusal = [self.model.encode(image, self.depth) for image in pixels], None
+        grids, refusal = [self.model.codes_of(picture, self.depth) for picture in pictures], None
         try:
             stream = self.coder.encode(grids, verify=verify)
         except NotReadBack as error:
@@ -84,8 +84,10 @@ class ChunkCoder:
             pixels = [self.model.pixels(codes, entry) for codes, entry in zip(grids, entries, strict=True)]
         opacities = iter(sections.alphas)
         alphas = [unpack_alpha(next(opacities), entry) if entry.transparent else None for entry in entries]
-        parts = zip(entries, pixels, alphas, strict=True)
-        return [Picture(entry.mode, image, alpha, entry.name, entry.profile) for entry, image, alpha in parts]
+        parts = zip(entries, pixels, alphas, grids, strict=True)
+        return [
+            Picture(entry.mode, image, alpha, entry.name, entry.profile, codes) for entry, image, alpha, codes in parts
+        ]
 
     def codes(self, sections: Sections, entries: Sequence[ImageEntry]) -> list[Codes]:
         """The codes (depth, h, w) of a chunk's images, not yet checked; a DamagedFile, if the model has none such."""

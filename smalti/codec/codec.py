@@ -129,6 +129,28 @@ class Codec:
         reading = replace(self.model.config.preprocessing.reading, remarks=remarks)
         return to_picture(image, name, self.alpha, reading, exact=self.lossless)
 
+    def coded(self, codes: torch.Tensor, size: tuple[int, int] | None = None) -> Picture:
+        """Codes (*grid) of an image, perhaps changed by hand, as a picture: a file keeps them as they are.
+
+        Args:
+            codes: of one image, without the axis of the batch.
+            size: (H, W) of the image; by default all that its codes decode to.
+
+        Raises:
+            SmaltiError: another grid than an image of this size has, or `lossless`, which needs the pixels.
+        """
+        if self.lossless:
+            raise SmaltiError("codes hold no pixels that lossless could restore; leave it out, or give the image")
+        grids = codes.cpu().numpy().reshape(-1, *codes.shape[-2:])
+        height, width = size or tuple(side * self.model.stride for side in codes.shape[-2:])
+        channels = self.picture_model.channels
+        pixels = np.broadcast_to(np.uint8(255), (height, width, channels))  # of which a file keeps the size
+        picture = Picture("L" if channels == 1 else "RGB", pixels, None, codes=grids)
+        wanted = self.picture_model.grid(picture.entry.checked(), self.picture_model.bottleneck.num_codebooks)
+        if grids.shape != wanted:
+            raise SmaltiError(f"an image of {width}x{height} pixels has codes {wanted}, not {grids.shape}")
+        return picture
+
     def compress_to(self, path: Path | str, pictures: Iterable[Picture]) -> None:
         """Write a file from a stream of pictures; it appears under its name when it is whole."""
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -177,7 +199,7 @@ class Codec:
         entries, grids = [], []
         for picture in pictures:
             entries.append(picture.entry)
-            grids.append(self.picture_model.encode(picture.pixels, self.depth))
+            grids.append(self.picture_model.codes_of(picture, self.depth))
         whole = self.prior is not None and self.depth == self.picture_model.bottleneck.num_codebooks
         result = {}
         size = self.picture_model.bottleneck.codebook_size
@@ -202,6 +224,10 @@ class Codec:
 
     def images(self, archive: Archive, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Image.Image]]:
         """(number, image) of some or all images of an open file, in the order of the file; reads only their chunks."""
+        return ((number, picture.image) for number, picture in self.pictures(archive, indices))
+
+    def pictures(self, archive: Archive, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Picture]]:
+        """As `images`, with the codes of each."""
         self.check(archive.header)
         wanted = set(range(len(archive)) if indices is None else indices)
         coders: dict[str, ChunkCoder] = {}
@@ -212,7 +238,7 @@ class Codec:
                 pictures = chunks.unpack(archive.sections(number), archive.entries(number))
                 for index, picture in zip(members, pictures, strict=True):
                     if index in wanted:
-                        yield index, picture.image
+                        yield index, picture
 
     def read_codes(self, archive: Archive, number: int) -> list[Codes]:
         """The codes (depth, h, w) of the images of a chunk, not yet checked."""

@@ -35,6 +35,7 @@ class Picture(NamedTuple):
     alpha: NDArray[np.uint8] | None  # (H, W)
     name: str = ""
     profile: bytes = b""  # ICC
+    codes: NDArray[np.int64] | None = None  # (q, h, w), where they are known already
 
     @property
     def entry(self) -> ImageEntry:
@@ -171,6 +172,10 @@ class PictureModel:
         """The codes (depth, h, w) of uint8 (H, W, C)."""
         codes = self.model.encode(pixels)[0].cpu().numpy()
         return codes.reshape(self.bottleneck.num_codebooks, *codes.shape[-2:])[:depth]
+
+    def codes_of(self, picture: Picture, depth: int) -> NDArray[np.int64]:
+        """The codes (depth, h, w) of a picture: its own, where they are known."""
+        return self.encode(picture.pixels, depth) if picture.codes is None else picture.codes[:depth]
 
     def decode(self, codes: NDArray[np.int64], entry: ImageEntry) -> Tensor:
         """The image float32 (C, H, W) in [0, 1] of codes (depth, h, w): the model's C, the entry's H and W."""

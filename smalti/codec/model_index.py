@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from smalti.bundled import bundled_with
 from smalti.codec.container import HASH_BYTES
 from smalti.codec.errors import CannotDecode
 from smalti.errors import SmaltiError
@@ -29,7 +30,8 @@ def remember(model_hash: str, folder: str) -> None:
 def find_model(short_hash: str, given: str | None, file: Path, what: str) -> str:
     """The folder (or name on the hub) of the model whose hash begins so.
 
-    Looked for where the user says, next to the file, and in the list of models that were used before.
+    Looked for where the user says, next to the file, among those that come with the package, and in the list of models
+    that were used before.
 
     Args:
         short_hash: the first digits, as a file has them.
@@ -46,6 +48,8 @@ def find_model(short_hash: str, given: str | None, file: Path, what: str) -> str
         weights = config.with_name(WEIGHTS)
         if weights.is_file() and file_hash(weights).startswith(short_hash):
             return str(config.parent)
+    if bundled := bundled_with(short_hash):
+        return bundled
     for model_hash, folder in _known().items():
         weights = Path(folder) / WEIGHTS
         if model_hash[: 2 * HASH_BYTES] == short_hash and (not Path(folder).is_dir() or weights.is_file()):

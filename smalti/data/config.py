@@ -8,6 +8,7 @@ from typing import Literal, Self
 from smalti.configs import FREE
 
 Augment = Literal["none", "flip", "flip_shift", "crop"]
+EMOJI = "emoji"  # the data set that comes with the package
 
 
 @dataclass(frozen=True, kw_only=True)

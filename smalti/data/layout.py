@@ -1,6 +1,6 @@
 """What the names of folders and files say: to which split an image belongs, and of which class it is. Pure functions.
 
-The rules are in docs/training.md, the layouts in tests/data/test_layouts.py.
+The rules are in docs/training.md, the layouts in tests/data/layouts.py.
 """
 
 import re

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smalti.data.code_shards import has_codes
 from smalti.data.codes import open_codes
-from smalti.data.config import Data, DataConfig
+from smalti.data.config import EMOJI, Data, DataConfig
 from smalti.data.emoji import read_table, read_tile
 from smalti.data.folders import open_folder
 from smalti.data.hub import is_hub, stream_hub
@@ -74,7 +74,7 @@ def open_stream(data: str, split: Split = "all") -> Stream:
 
 def _open(text: str) -> tuple[Source, Splits]:
     """The whole of one data set, and its splits."""
-    if text == "emoji":
+    if text == EMOJI:
         return _open_emoji()
     if text.endswith(".parquet") and not os.path.isdir(text):
         return open_parquet(text)

@@ -46,6 +46,14 @@ class PixelTokenizer:
         values = codes.float() / (self.pixels.levels - 1)
         return values.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
+    def laid(self, codes: Tensor) -> Tensor:
+        """Codes as they are: there is one form of them."""
+        return codes
+
+    def stacked(self, codes: Tensor) -> Tensor:
+        """Codes as they are: there is one form of them."""
+        return codes
+
 
 class TrainedTokenizer:
     """A trained autoencoder; the codes of a multi-codebook quantizer are laid side by side in the grid.
@@ -68,13 +76,20 @@ class TrainedTokenizer:
 
     def encode(self, images: Images) -> Tensor:
         """The codes of images."""
-        codes = self.model.encode(images)
-        return codes if codes.ndim == 3 else codes.permute(0, 2, 3, 1).flatten(2)
+        return self.laid(self.model.encode(images))
 
     def decode(self, codes: Tensor) -> Tensor:
         """The images of codes."""
+        return self.model.decode(self.stacked(codes))
+
+    def laid(self, codes: Tensor) -> Tensor:
+        """The model's codes, (B, h, w) or (B, q, h, w), in a prior's grid."""
+        return codes if codes.ndim == 3 else codes.permute(0, 2, 3, 1).flatten(2)
+
+    def stacked(self, codes: Tensor) -> Tensor:
+        """Codes of a prior's grid as the model has them: the inverse of `laid`. Any numbers, one for each code."""
         count = self.beside
-        return self.model.decode(codes if count == 1 else codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2))
+        return codes if count == 1 else codes.unflatten(2, (-1, count)).permute(0, 3, 1, 2)
 
 
 Tokenizer = PixelTokenizer | TrainedTokenizer
@@ -88,8 +103,11 @@ def open_tokenizer(config: PriorConfig, device: str = "cpu") -> Tokenizer:
     Raises:
         SmaltiError: no such tokenizer here, or another than the prior's.
     """
-    if config.pixels:
-        return PixelTokenizer(config.pixels)
+    return PixelTokenizer(config.pixels) if config.pixels else open_trained(config, device)
+
+
+def open_trained(config: PriorConfig, device: str = "cpu") -> TrainedTokenizer:
+    """The tokenizer of a prior whose codes are not pixels; see `open_tokenizer`."""
     if not Path(config.tokenizer).is_dir():
         what = f"the tokenizer {config.tokenizer_hash[:12]} of this prior is not at {config.tokenizer}"
         raise SmaltiError(f"{what}; say where it is by --tokenizer, a folder or owner/name on the hub")

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from smalti.errors import SmaltiError
 from smalti.modes import evaluating
@@ -16,7 +15,7 @@ from smalti.ops.counts import extremes
 from smalti.ops.native import kernels_for
 from smalti.priors.machine import Machine, NativeStepper, Unknown
 from smalti.priors.plan import CachedStepper, Plan
-from smalti.priors.sampling import Rules, SamplePlan, sample_codes
+from smalti.priors.sampling import Progress, Rules, SamplePlan, sample_codes
 from smalti.shapes import check_shape
 
 
@@ -109,6 +108,17 @@ class Prior(nn.Module, ABC):
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """-log p(codes | condition), nats per image (B,); a masked prior gives an upper bound and says so."""
 
+    def nll_of_codes(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """-log p of each code given those before it, nats (B, h, w), whose sum over an image is its `nll`.
+
+        Raises:
+            SmaltiError: a prior without an order of the positions.
+        """
+        name = type(self).__name__
+        raise SmaltiError(
+            f"{name} has no order of positions, so it has bits of an image, not of each code; ask a causal prior"
+        )
+
     @abstractmethod
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
         """What training minimises, for codes (B, h, w) and their condition."""
@@ -144,7 +154,7 @@ class Prior(nn.Module, ABC):
         known: Tensor | None = None,
         mask: Tensor | None = None,
         steps: int | None = None,
-        progress: bool = False,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Sample `num` grids of codes, (num, h, w) int64.
 
@@ -160,7 +170,7 @@ class Prior(nn.Module, ABC):
             mask: (h, w) bool, True where a code is known. A causal prior samples each of the others given what stands
                 before it in raster order, a masked one given all that is known.
             steps: rounds of a masked prior.
-            progress: show a bar.
+            progress: told (done, of) after each step: a code, a row of codes, or a round; what it raises ends the work.
 
         Raises:
             SmaltiError: rules that make no sense, or a condition, known codes or a mask of another shape.
@@ -234,7 +244,11 @@ class CausalPrior(Prior):
 
     def nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """-log p(codes | condition), nats per image (B,)."""
-        return nats_of(self.logits(codes, condition), codes).flatten(1).sum(1)
+        return self.nll_of_codes(codes, condition).flatten(1).sum(1)
+
+    def nll_of_codes(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """-log p of each code given those before it, nats (B, h, w)."""
+        return nats_of(self.logits(codes, condition), codes)
 
     def loss(self, codes: Tensor, condition: Tensor | None) -> PriorLoss:
         """Nats per code; reported as bits."""
@@ -260,12 +274,31 @@ class CausalPrior(Prior):
         if isinstance(stepper, NativeStepper):
             return stepper.sample(plan)
         codes, previous = plan.known.clone(), None
-        for place in tqdm(range(self.num_codes), desc="sampling", unit="code", disable=not plan.progress, leave=False):
+        for place in plan.told(plan.end):
             logits = plan.rules(plan.answer(stepper.step(previous)))
             sampled = sample_codes(logits, plan.generator)  # where a code is known too: the others keep their noise
             codes[:, place] = plan.known[:, place] if plan.mask[place] else sampled
             previous = plan.asked(codes[:, place])
         return codes
+
+
+class MaskedPrior(Prior):
+    """A prior in no order: p(code at t | the codes that are known), wherever they are."""
+
+    causal = False
+
+    @abstractmethod
+    def logits(self, codes: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Unnormalised log-probabilities of every position given the known codes, (B, h, w, K) float32.
+
+        Args:
+            codes: (B, h, w) int64; those that are not known decide nothing.
+            known: (B, h, w) bool, True where the code may be seen.
+            condition: (B,) int64 classes or (B, length) text tokens, for a conditional prior.
+
+        Raises:
+            SmaltiError: codes, known or condition of another shape or range.
+        """
 
 
 def nats_of(logits: Tensor, codes: Tensor) -> Tensor:

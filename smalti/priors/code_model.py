@@ -68,7 +68,7 @@ class CodeModel(Pretrained):
             self.config = mine
 
     def use_tokenizer(self, where: str | None) -> Self:
-        """Take the tokenizer from a folder, or owner/name on the hub, instead of where the config says it is.
+        """Take the tokenizer from a folder, a bundled name or owner/name on the hub, not from where the config says.
 
         None leaves it there.
 

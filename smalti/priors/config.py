@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from smalti.bundled import bundled_with
 from smalti.configs import FREE, Spec, nearest
 from smalti.errors import SmaltiError, shown
-from smalti.files import absolute_place, relative_place
+from smalti.files import CONFIG, absolute_place, relative_place
 from smalti.images.preprocessing import Preprocessing, size_text
 from smalti.ranges import CodebookSize, Range, Share, Size
 
@@ -131,8 +132,15 @@ class PriorConfig:
         return self if self.pixels else replace(self, tokenizer=relative_place(self.tokenizer, folder))
 
     def opened(self, folder: Path) -> Self:
-        """The config that config.json in `folder` says: the inverse of `placed`."""
-        return self if self.pixels else replace(self, tokenizer=absolute_place(self.tokenizer, folder))
+        """The config that config.json in `folder` says: the inverse of `placed`.
+
+        A tokenizer that came with the package is found where the package is now.
+        """
+        if self.pixels:
+            return self
+        place = absolute_place(self.tokenizer, folder)
+        moved = None if (Path(place) / CONFIG).exists() else bundled_with(self.tokenizer_hash)
+        return replace(self, tokenizer=moved or place)
 
     def unlike(self, other: "PriorConfig") -> list[str]:
         """What this config's codes and conditions are that another's are not."""

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from smalti.errors import SmaltiError
 from smalti.ops.native import Kernels
@@ -387,8 +386,7 @@ class NativeStepper:
         self.codes.copy_(plan.known.T)
         width = self.machine.plan.grid[1]
         like = torch.empty(width, plan.num, len(self.machine.table))
-        rows = range(self.machine.plan.grid[0])
-        for _ in tqdm(rows, desc="sampling", unit="row", disable=not plan.progress, leave=False):
+        for _ in plan.told(-(-plan.end // width)):
             noise = gumbel_noise(like, plan.generator)  # the same as in a call for each column
             task["noise"] = noise.data_ptr()
             self._run(width)

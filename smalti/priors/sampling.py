@@ -1,6 +1,7 @@
 """Sampling rules: pure functions on logits (B, K) in nats, and the one way in which every prior samples a code."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.ops.gumbel_noise import standard_gumbel
+
+Progress = Callable[[int, int], None]  # told (done, of) after each step of a long work, which it ends by raising
 
 
 def with_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -92,7 +95,7 @@ class SamplePlan:
     mask: Tensor
     known: Tensor
     steps: int | None
-    progress: bool
+    progress: Progress | None
 
     @property
     def copies(self) -> int:
@@ -105,6 +108,19 @@ class SamplePlan:
         if self.copies == 1 or self.condition is None:
             return self.condition
         return torch.stack([self.condition, torch.full_like(self.condition, -1)], dim=1).flatten(0, 1)
+
+    @property
+    def end(self) -> int:
+        """The position behind the last one that is not known: what follows decides nothing in raster order."""
+        unknown = (~self.mask).nonzero()
+        return int(unknown[-1]) + 1 if len(unknown) else 0
+
+    def told(self, num_steps: int) -> Iterator[int]:
+        """The numbers of the steps; after each, whoever wants to know is told."""
+        for step in range(num_steps):
+            yield step
+            if self.progress is not None:
+                self.progress(step + 1, num_steps)
 
     def asked(self, values: Tensor) -> Tensor:
         """Something of each image (B, ...), for all copies."""

@@ -29,9 +29,10 @@ class TextTokenizer:
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: int, length: int) -> Self:
         """Learn at most `vocabulary` tokens from captions; the same captions give the same tokens."""
-        kit, bpe = _library(), _empty()
-        alphabet = kit.pre_tokenizers.ByteLevel.alphabet()
-        trainer = kit.trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
+        from tokenizers import pre_tokenizers, trainers
+
+        bpe, alphabet = _empty(), pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
         bpe.train_from_iterator(captions, trainer)
         return cls(bpe, length)
 
@@ -102,11 +103,12 @@ class TextTokenizer:
 
 def _empty(**options: Any) -> "Tokenizer":
     """A byte-level BPE of lower-cased text; `options` are its tokens and merges, where it has some."""
-    kit = _library()
-    bpe = kit.Tokenizer(kit.models.BPE(**options))
-    bpe.normalizer = kit.normalizers.Sequence([kit.normalizers.NFC(), kit.normalizers.Lowercase()])
-    bpe.pre_tokenizer = kit.pre_tokenizers.ByteLevel(add_prefix_space=True)
-    bpe.decoder = kit.decoders.ByteLevel()
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    bpe = Tokenizer(models.BPE(**options))
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
     return bpe
 
 
@@ -124,10 +126,12 @@ def _tokens_and_merges(values: Any, own: Any, vocabulary: int) -> tuple[dict[str
         for key, value in found.items():
             if value != wanted.get(key) and not (key not in wanted and value in (None, False, [])):
                 raise SmaltiError(f"{where}{key[:60]}: expected {shown(wanted.get(key))}, got {shown(value)}")
+    from tokenizers import pre_tokenizers
+
     tokens = fit(dict[str, int], values["model"].get("vocab"), "model.vocab")
     if sorted(tokens.values()) != list(range(len(tokens))) or len(tokens) > vocabulary:
         raise SmaltiError(f"model.vocab: {len(tokens):,} tokens must be numbered from 0 and at most {vocabulary:,}")
-    if missing := set(_library().pre_tokenizers.ByteLevel.alphabet()) - tokens.keys():
+    if missing := set(pre_tokenizers.ByteLevel.alphabet()) - tokens.keys():
         raise SmaltiError(f"model.vocab: {len(missing)} of the 256 bytes are missing")
     merges = values["model"].get("merges")
     if not isinstance(merges, list) or len(merges) > len(tokens):
@@ -142,11 +146,3 @@ def _tokens_and_merges(values: Any, own: Any, vocabulary: int) -> tuple[dict[str
     if len({*pairs}) < len(pairs) or max(map(len, tokens)) > LONGEST_TOKEN:
         raise SmaltiError(f"a merge stands twice, or a token has more than {LONGEST_TOKEN} characters")
     return tokens, pairs
-
-
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise SmaltiError("text needs the extra 'text': pip install 'smalti[text]'") from error
-    return tokenizers

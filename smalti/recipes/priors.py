@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smalti.bundled import place_of
 from smalti.configs import Spec, effective
 from smalti.data.config import DataConfig
 from smalti.errors import SmaltiError
@@ -84,7 +85,7 @@ class Codes:
     """What is modelled, and how it is learned.
 
     Attributes:
-        tokenizer: the run of a trained model with a codebook, or "pixels".
+        tokenizer: the run of a trained model with a codebook, a bundled one (emoji), or "pixels".
         data: what to train on, and to measure with.
         image_size: with the tokenizer "pixels", the size of the images, as 32 or 16x32; 32 by default.
         image_channels: with the tokenizer "pixels", 3 for RGB, 1 for grey or the number of bands; by default as the
@@ -194,7 +195,7 @@ def _codes_of(tokenizer: str) -> dict[str, Any]:
     """What a prior has to know of a tokenizer and of its codes for the images that it was trained on."""
     from smalti.models.autoencoder import Autoencoder
 
-    folder = Path(tokenizer)
+    folder = Path(place_of(tokenizer))
     if not (folder / CONFIG).exists():
         raise SmaltiError(f"{tokenizer}: no trained model in this folder; give the run of a vqvae or a dvae, or pixels")
     model = Autoencoder.outline(folder)

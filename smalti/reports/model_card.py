@@ -132,8 +132,8 @@ def _of_autoencoder(model: Autoencoder, experiment: Experiment) -> About:
     if isinstance(bottleneck, DiscreteBottleneck):
         several = f"{bottleneck.num_codebooks} x " if bottleneck.num_codebooks > 1 else ""
         codes = f", {several}{bottleneck.codebook_size} codes"
-        example = f"""codes = model.encode(images)     # ({", ".join(bottleneck.code_axes.split())}) integers
-images = model.decode(codes)     # (B, C, H, W) in [0, 1]"""
+        example = f"""codes = model.encode(images)  # ({", ".join(bottleneck.code_axes.split())}) integers
+images = model.decode(codes)  # (B, C, H, W) in [0, 1]"""
     text = f"""An autoencoder with the bottleneck `{experiment.model.bottleneck["kind"]}`{codes}: \
 {model.num_parameters:,} parameters, trained on {size_text(images.size)} \
 {images.kind} images for {run.steps:,} steps of \

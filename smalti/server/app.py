@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import smalti
 from smalti.errors import SmaltiError
-from smalti.interop.onnx import described
-from smalti.server import documentation, tokenizers
+from smalti.server import archives, documentation, priors, tokenizers
 from smalti.server.limits import Refused, check_token
 from smalti.server.served import Served, chosen
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ROUTES = (tokenizers.routes,)
+ROUTES = (tokenizers.routes, priors.routes, archives.routes)
 
 
 def application(served: Served, pages: Mapping[str, str] | None = None, token: str | None = None) -> "FastAPI":
@@ -53,7 +52,7 @@ def application(served: Served, pages: Mapping[str, str] | None = None, token: s
 
     @app.get("/v1/models", dependencies=guarded, summary="What each model is")
     async def list_models() -> list[dict[str, Any]]:
-        return [{"name": name, **described(model)} for name, model in served.tokenizers.items()]
+        return served.listed()
 
     @app.get("/", summary="The studio", response_class=HTMLResponse)
     async def studio(model: Annotated[str | None, Query(max_length=200)] = None) -> HTMLResponse:

@@ -2,9 +2,11 @@
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
 from smalti.errors import SmaltiError
 from smalti.images.opening import bad_images, open_image
@@ -12,7 +14,8 @@ from smalti.images.reading import to_images, to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.server.limits import Limits
 
-BYTES_OF_A_CODE = 8  # in JSON, at most; a parser makes much memory of a long text, and nothing else runs meanwhile
+MOST_JSON = 1 << 20  # bytes: a parser makes much memory of a long text, and nothing else runs meanwhile
+BYTES_OF_A_CODE = 8  # in JSON, at most
 IMAGE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
 CODES = {"requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": {
     "codes": {"type": "array", "description": "(h, w) integers, or (q, h, w)"},
@@ -27,11 +30,20 @@ def image_of(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:
     Raises:
         SmaltiError: no image, or too many pixels.
     """
+    check_pixels(data, limits.pixels)
+    return torch.stack(to_images([data], model.config.preprocessing.reading))
+
+
+def check_pixels(data: bytes, most: int) -> None:
+    """Hold what an image file says of its size against the pixels that are taken.
+
+    Raises:
+        SmaltiError: no image, or too many pixels.
+    """
     with bad_images("the image"), open_image(data, "the image") as opened:
         height, width = opened.height, opened.width
-    if height * width > limits.pixels:
-        raise SmaltiError(f"the image has {width}x{height} pixels; at most {limits.pixels:,} are taken")
-    return torch.stack(to_images([data], model.config.preprocessing.reading))
+    if height * width > most:
+        raise SmaltiError(f"the image has {width}x{height} pixels; at most {most:,} are taken")
 
 
 def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Tensor, tuple[int, int] | None]:
@@ -44,7 +56,7 @@ def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Ten
     if len(body) > 1000 + BYTES_OF_A_CODE * most or body.count(b"[") + body.count(b"{") > 1000 + most:
         raise SmaltiError(f"the body is longer than codes of the {limits.pixels:,} pixels that are decoded")
     try:
-        value = json.loads(body)
+        value = values_of(body, len(body))
         codes = torch.tensor(value["codes"], dtype=torch.int64)[None]
         size = value.get("size")
         wanted = None if size is None else (int(size[0]), int(size[1]))
@@ -62,8 +74,52 @@ def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Ten
     return codes, wanted
 
 
+def values_of(body: bytes, most: int = MOST_JSON) -> Any:
+    """The JSON of a body of at most so many bytes.
+
+    Raises:
+        SmaltiError: there is none, or more.
+    """
+    if len(body) > most:
+        raise SmaltiError(f"the body has {len(body):,} bytes; at most {most:,} are read")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise SmaltiError("the body is no JSON") from None
+
+
+def grid_in(value: list[Any], name: str, shape: Sequence[int]) -> torch.Tensor:
+    """Whole numbers, or booleans, of a body as a tensor of that shape.
+
+    Raises:
+        SmaltiError: they are something else, or more, or fewer.
+    """
+    try:
+        found = torch.tensor(value)
+    except (ValueError, TypeError, RuntimeError, RecursionError, OverflowError):
+        raise SmaltiError(f"{name}: expected whole numbers of one grid") from None
+    if list(found.shape) != list(shape):
+        sizes = [" x ".join(map(str, own)) or "one number" for own in (found.shape, shape)]
+        raise SmaltiError(f"{name}: the grid is {sizes[0]}; this prior has {sizes[1]} alone")
+    if found.is_floating_point() or found.is_complex():
+        raise SmaltiError(f"{name}: expected whole numbers of one grid")
+    return found.long()
+
+
+def json_body(kind: type) -> dict[str, Any]:
+    """What OpenAPI says of a body that is made into a dataclass."""
+    from pydantic import TypeAdapter
+
+    return {"requestBody": {"content": {"application/json": {"schema": TypeAdapter(kind).json_schema()}}}}
+
+
 def png_of(images: torch.Tensor) -> bytes:
     """The first of some images (B, C, H, W) as a PNG file."""
+    return png_file(to_pil(images)[0])
+
+
+def png_file(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
     file = io.BytesIO()
-    to_pil(images)[0].save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()

@@ -86,8 +86,9 @@ def command(method: str, path: str, operation: Operation, address: str, with_tok
 def _example(schema: Mapping[str, Any]) -> Any:
     if "example" in schema:
         return schema["example"]
-    needed = schema.get("required", ())
-    return {name: _example(own) for name, own in schema.get("properties", {}).items() if name in needed} or "..."
+    if "properties" not in schema:
+        return "..."
+    return {name: _example(own) for name, own in schema["properties"].items() if name in schema.get("required", ())}
 
 
 def _article(method: str, path: str, operation: Operation, address: str, with_token: bool) -> str:

@@ -26,10 +26,12 @@ class Limits:
     upload_bytes: int = 1 << 24
     held_bytes: int = 1 << 27
     pixels: int = 1 << 24
+    logits: int = 1 << 27
     waiting: int = 32
     wait_seconds: float = 60.0
     head_seconds: float = 10.0
     body_seconds: float = 20.0
+    work_seconds: float = 120.0
     end_seconds: float = 20.0
     connections: int = 512
 
@@ -38,10 +40,12 @@ MEANINGS = {
     "upload_bytes": "bytes of the body of a request (413)",
     "held_bytes": "bytes of all bodies that are here at a time; with more, a request is told to come again (429)",
     "pixels": "pixels of an image, as its header states them, before any is decoded, and of what codes decode to (422)",
+    "logits": "numbers that a prior computes for a request: images x positions x codes (422)",
     "waiting": "requests that wait for the model; the next one is told to come again (429)",
     "wait_seconds": "seconds until the model begins with a request, which is given up later (503)",
     "head_seconds": "seconds until the head of a request has arrived (408), and in which an answer must get on",
     "body_seconds": "seconds until a body has arrived (408)",
+    "work_seconds": "seconds that a prior samples for one request, which then ends with an error",
     "end_seconds": "seconds that the server waits, when it is told to end, for what has begun",
     "connections": "connections open at a time; one more ends the one that has asked for nothing for the longest",
 }

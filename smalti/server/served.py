@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from smalti.generate.generator import Generator
+from smalti.interop.onnx import described
 from smalti.models.autoencoder import Autoencoder
 from smalti.server.limits import Limits, Refused
 from smalti.server.turns import Turns
@@ -30,6 +31,32 @@ class Served:
 
     def __post_init__(self) -> None:
         self.turns = self.turns or Turns(self.limits.waiting, self.limits.wait_seconds)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """What each model is, for JSON."""
+        tokenizers = [_tokenizer(name, model) for name, model in self.tokenizers.items()]
+        return tokenizers + [_prior(name, own) for name, own in self.priors.items()]
+
+
+def _tokenizer(name: str, model: Autoencoder) -> dict[str, Any]:
+    return {"kind": "tokenizer", "name": name, **described(model)}
+
+
+def _prior(name: str, own: Generator) -> dict[str, Any]:
+    """A prior; its grid is that of the positions, whatever number of codes each has."""
+    config, prior = own.model.config, own.model.prior
+    return {
+        "kind": "prior",
+        "name": name,
+        "model_hash": own.model.source_hash,
+        "tokenizer_hash": config.tokenizer_hash,
+        "grid": [config.grid[0], config.grid[1] // own.tokenizer.beside],
+        "text": config.text is not None,
+        "labels": list(config.labels),
+        "guidance": bool(prior.conditions.count and config.condition_dropout),
+        "completes": True,
+        "surprise": prior.causal,
+    }
 
 
 def chosen(held: Mapping[str, T], name: str | None) -> T:

@@ -5,10 +5,12 @@ import gzip
 import html
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from smalti.errors import SmaltiError
 from smalti.files import read_json, write_text
@@ -19,16 +21,29 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.studio.kept import FILE, PAGE
 from smalti.studio.runtime import SCRIPT, WASM, runtime
 
-ROOMS = ("edit",)  # in this order; each has page/rooms/NAME.html, and may have NAME.js
-SCRIPTS = ("parts.js", "server.js", "rooms.js", "runtime.js", "grid.js", "files.js", "view.js", "panel.js",
-           *(f"rooms/{name}.js" for name in ROOMS if (PAGE / "rooms" / f"{name}.js").is_file()),
-           "studio.js")  # in this order  # fmt: skip
+ROOMS = ("edit", "complete", "text", "compress", "codebook", "compare")  # in this order
+
+
+def _of_rooms(suffix: str) -> list[str]:
+    """The scripts or styles of rooms: each has page/rooms/NAME.html, and may have NAME.js and NAME.css."""
+    return [name for room in ROOMS if (PAGE / (name := f"rooms/{room}.{suffix}")).is_file()]
+
+
+SCRIPTS = ("parts.js", "server.js", "rooms.js", "pixels.js", "runtime.js", "grid.js", "files.js", "view.js", "brush.js",
+           "panel.js", "prompt.js", *_of_rooms("js"), "studio.js")  # in this order  # fmt: skip
+STYLES = ("style.css", *_of_rooms("css"))
 FILES = (FILE,)
 LARGEST_BYTES = 1 << 28  # of the graphs: browsers hold no longer text
 
 
-def write(model: Autoencoder, folder: Path, title: str = "") -> dict[str, Any]:
+def write(model: Autoencoder, folder: Path, title: str = "", counts: Tensor | None = None) -> dict[str, Any]:
     """Write the studio of a model into a folder, as one file that opens without a network; what was compared.
+
+    Args:
+        model: the tokenizer.
+        folder: that is there already.
+        title: the model's name, for people.
+        counts: how often each code occurs in some data, (q, K) integers, for the room of the codebook.
 
     Raises:
         SmaltiError: a model that has no codes, no decoder, neither grey nor colour, or no graphs.
@@ -39,6 +54,7 @@ def write(model: Autoencoder, folder: Path, title: str = "") -> dict[str, Any]:
     codebook = folder / onnx.CODEBOOK
     vectors = np.load(codebook) if codebook.exists() else np.zeros((0, 0, 0), np.float32)
     about = {**read_json(folder / onnx.RECORD), "title": title, "vector_shape": list(vectors.shape)}
+    about["counts"] = None if counts is None else counts.tolist()
     for name in onnx.FILES:
         (folder / name).unlink(missing_ok=True)
     if sum(map(len, graphs.values())) > LARGEST_BYTES:
@@ -51,7 +67,7 @@ def page(about: dict[str, Any], graphs: dict[str, bytes], vectors: np.ndarray, p
     """The text of the page.
 
     Args:
-        about: the record of the graphs, with `title` and `vector_shape`.
+        about: the record of the graphs, with `title`, `vector_shape` and `counts`.
         graphs: the files of the encoder and the decoder, by name.
         vectors: (q, K, D) float32, or empty.
         png: the picture that it opens with.
@@ -66,13 +82,12 @@ def page(about: dict[str, Any], graphs: dict[str, bytes], vectors: np.ndarray, p
         "picture": png,
     }
     text = (PAGE / "studio.html").read_text(encoding="utf-8")
-    script = "\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     for mark, value in {
-        "<!--rooms-->": "".join((PAGE / "rooms" / f"{name}.html").read_text(encoding="utf-8") for name in ROOMS),
-        "/*style*/": (PAGE / "style.css").read_text(encoding="utf-8"),
+        "<!--rooms-->": _text(f"rooms/{name}.html" for name in ROOMS),
+        "/*style*/": _text(STYLES),
         "<!--parts-->": "\n".join(_part(name, data) for name, data in parts.items()),
         "/*about*/": json.dumps(about).replace("<", "\\u003c"),
-        "/*scripts*/": script,
+        "/*scripts*/": _text(SCRIPTS),
         "<!--title-->": html.escape(about["title"] or "a model"),
     }.items():
         text = text.replace(mark, value)
@@ -95,6 +110,10 @@ def _check_fits(model: Autoencoder) -> None:
         raise SmaltiError("this model has an encoder alone: there is no picture of its codes to show")
     if model.config.preprocessing.channels not in (1, 3):
         raise SmaltiError(f"a page shows grey or colour, not {model.config.preprocessing.channels} channels")
+
+
+def _text(names: Iterable[str]) -> str:
+    return "\n".join((PAGE / name).read_text(encoding="utf-8") for name in names)
 
 
 def _part(name: str, data: bytes) -> str:

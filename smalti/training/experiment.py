@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from smalti.configs import FREE, effective, nearest
 from smalti.data.config import Augment, DataConfig
@@ -171,6 +171,7 @@ class Start:
 class Training:
     """Settings of every training; deterministic on the same machine."""
 
+    what: ClassVar[str]  # is trained, as of `Pretrained`
     recipe: str = ""  # the name of what made it
     data: DataConfig  # a name alone will do, as for `open_data`
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -215,6 +216,7 @@ Frozen = Literal["none", "codebook", "encoder"]
 class Experiment(Training):
     """The training of an autoencoder, complete."""
 
+    what: ClassVar[str] = "autoencoder"
     model: AutoencoderConfig
     loss: LossConfig = LossConfig()
     photo: PhotoConfig = PhotoConfig()
@@ -235,6 +237,7 @@ class Experiment(Training):
 class PriorExperiment(Training):
     """The training of a prior on the codes of a trained tokenizer, complete."""
 
+    what: ClassVar[str] = "prior"
     model: PriorConfig  # with its tokenizer
     views: ViewsConfig = ViewsConfig()
 

@@ -38,7 +38,7 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
     """
     values = _recorded(run, checkpoint)
     if values is None:
-        start = _start(start_from, experiment.start, run)
+        start = _start(start_from, experiment, run)
         if foreign := [name for name in (CARD, CONFIG, WEIGHTS) if (run / name).exists()]:
             raise SmaltiError(f"{run} holds a {foreign[0]} that is of no run; choose another --out, or move it away")
         return replace(experiment, start=start)
@@ -53,7 +53,7 @@ def resumed(run: Path, experiment: T, checkpoint: Checkpoint | None, start_from:
     if experiment.run.precision == "auto":
         experiment = experiment.with_settings(precision=old.run.precision)
     known = old.start and experiment.start is None and (start_from is None or not Path(start_from).is_dir())
-    start = old.start if known else _start(start_from, experiment.start, run)
+    start = old.start if known else _start(start_from, experiment, run)
     new = replace(experiment, start=start, history=old.history)
     if changed := differences(_deciding(old), _deciding(new)):
         raise _refusal(run, changed)
@@ -145,16 +145,17 @@ def check_data(run: Path, checkpoint: Checkpoint, now: Mapping[str, Mapping[str,
         raise SmaltiError(f"{run}: the {split} data have changed: {what}; {remedy}")
 
 
-def start_of(model: str) -> Start:
+def start_of(model: str, what: str = "autoencoder") -> Start:
     """What a training begins with.
 
     Args:
-        model: its folder, or owner/name on the hub.
+        model: its folder, a bundled name, or owner/name on the hub.
+        what: the kind of model, "autoencoder" or "prior".
 
     Raises:
         SmaltiError: there is no model.
     """
-    folder = find_folder(model)
+    folder = find_folder(model, what)
     check_whose(folder, model)
     if not (folder / WEIGHTS).is_file():
         raise SmaltiError(f"--from {model}: there is no model in this folder; give one that `smalti train` made")
@@ -162,9 +163,9 @@ def start_of(model: str) -> Start:
     return Start(model=place, hash=file_hash(folder / WEIGHTS))
 
 
-def _start(model: str | None, own: Start | None, run: Path) -> Start | None:
+def _start(model: str | None, experiment: Training, run: Path) -> Start | None:
     """That of the model that is named, or the experiment's own."""
-    start = own if model is None else start_of(model)
+    start = experiment.start if model is None else start_of(model, experiment.what)
     if start and Path(start.model).resolve() == run.resolve():
         raise SmaltiError(f"--from {run} is --out itself, which the training writes over; choose another --out")
     return start

@@ -104,7 +104,8 @@ def test_completion_keeps_the_known_codes(runs, image_folder):
     image = torch.rand(3, 16, 16)
     mask = torch.zeros(16, 16, dtype=torch.bool)
     mask[:8] = True
-    codes = generator.sample(num=3, known=image, mask=mask)
+    known, kept = generator.kept(image, mask)
+    codes = generator.sample(num=3, known=known, mask=kept)
     assert (codes[:, :2] == tokenizer.encode(image)[0][:2]).all()
 
 
@@ -264,8 +265,8 @@ TRAIN_ON = "--tokenizer {runs}/vqvae --out {runs}/x"
         ("sample {runs}/transformer --label dics", "unknown class 'dics'; did you mean 'disc'"),
         ("sample {runs}/pixelcnn --label disc", "takes no label"),
         ("sample {runs}/pixelcnn --text disc", "takes no text"),
-        ("sample {runs}/transformer --text disc", "takes no text; give --label"),
-        ("sample {runs}/text --label disc", "takes no label; give --text"),
+        ("sample {runs}/transformer --text disc", "takes no text; give a label"),
+        ("sample {runs}/text --label disc", "takes no label; give a text"),
         ("sample {runs}/text --text ' '", "the text is empty"),
         (f"sample {{runs}}/text --text {'x' * 50}", "51 tokens, at most 20 fit; shorten it"),
         ("sample {runs}/pixelcnn --guidance 2", "guidance 2.0 needs a conditional prior"),

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.priors.code_model import CodeModel
 from smalti.priors.config import PriorConfig
+
+from ..conftest import draw_image
 
 K, GRID = 37, (4, 4)
 
@@ -62,6 +65,16 @@ def model(folder):
 @pytest.fixture(scope="session")
 def prior(folder, model):
     return save_prior(folder / "prior", model, folder / "model")
+
+
+def kinds_of_images():
+    """Colour, grey, transparent colour and transparent grey, of several sizes."""
+    colour, grey = Image.fromarray(draw_image(0, (21, 34))), Image.fromarray(draw_image(1)).convert("L")
+    alpha = Image.fromarray(np.random.default_rng(0).integers(0, 256, (21, 34), dtype=np.uint8))
+    transparent, grey_transparent = colour.copy(), Image.fromarray(draw_image(2, (21, 34))).convert("L")
+    transparent.putalpha(alpha)
+    grey_transparent.putalpha(alpha)
+    return [colour, grey, transparent, grey_transparent, Image.fromarray(np.full((1, 1, 3), 77, np.uint8))]
 
 
 def random_grids(count=20, size=K, seed=0, shape=(1, *GRID)):

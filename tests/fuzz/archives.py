@@ -6,16 +6,21 @@ import warnings
 import zlib
 from unittest import mock
 
+import numpy as np
+
 from smalti.codec import Codec, DamagedFile
 from smalti.codec.container import CRC, HASH_BYTES, MAGIC, Header
 from smalti.codec.varints import Reader, inflate, sized, varint
 
-from ..codec.conftest import K, save_model, save_prior
-from ..codec.test_files import kinds_of_images
+from ..codec.conftest import K, kinds_of_images, save_model, save_prior
 from ..conftest import draw_image
 
 NUMBERS = [0, 1, 2, 3, 127, 128, 4095, 4096, 4097, *(1 << bits for bits in (14, 20, 24, 31, 32, 34, 63))]
 NUMBERS += [(1 << 22) + 1, (1 << 32) - 1, (1 << 35) - 1, (1 << 64) + 1]
+
+
+def images_of(codec, data):
+    return [np.asarray(image).tobytes() for image in codec.decompress(data)]
 
 
 def good_files(folder, **options):

@@ -1,7 +1,6 @@
 """Mutated .smalti files of all coders: none gives a wrong image, or anything but a clear error."""
 
-from ..codec.test_files import images_of
-from .archives import changed_numbers, fix_checksum, good_files
+from .archives import changed_numbers, fix_checksum, good_files, images_of
 from .harness import Fault, changed_bytes
 
 SHORT = 480

@@ -7,8 +7,7 @@ from unittest import mock
 
 from smalti.codec.container import Sections
 
-from ..codec.test_files import images_of
-from .archives import changed_contents, changed_numbers, fix_checksum, good_files
+from .archives import changed_contents, changed_numbers, fix_checksum, good_files, images_of
 from .harness import changed_bytes
 
 SHORT = 250

@@ -50,7 +50,7 @@ def driver(name: str) -> ModuleType:
 
 def outcome(attempt: Callable, state: object, number: int) -> str:
     """What became of attempt `number`; a fault begins with FAULT."""
-    started, before = time.perf_counter(), _peak_mb()
+    started, before = time.process_time(), _peak_mb()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -70,7 +70,7 @@ def outcome(attempt: Callable, state: object, number: int) -> str:
     except BaseException as error:  # what Rust panics with is no Exception
         where = traceback.extract_tb(error.__traceback__)[-1]
         became = f"FAULT: {type(error).__name__} {str(error)[:100]!r} in {Path(where.filename).name}:{where.lineno}"
-    seconds, megabytes = time.perf_counter() - started, _peak_mb() - before
+    seconds, megabytes = time.process_time() - started, _peak_mb() - before
     if seconds > SECONDS:
         became = f"FAULT: {seconds:.1f} s, then {became}"
     if megabytes > MEGABYTES:

@@ -1,6 +1,6 @@
 """Weights and images that a name and a shape determine: the golden files hold names and answers only.
 
-numpy alone: the environment of the original projects runs this file too (`benchmarks/originals.py`).
+numpy alone: the environment of the original projects runs this file too (`benchmarks/originals/`).
 """
 
 import hashlib

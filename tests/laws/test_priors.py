@@ -194,6 +194,18 @@ def test_completion_keeps_what_is_known(name):
 
 
 @torch.no_grad()
+def test_in_raster_order_what_is_known_behind_decides_nothing_and_takes_no_time(prior):
+    given, heard = condition(prior, 3), []
+    mask = torch.ones(GRID, dtype=torch.bool)
+    mask[0] = False
+    options = {"known": draw_codes(3), "mask": mask, "progress": lambda done, of: heard.append(of)}
+    first, free = (
+        prior.sample(3, given, generator=torch.Generator().manual_seed(5), **own)[:, 0] for own in (options, {})
+    )
+    assert torch.equal(first, free) and len(heard) in (1, GRID[1])
+
+
+@torch.no_grad()
 def test_greedy_sampling_takes_the_largest_logit(prior):
     given = condition(prior, 2)
     codes = prior.sample(2, given, temperature=0.0)
@@ -377,3 +389,40 @@ def test_draws_follow_the_probabilities():
 
 def test_every_member_is_under_the_laws():
     assert {name.split()[0] for name in MEMBERS} == set(PRIORS)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_sampling_tells_how_far_it_is_and_ends_where_it_is_told(name):
+    class Enough(Exception):
+        pass
+
+    def told(done, of):
+        heard.append((done, of))
+        if len(heard) == enough:
+            raise Enough
+
+    prior, heard, enough = make(name), [], 0
+    quiet, told_of = (
+        prior.sample(2, condition(prior, 2), generator=torch.Generator().manual_seed(0), progress=progress)
+        for progress in (None, told)
+    )
+    assert torch.equal(quiet, told_of)
+    assert heard == [(done + 1, len(heard)) for done in range(len(heard))] and len(heard) > 2
+    heard, enough = [], 2
+    with pytest.raises(Enough):
+        prior.sample(2, condition(prior, 2), progress=told)
+    assert len(heard) == 2
+
+
+@torch.no_grad()
+def test_the_nats_of_codes_are_those_of_their_logits_and_sum_to_those_of_the_image(prior):
+    codes, given = draw_codes(3), condition(prior, 3)
+    nats = prior.nll_of_codes(codes, given)
+    log_p = prior.logits(codes, given).log_softmax(-1).gather(-1, codes[..., None])[..., 0]
+    torch.testing.assert_close(nats, -log_p)
+    torch.testing.assert_close(nats.flatten(1).sum(1), prior.nll(codes, given))
+
+
+def test_a_prior_without_an_order_has_no_nats_of_codes():
+    with pytest.raises(SmaltiError, match="MaskGIT has no order of positions"):
+        make("maskgit").nll_of_codes(draw_codes(1))

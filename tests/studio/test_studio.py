@@ -1,5 +1,7 @@
 """The studio in a real browser: every act ends in the codes and the pixels that Python has for it."""
 
+import base64
+import io
 import json
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ from smalti.images.preprocessing import Preprocessing
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.studio import page, runtime
-from studio.browser import PROGRAM, Browser
+from studio.browser import Browser
 
 NETWORKS = {"kind": "residual", "stride": 8, "width": 16, "depth": 1, "patch": 4, "last_kernel": 3, "convolutions": 2}
 MODELS = {
@@ -51,17 +53,6 @@ def photo(seed, height, width):
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-@pytest.fixture(scope="module")
-def installed():
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    if PROGRAM is None:
-        pytest.skip("there is no Chromium here")
-    folder = runtime.cache()
-    if not all((folder / name).is_file() for name in runtime.HASHES):
-        pytest.skip(f"onnxruntime-web is not in {folder}: `make browser` fetches it")
-
-
 @pytest.fixture(scope="module", params=MODELS)
 def opened(request, tmp_path_factory, installed):
     """A model saved and opened again, its page in a browser, and two pictures on disk."""
@@ -73,7 +64,7 @@ def opened(request, tmp_path_factory, installed):
     for index, (height, width) in enumerate(sizes):
         Image.fromarray(photo(index, height, width)).save(folder / f"photo{index}.png")
     browser = Browser(folder)
-    browser.ask("Page.navigate", url=f"file://{folder / page.FILE}")
+    browser.open(f"file://{folder / page.FILE}")
     browser.wait("document.body?.classList.contains('ready')")
     yield SimpleNamespace(browser=browser, model=model, folder=folder)
     browser.close()
@@ -106,12 +97,14 @@ def codes_in(browser, model, grid="grid"):
 
 
 def pixels_in(browser):
-    data = browser.value(
-        "(() => { const c = studio.main.pixels, copy = new OffscreenCanvas(c.width, c.height);"
-        " const context = copy.getContext('2d', {willReadFrequently: true}); context.drawImage(c, 0, 0);"
-        " return [c.height, c.width, Array.from(context.getImageData(0, 0, c.width, c.height).data)]; })()"
+    """Of the picture that is shown: uint8 (H, W, 3)."""
+    address = browser.value(
+        "(() => { const copy = document.createElement('canvas'), shown = studio.main.pixels;"
+        " [copy.width, copy.height] = [shown.width, shown.height]; copy.getContext('2d').drawImage(shown, 0, 0);"
+        " return copy.toDataURL(); })()"
     )
-    return np.array(data[2], dtype=np.uint8).reshape(data[0], data[1], 4)[:, :, :3]
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def agree(browser, model, wanted):
@@ -243,13 +236,12 @@ def test_the_page_holds_all_its_files_and_no_address(monkeypatch):
     assert "http:" not in text and "https:" not in text
     rooms = [f"rooms/{name}.html" for name in page.ROOMS]
     for path in page.PAGE.rglob("*.*"):
-        assert str(path.relative_to(page.PAGE)) in (*page.SCRIPTS, *rooms, "studio.html", "style.css")
+        assert str(path.relative_to(page.PAGE)) in (*page.SCRIPTS, *page.STYLES, *rooms, "studio.html")
         assert len(path.read_text().splitlines()) < 400
 
 
 def test_the_runtime_is_fetched_once_and_held_to_its_hash(tmp_path, monkeypatch):
     import hashlib
-    import io
     import tarfile
 
     monkeypatch.setenv("SMALTI_CACHE", str(tmp_path / "cache"))

@@ -97,7 +97,7 @@ def test_a_step_is_measured_without_the_first(monkeypatch):
     assert [counted(seconds) for seconds in (3600.0, 180.0, 40.0, 10.0, 0.1)] == [80, 22, 8, 4, 1]
 
 
-TINY = {"warmup": 5, "learning_rate": 1e-3}
+TINY = {"warmup": 3, "learning_rate": 1e-3}
 PRIOR = {"width": 8, "layers": 1, "heads": 2, **TINY}
 KINDS = {
     **{name: {"image_size": 16, "width": 8, **own, **TINY} for name, own in SYSTEMS.items()},
@@ -128,13 +128,13 @@ def test_a_run_of_minutes_is_the_run_of_its_steps(kind, image_folder, tokenizer,
         return capsys.readouterr().err
 
     def stop(step):
-        if step.step == 20:
+        if step.step == 12:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Costs, "fitting", lambda *_: 50)
-    assert "measured" not in go("steps", steps=50)
+    monkeypatch.setattr(Costs, "fitting", lambda *_: 30)
+    assert "measured" not in go("steps", steps=30)
     told = go("minutes", minutes=0.001)
-    assert re.search(r"measured [\d.,e+]+ ms a step.*: 50 steps in 0.001 minutes", told)
+    assert re.search(r"measured [\d.,e+]+ ms a step.*: 30 steps in 0.001 minutes", told)
     assert ("ms a step from 50% of the run on" in told) == (kind == "vqgan")
     with pytest.raises(Interrupted):
         go("stopped", stop, minutes=0.001)
@@ -145,7 +145,7 @@ def test_a_run_of_minutes_is_the_run_of_its_steps(kind, image_folder, tokenizer,
         assert same(weights(tmp_path / "steps"), weights(tmp_path / name))
         assert without_speed(tmp_path / "steps") == without_speed(tmp_path / name)
         settings = read_json(tmp_path / name / "experiment.json")["run"]
-        assert (settings["steps"], settings["minutes"]) == (50, 0.001)
+        assert (settings["steps"], settings["minutes"]) == (30, 0.001)
         assert not [*(tmp_path / name / "checkpoints").glob(".*")]
 
 

@@ -114,7 +114,8 @@ def test_several_codes_at_a_position_are_modelled_side_by_side(tmp_path, photos,
     mask = torch.zeros(16, 16, dtype=torch.bool)
     mask[:, 4:12] = True  # columns 1 and 2 of the positions
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    kept = generator.sample(num=2, known=image, mask=mask)[:, :, 2:6]
+    known, positions = generator.kept(image, mask)
+    kept = generator.sample(num=2, known=known, mask=positions)[:, :, 2:6]
     assert torch.equal(kept, generator.tokenizer.encode(image)[:, :, 2:6].expand(2, -1, -1))
     both = codes.unflatten(2, (-1, 2)).permute(0, 3, 1, 2)
     assert torch.equal(generator.tokenizer.decode(codes), model.decode(both))

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+import smalti
 from smalti.training.log import read_metrics
 from training.company import MEMBERS, command, ended, experiments, together
 from training.test_loop import latest_checkpoint, same, small, weights
@@ -183,6 +184,19 @@ def test_a_prior_in_parts_goes_on_whole_and_the_other_way_round(counts, image_fo
     far = [distance(value, weights(tmp_path / "parts")[key]) for key, value in weights(tmp_path / "plain").items()]
     assert max(far) < 2e-5
     assert not [*tmp_path.rglob("*.metadata"), *tmp_path.rglob("*.distcp")], "nothing is pickled"
+
+
+def test_a_prior_learns_from_shards_in_several_processes_what_one_learns_from_images(image_folder, tokenizer, tmp_path):
+    """Also where it goes on in the middle of a pass over the data."""
+    smalti.tokenize(str(tokenizer), data=str(image_folder), out=str(tmp_path / "codes"), rows_per_shard=16, workers=1)
+    for steps in (4, 8):
+        for name, data, count in (("images", image_folder, 1), ("shards", tmp_path / "codes", 2)):
+            status, said = ended(command(count, *prior(data, tokenizer, tmp_path / name, steps)))
+            assert status == [0] * count, said
+    of_images, of_shards = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("images", "shards"))
+    assert [record["loss"] for record in of_shards] == pytest.approx([record["loss"] for record in of_images], rel=1e-5)
+    ours = weights(tmp_path / "shards")
+    assert max(distance(value, ours[key]) for key, value in weights(tmp_path / "images").items()) < 2e-5
 
 
 @pytest.mark.parametrize(("count", "told"), [(1, "start them by torchrun"), (2, "shard True has no effect on")])

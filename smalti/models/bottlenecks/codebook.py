@@ -269,10 +269,13 @@ class Codebook(Layer):
             self._set(torch.where(used, self.sums / self.share.clamp(min=EPSILON)[:, None], self.table))
 
     def _restart(self, recent: Tensor, known: Tensor) -> Tensor:
-        rows, size = Rows(recent, self.together, randomness.seed()), len(self.table)
+        size, none = len(self.table), self.share.new_zeros(())
         dead = (self.share < self.restart_below / size) & known
+        if dead.device.type == "cpu" and not dead.any():  # where asking costs nothing
+            return none
+        rows = Rows(recent, self.together, randomness.seed())
         if not len(rows):
-            return self.share.new_zeros(())
+            return none
         fresh = rows.pick(size)
         self._set(torch.where(dead[:, None], fresh, self.vectors))
         self.sums.copy_(torch.where(dead[:, None], fresh / size, self.sums))

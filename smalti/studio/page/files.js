@@ -1,9 +1,31 @@
-// Codes as text and as files: JSON for the clipboard, .npz as `smalti encode` writes it, PNG.
+// Codes as text and as files: JSON for the clipboard and the server, .npz as `smalti encode` writes it, .smalti, PNG.
 
-function asJson(grid) {
-  const rows = (layer) => Array.from({ length: grid.h }, (_, y) => Array.from(grid.data.subarray((layer * grid.h + y) * grid.w, (layer * grid.h + y + 1) * grid.w)));
-  const codes = ABOUT.axes === "B h w" ? rows(0) : Array.from({ length: grid.depth }, (_, layer) => rows(layer));
-  return JSON.stringify({ smalti: "codes", model_hash: ABOUT.model_hash, codebook_size: ABOUT.codebook_size, size: grid.size, codes });
+const asJson = (grid) => JSON.stringify(asValue(grid));
+
+function asValue(grid) {
+  const about = { smalti: "codes", model_hash: ABOUT.model_hash, codebook_size: ABOUT.codebook_size };
+  return { ...about, size: grid.size, codes: nested(grid) };
+}
+
+// The codes of a grid as lists, (h, w) or (q, h, w), as Python has them.
+function nested(grid) {
+  const layers = Array.from({ length: grid.depth }, (_, layer) => rowsOf(grid.data.subarray(layer * grid.h * grid.w), grid.h, grid.w));
+  return ABOUT.axes === "B h w" ? layers[0] : layers;
+}
+
+const rowsOf = (values, h, w) => Array.from({ length: h }, (_, y) => Array.from(values.subarray(y * w, (y + 1) * w)));
+
+// The inverse of `nested`.
+function fromNested(codes, size) {
+  const layers = ABOUT.axes === "B h w" ? [codes] : codes;
+  const [h, w] = [layers[0]?.length ?? 0, layers[0]?.[0]?.length ?? 0];
+  const even = layers.length === ABOUT.num_codebooks && layers.every((rows) => rows.length === h && rows.every((row) => row.length === w));
+  if (!h || !w || !even) throw new Error("These codes are no whole grid.");
+  const data = layers.flat(2);
+  if (!data.every((code) => Number.isInteger(code) && code >= 0 && code < ABOUT.codebook_size)) {
+    throw new Error(`Codes lie between 0 and ${ABOUT.codebook_size - 1}; these do not.`);
+  }
+  return new Grid(layers.length, h, w, Int32Array.from(data), size ?? [h * ABOUT.stride, w * ABOUT.stride]);
 }
 
 // The grid that a text holds. Throws an Error with a sentence for people.
@@ -15,16 +37,12 @@ function fromJson(text) {
     throw new Error("The clipboard holds no codes of the studio.");
   }
   if (value?.smalti !== "codes" || !Array.isArray(value.codes)) throw new Error("The clipboard holds no codes of the studio.");
+  return fromValue(value);
+}
+
+function fromValue(value) {
   if (value.model_hash !== ABOUT.model_hash) throw new Error("These codes are of another model.");
-  const layers = ABOUT.axes === "B h w" ? [value.codes] : value.codes;
-  const [h, w] = [layers[0]?.length ?? 0, layers[0]?.[0]?.length ?? 0];
-  const even = layers.length === ABOUT.num_codebooks && layers.every((rows) => rows.length === h && rows.every((row) => row.length === w));
-  const data = layers.flat(2);
-  if (!h || !w || !even) throw new Error("These codes are no whole grid.");
-  if (!data.every((code) => Number.isInteger(code) && code >= 0 && code < ABOUT.codebook_size)) {
-    throw new Error(`Codes lie between 0 and ${ABOUT.codebook_size - 1}; these do not.`);
-  }
-  return new Grid(layers.length, h, w, Int32Array.from(data), value.size ?? [h * ABOUT.stride, w * ABOUT.stride]);
+  return fromNested(value.codes, value.size);
 }
 
 // .npz: a ZIP of .npy files, stored as they are.
@@ -87,16 +105,23 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+const isArchive = (file) => /\.smalti$/i.test(file.name ?? "");
+
+// The image of a .smalti file, and its codes where they are all there and of this model; a server unpacks it.
+async function unpacked(file, server) {
+  if (!server.there) throw new Error("a .smalti file is unpacked by a server: smalti serve");
+  const value = await (await server.post("decompress", file, { to: "codes" })).json();
+  const own = value.codes && value.model_hash === ABOUT.model_hash;
+  return { image: await (await server.post("decompress", file)).blob(), grid: own ? fromValue(value) : null };
+}
+
 // The pixels of an image file on white, at most `limit` pixels along its longer side; or of one size alone.
-async function readPixels(file, limit) {
+// With `middle`, [H, W], what of its middle has that shape, at that size.
+async function readPixels(file, limit, middle = null) {
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   const scale = Math.min(1, limit / Math.max(bitmap.width, bitmap.height));
-  const [height, width] = ABOUT.fixed_size ?? [bitmap.height, bitmap.width].map((side) => Math.max(1, Math.round(side * scale)));
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height);
+  const scaled = [bitmap.height, bitmap.width].map((side) => Math.max(1, Math.round(side * scale)));
+  const [height, width] = middle ?? ABOUT.fixed_size ?? scaled;
+  const zoom = middle && Math.min(bitmap.height / height, bitmap.width / width);
+  return pixelsOf(bitmap, width, height, middle ? [width * zoom, height * zoom] : undefined);
 }

@@ -76,10 +76,3 @@ class Panel {
     });
   }
 }
-
-function fill(canvas, pixels) {
-  canvas.hidden = !pixels;
-  if (!pixels) return;
-  [canvas.width, canvas.height] = [pixels.width, pixels.height];
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-}

@@ -1,6 +1,12 @@
 // The rooms: sections of class "room", of which one is seen; a door (a tab) leads to each.
 // A room that needs what a server has alone says so: data-needs="server", or "prior"; without it there is no door.
 
+// Show what is in a room when it is entered, and while it is open when the picture or its codes have changed.
+function inRoom(name, show) {
+  find(`room-${name}`).addEventListener("enter", () => show(window.studio));
+  document.addEventListener("picture", () => window.studio.rooms?.now === name && show(window.studio));
+}
+
 class Rooms {
   constructor(server) {
     this.doors = find("doors");

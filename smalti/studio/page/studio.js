@@ -26,11 +26,11 @@ class Studio {
 
   // ---------------------------------------------------------------- acts
 
-  async open(file, which = "main") {
+  // A picture; with `middle`, [H, W], its middle at that size.
+  async open(file, which = "main", middle = null) {
     status("Reading …");
     try {
-      const pixels = await readPixels(file, Number(find("limit").value));
-      const grid = await this.model.encode(pixels);
+      const { pixels, grid } = await this.read(file, middle);
       if (which === "other") {
         this.otherGrid = grid;
         this.other.open(grid);
@@ -39,17 +39,33 @@ class Studio {
         this.enable();
         return status("Drag over the second picture to select codes, then drag them onto the first.");
       }
-      this.name = (file.name ?? "picture").replace(/\.\w+$/, "") || "picture";
-      this.original = pixels;
-      this.first = grid;
-      this.file = file;
-      this.history = new History(grid);
-      this.main.open(grid);
-      await this.redraw(whole(grid));
-      this.report();
+      const name = (file.name ?? "picture").replace(/\.\w+$/, "") || "picture";
+      await this.begin(grid, name, pixels, file);
     } catch (error) {
       status(`This is no picture that the page can read (${error.message}).`);
     }
+  }
+
+  // Codes that came from elsewhere than from a file, as a new picture.
+  async show(grid, name) {
+    const [pixels] = await this.model.decode([grid]);
+    await this.begin(grid, name, pixels, null);
+  }
+
+  async begin(grid, name, original, file) {
+    Object.assign(this, { name, original, file, first: grid, history: new History(grid) });
+    this.main.open(grid);
+    await this.redraw(whole(grid));
+    this.report();
+  }
+
+  // The pixels of a file and its codes; a .smalti file may have them already.
+  async read(file, middle = null) {
+    const limit = Number(find("limit").value);
+    const { image, grid } = isArchive(file) ? await unpacked(file, this.server) : { image: file };
+    const known = grid && !middle && Math.max(...grid.size) <= limit;
+    const pixels = await readPixels(image, limit, middle);
+    return { pixels, grid: known ? grid : await this.model.encode(pixels) };
   }
 
   // One step: another grid, of which a place differs.
@@ -88,6 +104,7 @@ class Studio {
     this.main.grid = grid;
     this.main.drawLines();
     this.shown(null);
+    document.dispatchEvent(new Event("picture")); // for the other rooms
   }
 
   // ---------------------------------------------------------------- what is shown
@@ -108,7 +125,7 @@ class Studio {
   enable() {
     find("undo").disabled = !this.history?.now;
     find("redo").disabled = !this.history || this.history.now === this.history.states.length - 1;
-    for (const name of ["copy", "paste", "npz", "png", "original", "lines"]) find(name).disabled = !this.grid;
+    for (const name of ["copy", "paste", "npz", "png", "smalti", "original", "lines"]) find(name).disabled = !this.grid;
     find("put").hidden = !this.otherGrid;
     find("put").disabled = !this.other.selection || !this.main.selection;
   }
@@ -182,6 +199,22 @@ class Studio {
     this.main.pixels.toBlob((blob) => save(blob, `${this.name}.png`));
   }
 
+  async saveArchive() {
+    try {
+      const file = await this.server.post("compress", asValue(this.grid), { model: this.server.own });
+      save(await file.blob(), `${this.name}.smalti`);
+    } catch (error) {
+      status(error.message);
+    }
+  }
+
+  // What a server has is asked for where there is one.
+  meet(server) {
+    this.server = server;
+    find("smalti").hidden = !server.there;
+    if (server.there) for (const name of ["file", "second"]) find(name).accept += ",.smalti";
+  }
+
   // ---------------------------------------------------------------- events
 
   listen() {
@@ -192,6 +225,7 @@ class Studio {
     on("paste", async () => this.pasted(await navigator.clipboard.readText().catch(() => "")));
     on("npz", () => save(asNpz(this.grid, `${this.name}.png`), `${this.name}.npz`));
     on("png", () => this.savePng());
+    on("smalti", () => this.saveArchive());
     on("put", () => this.place(this.otherGrid.part(this.other.selection), this.main.selection.x, this.main.selection.y));
     on("lines", (event) => {
       const shows = (this.main.showsGrid = this.other.showsGrid = !this.main.showsGrid);
@@ -235,11 +269,12 @@ class Studio {
   }
 
   typed(event) {
+    if (typing(event)) return;
     const control = event.ctrlKey || event.metaKey;
     const key = event.key.toLowerCase();
     if (control && key === "z") this.travel(event.shiftKey ? 1 : -1);
     else if (control && key === "y") this.travel(1);
-    else if (control || event.altKey || typing(event)) return;
+    else if (control || event.altKey || this.rooms?.now !== "edit") return;
     else if (key >= "1" && key <= "8") this.panel.take(Number(key) - 1);
     else if (key === "g") find("lines").click();
     else return;
@@ -247,16 +282,15 @@ class Studio {
   }
 }
 
-const typing = (event) => /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName ?? "");
+const typing = (event) => event.target.matches?.('input:not([type="file"], [type="range"]), select, textarea');
 
 async function begin() {
   try {
     const model = await Model.open();
-    const server = await Server.find();
-    const studio = new Studio(model);
-    Object.assign(studio, { server, rooms: new Rooms(server) });
-    window.studio = studio;
+    const studio = (window.studio = new Studio(model));
+    studio.meet(await Server.find());
     await studio.open(new File([await part("picture")], "mosaic.png", { type: "image/png" }));
+    studio.rooms = new Rooms(studio.server);
     document.body.classList.add("ready");
   } catch (error) {
     status(`This browser cannot run the model: ${error.message}`);

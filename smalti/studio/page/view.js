@@ -11,6 +11,7 @@ class View {
     this.selection = null; // {x, y, w, h}
     this.hovered = null; // {x, y}
     this.target = null; // {x, y, w, h}, where a drag would drop
+    this.marked = null; // (x, y) => whether a position is to be seen; the others are darkened
     this.showsGrid = true;
     this.lines.addEventListener("pointermove", (event) => this.moved(event));
     this.lines.addEventListener("pointerdown", (event) => this.pressed(event));
@@ -116,6 +117,26 @@ class View {
     }
   }
 
+  // What else lies over the picture, below the lines.
+  drawUnder(context, cell) {
+    if (this.marked) this.darken(context, cell);
+  }
+
+  // The rectangle that an act at a position would be of.
+  pointed(place) {
+    return place;
+  }
+
+  darken(context, cell) {
+    context.fillStyle = "rgb(0 0 0 / 70%)";
+    const [columns, rows] = [cell.w, cell.h].map((side, axis) => Array.from({ length: (axis ? this.grid.h : this.grid.w) + 1 }, (_, at) => Math.round(at * side)));
+    for (let y = 0; y < this.grid.h; y++) {
+      for (let x = 0; x < this.grid.w; x++) {
+        if (!this.marked(x, y)) context.fillRect(columns[x], rows[y], columns[x + 1] - columns[x], rows[y + 1] - rows[y]);
+      }
+    }
+  }
+
   drawLines() {
     if (!this.grid) return;
     const scale = window.devicePixelRatio || 1;
@@ -133,9 +154,10 @@ class View {
       draw("rgb(0 0 0 / 55%)", thick + 2);
       draw(colour, thick);
     };
+    this.drawUnder(context, cell);
     if (this.showsGrid && cell.w >= 6) this.drawGrid(context, cell, width, height);
     const accent = getComputedStyle(this.element).getPropertyValue("--light");
-    if (this.hovered) box(this.hovered, "white", 1);
+    if (this.hovered) box(this.pointed(this.hovered), "white", 1);
     if (this.selection) box(this.selection, accent, 2);
     if (this.target) box(this.target, "white", 2);
   }

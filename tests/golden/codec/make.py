@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from smalti.codec import Archive, Codec
-from tests.codec.conftest import save_model, save_prior
-from tests.codec.test_files import kinds_of_images
+from tests.codec.conftest import kinds_of_images, save_model, save_prior
 from tests.conftest import draw_image
 
 
