@@ -142,6 +142,7 @@ def opened(
     from smalti.pretrained import find_folder
     from smalti.server.limits import Limits
     from smalti.server.served import Served
+    from smalti.server.turns import Turns
 
     named = _named(runs)
     folders = {name: find_folder(run) for name, run in named.items()}
@@ -158,7 +159,9 @@ def opened(
             free = f"{name}-{free}" if free in named or free in tokenizers else free
             tokenizers[free], folders[free] = own[0], place
         priors[name] = Generator(model, TrainedTokenizer(own[0]))
-    return Served(tokenizers, priors, limits or Limits(), turns), {name: folders[name] for name in tokenizers}
+    limits = limits or Limits()
+    served = Served(tokenizers, priors, limits, turns or Turns(limits.waiting, limits.wait_seconds))
+    return served, {name: folders[name] for name in tokenizers}
 
 
 def _page(model: "Autoencoder", folder: Path, name: str) -> str:
