@@ -58,9 +58,8 @@ def model_of(networks, bottleneck, channels=3):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed():
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+def installed(exporter):
+    """For every test of this file."""
 
 
 def agree(model, folder, size=(SIDE + 2 * 8, SIDE + 8)):
