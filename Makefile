@@ -8,7 +8,7 @@ NATIVE := smalti/ops/kernels/native.so
 PEERS := .venv-peers
 SCALE := .venv-scale
 
-.PHONY: browser emoji demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality interop release docs
+.PHONY: browser emoji demo test test-kernels test-slow test-scale sanitize fuzz check lint types format clean peers bench bench-quality bench-graphs interop release docs
 
 demo: $(STAMP)  ## train a dVAE and a text-to-image transformer on the bundled emoji, evaluate both, sample
 	$(BIN)/smalti demo --out runs/demo
@@ -60,6 +60,7 @@ FUZZ := images=100000 archives=100000 archives_deep=100000 configs=20000 weights
 fuzz: $(STAMP) $(NATIVE)  ## mutated files and folders, killed runs: long; `make fuzz FUZZ=archives=1000`
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run $(FUZZ)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.requests
 
 test-slow: $(STAMP) $(NATIVE)  ## what takes minutes: every bottleneck and estimator on 2 and 3 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -90,7 +91,7 @@ $(NATIVE): setup.py $(wildcard smalti/ops/kernels/*.[ch]) | $(STAMP)  ## anew af
 
 THREADS := 2
 BESIDE_PEERS := lookup gumbel training_step encode sampling export
-ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards
+ALONE := data_loading imports process against validation precision profile_step large_images scaling code_shards server
 
 # DATA is a folder with photos-*.parquet and cifar10-*.parquet; without it `make bench` leaves the quality out
 bench: $(BESIDE_PEERS:%=bench-%) $(ALONE:%=bench-%) $(if $(DATA),bench-quality)  ## everything, then the tables; about an hour
@@ -114,6 +115,12 @@ interop: $(STAMP) $(PEERS)/.installed  ## converted models beside the originals;
 
 bench-interop: $(PEERS)/.installed  ## the speed of VQGAN f16 at full size beside taming's code
 	PYTHONPATH=.:benchmarks OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python benchmarks/interop.py --speed
+
+# PHOTOS is a folder of photographs, PNG or JPEG
+bench-graphs: $(STAMP)  ## exported graphs beside smalti, in onnxruntime; `make bench-graphs PHOTOS=DIR`
+	@[ -n "$(PHOTOS)" ] || { echo "bench-graphs: name a folder of photographs with PHOTOS=DIR"; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/graphs.py "$(PHOTOS)"
+	$(BIN)/python tools/tables.py
 
 peers: $(PEERS)/.installed  ## other projects, to measure beside: never in the same environment as smalti's own
 

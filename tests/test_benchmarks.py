@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import common
+import graphs
 import precision
 import profile_step
 import quality
@@ -20,8 +21,10 @@ import sampling
 import validation
 
 import interop
+from conftest import own_members
 from smalti.data.batches import Pixels
 from smalti.data.sources import open_data
+from smalti.models.bottlenecks import BOTTLENECKS
 from smalti.recipes import vqvae
 
 
@@ -142,6 +145,20 @@ def test_precision_measures_nothing_where_there_is_no_bf16(tmp_path, monkeypatch
     assert "nothing to measure" in capsys.readouterr().out and not [*tmp_path.iterdir()]
     assert precision.training("vqvae", 16, 2, "fp32")() > 0
     assert all(side() > 0 for side in precision.encoding("ae", 16, 2).values())
+
+
+def test_graphs_are_measured_of_every_bottleneck(monkeypatch, tmp_path, image_folder):
+    pytest.importorskip("onnxruntime")
+    assert {spec["kind"] for spec in graphs.BOTTLENECKS.values()} == set(BOTTLENECKS) - set(own_members(BOTTLENECKS))
+    names = {name: spec for name, spec in graphs.BOTTLENECKS.items() if name == "FSQ"}
+    for name, value in {"BOTTLENECKS": names, "NAMES": [], "PIECE": 8, "vqvae": lambda preset: vqvae(width=8)}.items():
+        monkeypatch.setattr(graphs, name, value)
+    folder, out = str(image_folder / "disc"), str(tmp_path / "o")
+    monkeypatch.setattr(sys, "argv", ["", folder, "--most", "2", "--steps", "1", "--out", out])
+    graphs.main()
+    (found,) = json.loads((tmp_path / "o").read_text())
+    assert (found["workload"], found["images"], found["different"]) == ("FSQ", 2, 0) and found["largest"] < 1e-5
+    assert set(found["seconds"]) == {"encode", "decode"} and set(found["bytes"]) == {"encoder", "decoder"}
 
 
 class Means(quality_peers.Peer):

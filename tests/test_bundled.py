@@ -16,7 +16,7 @@ from conftest import draw_image
 from smalti import Autoencoder, Generator, SmaltiError
 from smalti.apps import cli
 from smalti.apps.runs import open_models
-from smalti.bundled import HOME, bundled, bundled_with, place_of
+from smalti.bundled import HOME, all_of, bundled, bundled_with, place_of
 from smalti.codec.model_index import find_model
 from smalti.data.batches import some_images
 from smalti.data.sources import open_data
@@ -45,7 +45,7 @@ LINES = {  # of every verb that takes a model
     "decompress": ["small.smalti", "--model", "emoji", "--prior", "emoji", "--out", "again"],
     "tokenize": ["emoji", "--data", "images", "--out", "shards", "--workers", "1"],
     "export": ["emoji", "--format", "diffusers", "--out", "folder"],
-    "serve": ["emoji", "--no_page"],
+    "serve": None,  # below
     "info": ["emoji/text_to_image"],
 }
 
@@ -69,21 +69,29 @@ def test_every_verb_that_takes_a_model_takes_a_bundled_name(workplace, monkeypat
     taking = {name for name, function in cli.VERBS.items()
               if {"run", "runs", "model"} & {*inspect.signature(function).parameters}}  # fmt: skip
     assert taking | {"train", "info"} == LINES.keys()
-    served, exported, before = [], [], of_package()
-    uvicorn = pytest.importorskip("uvicorn")
-    monkeypatch.setattr(uvicorn, "run", lambda app, **_: served.append(app))
+    exported, before = [], of_package()
     monkeypatch.setattr(diffusers, "write", lambda model, _: exported.append(model.source_hash) or {})
     for verb, words in LINES.items():
         if words is not None:
             assert cli.main([verb, *words, "--quiet"]) == 0, (verb, capsys.readouterr().err)
-    assert len(served) == 1 and exported == [file_hash(TOKENIZER / WEIGHTS)]
+    assert exported == [file_hash(TOKENIZER / WEIGHTS)]
     assert of_package() == before  # nothing writes into the package
+
+
+def test_a_server_gives_all_that_a_name_stands_for():
+    pytest.importorskip("fastapi")
+    from smalti.apps.serve import opened
+
+    served, folders = opened(["emoji"])
+    assert [*served.tokenizers] == ["emoji"] and [*served.priors] == ["text_to_image"]
+    assert folders == {"emoji": TOKENIZER}
 
 
 def test_a_name_gives_the_kind_that_is_asked_for():
     assert bundled() == {"emoji": "autoencoder", "emoji/text_to_image": "prior"}
     assert place_of("emoji") == str(TOKENIZER) and place_of("emoji", "prior") == str(PRIOR)
     assert place_of("emoji/text_to_image") == place_of("emoji/text_to_image", "prior") == str(PRIOR)
+    assert all_of("emoji") == ["emoji", "emoji/text_to_image"] and all_of("runs/dvae") == ["runs/dvae"]
     assert place_of("runs/dvae") == "runs/dvae" and place_of("owner/name", "prior") == "owner/name"
     assert Autoencoder.from_pretrained("emoji").source_hash == file_hash(TOKENIZER / WEIGHTS)
     assert CodeModel.from_pretrained("emoji").source_hash == file_hash(PRIOR / WEIGHTS)

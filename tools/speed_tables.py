@@ -230,6 +230,25 @@ def large_images() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-large_images`; {told}."]
 
 
+def server() -> list[str]:
+    """What clients of the server waited for, and what it grew by."""
+    results = timings("server")
+    if not results:
+        return ["Not measured yet: `make bench-server`."]
+    last = results[-1]
+    acts = {**last["acts"], "all": {"requests": last["requests"], **last["all"]}}
+    rows = [
+        [what, f"{one['requests']:,}", f"{one['p50_ms']:,.0f}", f"{one['p99_ms']:,.0f}"] for what, one in acts.items()
+    ]
+    told = (
+        f"{last['workload']} on loopback, {last['requests_per_second']} requests/s; {last['wrong']} answers other than "
+        f"the model's; the server grew by {last['grown_mb']} MB, to {last['resident_mb']} MB."
+    )
+    header = ["request", "how many", "p50, ms", "p99, ms"]
+    more = f"`make bench-server`; {where(last)}; {last['threads']} threads, load average {last['load']}"
+    return [*markdown_table(header, rows), "", f"{told} {more}."]
+
+
 def tile_differences() -> list[str]:
     """What tiles change, for networks that see less than the halo, more, and everything."""
     results = [one for one in timings("large_images") if "differences" in one]
@@ -335,6 +354,35 @@ def interop_speed() -> list[str]:
     return [*markdown_table(header, rows), "", f"`make bench-interop`; {told}."]
 
 
+def graphs() -> list[str]:
+    """Exported graphs beside smalti on photographs, a row a bottleneck or converted format."""
+    results = timings("graphs")
+    if not results:
+        return ["Not measured yet: `make bench-graphs PHOTOS=DIR`."]
+    rows = []
+    for one in results:
+        differ = f"{one['different']} of {one['positions']:,}" + (f", {one['ties']} ties" if one["ties"] else "")
+        used = f"{one['perplexity']:,.0f} of {one['codebook_size']:,}"
+        times = [one["seconds"].get(verb) for verb in ("encode", "decode")]
+        rows.append(
+            [
+                one["workload"],
+                used if one["positions"] else "no codes",
+                differ if one["positions"] else "-",
+                f"{one['largest']:.0e}",
+                ", ".join(f"{one['bytes'][name] / 1e6:.2f}" for name in ("encoder", "decoder") if name in one["bytes"]),
+                *(f"{own['smalti']:.3f}, {own['onnxruntime']:.3f}" if own else "-" for own in times),
+            ]
+        )
+    sizes = dict.fromkeys(f"{one['images']} of {one['size'][0]} x {one['size'][1]}" for one in results)
+    header = ["model", "perplexity", "codes that differ", "pixels within", "encoder, decoder, MB",
+              "encode, s of CPU: smalti, onnxruntime", "decode, s"]  # fmt: skip
+    told = (
+        f"photographs: {', '.join(sizes)}; {where(results[-1])}; {results[-1]['threads']} thread, one image at a time"
+    )
+    return [*markdown_table(header, rows), "", f"`make bench-graphs PHOTOS=DIR`; {told}."]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "speed": speed,
     "codec": codec,
@@ -347,6 +395,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "tile_differences": tile_differences,
     "interop": interop,
     "interop_speed": interop_speed,
+    "server": server,
+    "graphs": graphs,
     **{
         name: benchmark(name)
         for name in ("lookup", "gumbel", "training_step", "encode", "sampling", "against", "data_loading", "precision")

@@ -1,5 +1,7 @@
 """The verb `demo`: the whole story on the bundled emoji."""
 
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,4 +50,13 @@ def demo(
         "run": out,
         "metrics": {**result["metrics"], **{f"prior_{name}": value for name, value in prior_result["metrics"].items()}},
         "written": [str(path) for path in [*pictures, run / "text_to_image.png"]],
+        "next": [_opening(run, prior)],
     }
+
+
+def _opening(run: Path, prior: Path) -> str:
+    """The command that opens both in a browser; what is missing for it comes first."""
+    extras = {"export": ("onnxruntime", "onnxscript"), "serve": ("fastapi", "uvicorn")}
+    missing = [extra for extra, modules in extras.items() if not all(map(find_spec, modules))]
+    install = f"pip install 'smalti[{','.join(missing)}]' && " if missing else ""
+    return f"open it in a browser: {install}smalti serve {shlex.join(map(str, (run, prior)))}"

@@ -1,5 +1,6 @@
 """The verb `export`."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -40,26 +41,25 @@ def export(
     from smalti.priors.code_model import CodeModel
     from smalti.studio import page
 
-    page_of = partial(page.write, title=Path(run).name)
-    formats = {
+    formats: dict[str, tuple[Callable[..., dict[str, Any]], tuple[str, ...]]] = {
         "diffusers": (diffusers.write, diffusers.FILES),
         "onnx": (onnx.write, onnx.FILES),
-        "html": (page_of, page.FILES),
+        "html": (partial(page.write, title=Path(run).name), page.FILES),
     }
     write, names = formats[format]
-    effective(write is page_of, f"with --format {format}", data=(data, None))
+    effective(format == "html", f"with --format {format}", data=(data, None))
     part = effective(bool(data), "without --data", split=(split, "all"))
-    folder = _folder(out, force, names)
+    folder, more = _folder(out, force, names), {}
     if what_is(run) != "prior":
         model = Autoencoder.from_pretrained(run)
         if data:
-            write = partial(page_of, counts=count_codes(model, open_data(data, **part)))
+            more = {"counts": count_codes(model, open_data(data, **part))}
     elif format == "onnx":
         model = CodeModel.from_pretrained(run)
     else:
         raise SmaltiError(f"{run} is a prior, which --format onnx alone takes; give the run of a tokenizer")
     with atomic_folder(folder) as temporary:
-        found = write(model, temporary)
+        found = write(model, temporary, **more)
         written = [name for name in names if (temporary / name).exists()]
     for name in set(names) - {*written}:  # of an earlier export
         (folder / name).unlink(missing_ok=True)

@@ -70,7 +70,7 @@ def as_text(verb: str, result: dict[str, Any]) -> str:
     for name in ("split_rows", "class_rows", "caption_rows", "left_out_rows", "model_rows"):
         lines += _counts(result.get(name, []))
     lines += [f"note: {note}" for note in result.get("notes", [])]
-    return "\n".join(lines + _written(result))
+    return "\n".join([*lines, *_written(result), *result.get("next", [])])
 
 
 def _measured_on(result: dict[str, Any]) -> str:

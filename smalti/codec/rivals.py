@@ -1,7 +1,7 @@
 """What the formats of images that everybody has make of an image: JPEG, WebP and AVIF, as Pillow writes them."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from PIL import Image, features
@@ -48,8 +48,15 @@ def at_most(image: Image.Image, name: str, num_bytes: int) -> tuple[int, bytes]:
 
     The one of the smallest quality, where that has more.
     """
+    *_, best = tries(image, name, num_bytes)
+    return best
+
+
+def tries(image: Image.Image, name: str, num_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """On the way to `at_most`, after each file that is written: the best so far."""
     low, high = FORMATS[name].least, BEST + 1
     best = written(image, name, low)
+    yield low, best
     while high - low > 1 and len(best) <= num_bytes:
         middle = (low + high) // 2
         file = written(image, name, middle)
@@ -57,4 +64,4 @@ def at_most(image: Image.Image, name: str, num_bytes: int) -> tuple[int, bytes]:
             low, best = middle, file
         else:
             high = middle
-    return low, best
+        yield low, best

@@ -1,9 +1,11 @@
-"""Autoencoders and causal priors as ONNX graphs, for programs that have neither PyTorch nor smalti.
+"""Autoencoders and priors as ONNX graphs, for programs that have neither PyTorch nor smalti.
 
 Every graph is run by onnxruntime before it is handed over, and refused where its results are not those of the model.
 """
 
 import contextlib
+import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.models.bottlenecks import DiscreteBottleneck
 from smalti.models.bottlenecks.grids import flatten_grid
 from smalti.modes import using
-from smalti.priors.base import CausalPrior
+from smalti.priors.base import CausalPrior, MaskedPrior
 from smalti.priors.code_model import CodeModel
 
 ENCODER, DECODER, CODEBOOK, LOGITS, RECORD = (
@@ -32,8 +34,9 @@ ENCODER, DECODER, CODEBOOK, LOGITS, RECORD = (
 FILES = (ENCODER, DECODER, CODEBOOK, LOGITS, RECORD)
 OPSET = 20
 LARGEST_BYTES = (1 << 31) - (1 << 20)  # of weights: a file of this format is shorter than 2 GB
+REMEDY = "parts of one's own must not look at values, and read sizes from shapes (docs/studio.md)"
 MOST_NUMBERS = 1 << 25  # of all code vectors together; of more there is no file of them
-TIE, TRIES = 1e-5, 64  # by how much of their size features are moved to see whether a code is a tie; how often
+TIE, TRIES = 1e-5, 64  # by how much of their size numbers are moved to see whether a code is a tie; how often
 LARGEST_DIFFERENCE = 1e-4  # of pixels in [0, 1], of latents in their deviation, of log-probabilities in nats
 
 
@@ -78,18 +81,30 @@ class Logits(nn.Module):
         return self.prior.logits(codes, condition)
 
 
+class MaskedLogits(nn.Module):
+    """Codes (B, h, w), which are known (B, h, w), and their condition, to the logits of `MaskedPrior.logits`."""
+
+    def __init__(self, prior: MaskedPrior):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, codes: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The logits of all positions."""
+        return self.prior.logits(codes, known, condition)
+
+
 def write(model: Autoencoder | CodeModel, folder: Path) -> dict[str, Any]:
     """Write a model's graphs and `graphs.json`, which says what they take, into a folder; what was compared.
 
     Of an autoencoder `encoder.onnx` (images to codes), `decoder.onnx` (codes to images) and `codebook.npy`, (q, K, D)
-    float32; of a model without codes the graphs have latents in their place. Of a causal prior `logits.onnx`.
+    float32; of a model without codes the graphs have latents in their place. Of a prior `logits.onnx`.
 
     Raises:
         SmaltiError: PyTorch has no translation of a part, the weights are too large, or onnxruntime gives other values.
     """
     _needed()
     if sum(weights.numel() * weights.element_size() for weights in model.state_dict().values()) > LARGEST_BYTES:
-        raise SmaltiError("this model has 2 GB of weights or more, which a file of ONNX cannot hold")
+        raise SmaltiError("this model has 2 GB of weights or more, which a file of ONNX cannot hold; torch.export can")
     with using(model) as still:
         if isinstance(still, CodeModel):
             return _write_prior(still, folder)
@@ -137,26 +152,30 @@ def _write_autoencoder(model: Autoencoder, folder: Path) -> dict[str, Any]:
 
 
 def _write_prior(model: CodeModel, folder: Path) -> dict[str, Any]:
-    prior = model.prior
-    if not isinstance(prior, CausalPrior):
-        raise SmaltiError(f"a {model.config.prior['kind']} has no logits of codes alone; causal priors are exported")
-    generator = torch.Generator().manual_seed(0)
+    prior, generator = model.prior, torch.Generator().manual_seed(0)
     codes = torch.randint(prior.codebook_size, (3, *prior.grid), generator=generator)
     inputs = {"codes": codes}
+    if isinstance(prior, CausalPrior):
+        logits: nn.Module = Logits(prior)
+    elif isinstance(prior, MaskedPrior):
+        logits = MaskedLogits(prior)
+        inputs["known"] = torch.rand(codes.shape, generator=generator) < torch.tensor([0, 0.3, 0.7]).view(3, 1, 1)
+    else:
+        raise SmaltiError(f"{type(prior).__name__} has no logits: derive it from CausalPrior or MaskedPrior")
     if prior.conditions.count:
         shape = (3,) if prior.conditions.length is None else (3, prior.conditions.length)
         inputs["condition"] = torch.randint(-1, prior.conditions.count, shape, generator=generator)
     batch = torch.export.Dim("batch")
-    _graph(Logits(prior), inputs, {name: {0: batch} for name in inputs}, "logits", folder / LOGITS)
+    _graph(logits, inputs, {name: {0: batch} for name in inputs}, "logits", folder / LOGITS)
     fewer = {name: value[1:] for name, value in inputs.items()}
-    ours, theirs = Logits(prior)(*fewer.values()), Graph(folder / LOGITS)(*fewer.values())
+    ours, theirs = logits(*fewer.values()), Graph(folder / LOGITS)(*fewer.values())
     largest = float((ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().max())
     if not largest <= LARGEST_DIFFERENCE:
         raise SmaltiError(f"onnxruntime's log-probabilities differ from the model's by {largest:.2g} nats")
     condition = [prior.conditions.count, prior.conditions.length]
     about = {"smalti": "graphs", "version": smalti.__version__, "model_hash": model.source_hash,
-             "tokenizer_hash": model.config.tokenizer_hash, "codebook_size": prior.codebook_size,
-             "grid": list(prior.grid), "condition": condition}  # fmt: skip
+             "tokenizer_hash": model.config.tokenizer_hash, "inputs": list(inputs),
+             "codebook_size": prior.codebook_size, "grid": list(prior.grid), "condition": condition}  # fmt: skip
     write_json(folder / RECORD, about)
     return {"largest_difference_nats": largest}
 
@@ -221,15 +240,16 @@ def _graph(
             assert graph is not None
             graph.save(str(path), external_data=False)
     except Exception as error:  # of the tracer, of the translation, of the module: they share no base class
-        raise SmaltiError(f"{path.name} cannot be made of this model: {reason(error)}") from error
+        raise SmaltiError(f"{path.name} cannot be made of this model: {reason(error)}; {REMEDY}") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without what PyTorch says of itself while it exports."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # a whole graph, where it fails
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -247,7 +267,7 @@ class Differences(NamedTuple):
     """What onnxruntime makes of images, beside what the model makes of them."""
 
     codes: int  # that were compared
-    ties: int  # that differ where the least change of the features makes the same difference
+    ties: int  # that differ where a change as small as rounding makes the same difference
     faults: int  # that differ otherwise
     largest: float  # of pixels, or of latents in units of their deviation
 
@@ -256,13 +276,18 @@ class Differences(NamedTuple):
         return Differences(codes, ties, faults, max(self.largest, other.largest))
 
 
-def differences(model: Autoencoder, encoder: Graph, decoder: Graph | None, images: Tensor) -> Differences:
-    """Compare graphs with their model, in eval mode, on images (B, C, H, W) of a size that it takes as they are."""
+def differences(
+    model: Autoencoder, encoder: Graph, decoder: Graph | None, images: Tensor, tie: float = TIE
+) -> Differences:
+    """Compare graphs with their model, in eval mode, on images (B, C, H, W) of a size that it takes as they are.
+
+    `tie` is as of `code_faults`.
+    """
     features = model.features(images)
     ours, theirs = Encoder(model)(images), encoder(images)
     found = Differences(ours.numel(), 0, 0, 0.0)
     if isinstance(model.bottleneck, DiscreteBottleneck):
-        faults, ties = _faults(model.bottleneck, features, ours, theirs)
+        faults, ties = code_faults(model.bottleneck, features, ours, theirs, tie)
         found = Differences(ours.numel(), ties, faults, 0.0)
     else:
         found = Differences(0, 0, 0, float((ours - theirs).abs().max() / ours.std().clamp(min=1e-12)))
@@ -271,8 +296,22 @@ def differences(model: Autoencoder, encoder: Graph, decoder: Graph | None, image
     return found + Differences(0, 0, 0, float((Decoder(model)(ours) - decoder(ours)).abs().max()))
 
 
-def _faults(bottleneck: DiscreteBottleneck, features: Tensor, ours: Tensor, theirs: Tensor) -> tuple[int, int]:
-    """How many codes differ for no reason, and how many are ties."""
+@torch.no_grad()
+def code_faults(
+    bottleneck: DiscreteBottleneck, features: Tensor, ours: Tensor, theirs: Tensor, tie: float = TIE
+) -> tuple[int, int]:
+    """How many positions differ for no reason, and how many by ties.
+
+    A tie is a position that has the others' codes once its features and the bottleneck's weights are moved at random,
+    as rounding moves them.
+
+    Args:
+        bottleneck: in eval mode.
+        features: (B, C, h, w).
+        ours: their codes (B, *grid).
+        theirs: the codes to compare with, in which no more than one position in a hundred may be a tie.
+        tie: by how much of their size they are moved.
+    """
     if ours.shape != theirs.shape:
         return ours.numel(), 0
     differ = (ours != theirs).reshape(len(ours), -1, *ours.shape[-2:]).any(1)  # (B, h, w)
@@ -280,12 +319,21 @@ def _faults(bottleneck: DiscreteBottleneck, features: Tensor, ours: Tensor, thei
     if not count or count > 1 + differ.numel() // 100:
         return count, 0
     wanted = theirs.reshape(len(ours), -1, *ours.shape[-2:]).permute(0, 2, 3, 1)[differ]  # (n, q)
-    rows = flatten_grid(features)[differ.flatten()][:, None]  # (n, 1, C)
-    noise = torch.randn(count, TRIES, rows.shape[2], generator=torch.Generator().manual_seed(0))
-    moved = rows + TIE * rows.square().mean(2, keepdim=True).sqrt() * noise
-    codes = bottleneck.encode(moved.flatten(0, 1)[:, :, None, None]).view(count, TRIES, -1)
-    ties = int((codes == wanted[:, None]).all(2).any(1).sum())
-    return count - ties, ties
+    rows = flatten_grid(features)[differ.flatten()]  # (n, C)
+    size = rows.square().mean(1, keepdim=True).sqrt()
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(like: Tensor) -> Tensor:
+        return tie * torch.randn(like.shape, generator=generator)
+
+    moved, ties = copy.deepcopy(bottleneck), torch.zeros(count, dtype=torch.bool)
+    for _ in range(TRIES):
+        for own, value in zip(moved.state_dict().values(), bottleneck.state_dict().values(), strict=True):
+            if own.is_floating_point():
+                own.copy_(value * (1 + noise(value)))
+        codes = moved.encode((rows + size * noise(rows))[:, :, None, None])
+        ties |= (codes.view(count, -1) == wanted).all(1)
+    return count - int(ties.sum()), int(ties.sum())
 
 
 def _compared(model: Autoencoder, folder: Path) -> dict[str, Any]:

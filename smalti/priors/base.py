@@ -282,6 +282,25 @@ class CausalPrior(Prior):
         return codes
 
 
+class MaskedPrior(Prior):
+    """A prior in no order: p(code at t | the codes that are known), wherever they are."""
+
+    causal = False
+
+    @abstractmethod
+    def logits(self, codes: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Unnormalised log-probabilities of every position given the known codes, (B, h, w, K) float32.
+
+        Args:
+            codes: (B, h, w) int64; those that are not known decide nothing.
+            known: (B, h, w) bool, True where the code may be seen.
+            condition: (B,) int64 classes or (B, length) text tokens, for a conditional prior.
+
+        Raises:
+            SmaltiError: codes, known or condition of another shape or range.
+        """
+
+
 def nats_of(logits: Tensor, codes: Tensor) -> Tensor:
     """-log p of each code, nats, in the shape of `codes` (...) for logits (..., K)."""
     flat = F.cross_entropy(logits.float().flatten(0, -2), codes.flatten(), reduction="none")

@@ -1,7 +1,7 @@
 """The members of the family, by name."""
 
 from smalti.configs import Family
-from smalti.priors.base import CausalPrior, Conditions, Prior, Stepper
+from smalti.priors.base import CausalPrior, Conditions, MaskedPrior, Prior, Stepper
 from smalti.priors.masked_pixelcnn import MaskedPixelCNN
 from smalti.priors.maskgit import MaskGIT
 from smalti.priors.pixelcnn import PixelCNN
@@ -22,6 +22,6 @@ PRIORS: Family[Prior] = Family(
 )
 
 __all__ = [
-    "PRIORS", "CausalPrior", "Conditions", "Histogram", "MaskGIT", "MaskedPixelCNN", "PixelCNN", "PixelSNAIL", "Prior",
-    "Stepper", "Transformer", "Uniform",
+    "PRIORS", "CausalPrior", "Conditions", "Histogram", "MaskGIT", "MaskedPixelCNN", "MaskedPrior", "PixelCNN",
+    "PixelSNAIL", "Prior", "Stepper", "Transformer", "Uniform",
 ]  # fmt: skip

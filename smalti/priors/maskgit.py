@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from smalti.errors import SmaltiError
 from smalti.ops import randomness
 from smalti.priors.attention import Block, CodeTable, GridPositions, Prefix
-from smalti.priors.base import Prior, PriorLoss, nats_of
+from smalti.priors.base import MaskedPrior, PriorLoss, nats_of
 from smalti.priors.sampling import SamplePlan, gumbel_noise, sample_codes
 from smalti.ranges import CodebookSize, Conditioned, Count, Range, Rank, Share, Size
+from smalti.shapes import check_shape
 
 DEFAULT_STEPS = 12
 NLL_SAMPLES = 16  # sets of hidden positions per image in the estimate of the bound
 
 
-class MaskGIT(Prior):
+class MaskGIT(MaskedPrior):
     """Masked generative transformer [1]. Not causal: a hidden position sees every code that is known, wherever it is.
 
     Training hides a share cos(pi r / 2), r uniform, of the codes and predicts them. Sampling starts with all codes
@@ -52,8 +53,6 @@ class MaskGIT(Prior):
         [2] Hoogeboom et al. Autoregressive Diffusion Models. 2021. arXiv:2110.02037, equation 4
     """
 
-    causal = False
-
     def __init__(
         self,
         *,
@@ -84,19 +83,17 @@ class MaskGIT(Prior):
         self.codes.begin_with(vectors)
 
     def logits(self, codes: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Unnormalised log-probabilities of every position given the known codes, (B, h, w, K) float32.
-
-        Raises:
-            SmaltiError: codes, known or condition of another shape or range.
-        """
+        """As of `MaskedPrior.logits`."""
         self._check_codes(codes)
-        condition = self.conditions.check(condition, len(codes))
+        check_shape(known, "B h w", "known", B=codes.shape[0], h=self.grid[0], w=self.grid[1])
+        condition = self.conditions.check(condition, codes.shape[0])
         return self._logits(codes.flatten(1), known.flatten(1), condition).view(*codes.shape, -1)
 
     def _logits(self, codes: Tensor, known: Tensor, condition: Tensor | None) -> Tensor:
         """(B, T, K) for codes and known (B, T)."""
         seen = torch.where(known, codes, self.codebook_size)
-        stream = self.drop(torch.cat([self.prefix(len(codes), condition), self.codes(seen) + self.positions()], dim=1))
+        prefix = self.prefix(codes.shape[0], condition)
+        stream = self.drop(torch.cat([prefix, self.codes(seen) + self.positions()], dim=1))
         for block in self.blocks:
             stream = block(stream)
         return self.codes.logits(self.head(self.norm(stream[:, -self.num_codes :])))

@@ -24,6 +24,7 @@ def application(served: Served, pages: Mapping[str, str] | None = None, token: s
         token: that every request to the API has to bear; None asks for none.
     """
     from fastapi import Depends, FastAPI, Query, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
 
     async def bears_token(request: Request) -> None:
@@ -39,6 +40,11 @@ def application(served: Served, pages: Mapping[str, str] | None = None, token: s
     async def refused(_: Request, error: SmaltiError) -> JSONResponse:
         status = error.status if isinstance(error, Refused) else 422
         return JSONResponse({"detail": str(error)}, status, {"Retry-After": "1"} if status == 429 else None)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = error.errors()[0]
+        return JSONResponse({"detail": f"{wrong['loc'][-1]}: {wrong['msg']}"}, 422)
 
     @app.get("/health", summary="Whether it runs")
     async def health() -> dict[str, Any]:

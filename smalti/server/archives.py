@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ from smalti.codec import Archive, Codec
 from smalti.codec.codec import CoderName
 from smalti.codec.images import Alpha, Picture
 from smalti.codec.limits import IMAGES
-from smalti.codec.rivals import at_hand, at_most
+from smalti.codec.rivals import at_hand, tries
 from smalti.errors import SmaltiError
 from smalti.generate.generator import Generator
 from smalti.generate.tokenizer import TrainedTokenizer
@@ -78,8 +79,12 @@ def routes(served: Served) -> "APIRouter":
         models, body = models_of(served, model, coder), await body_of(request, limits)
         own: CoderName = ("prior" if models[1] else "adaptive") if coder == "auto" else coder
         found = await take(lambda: _coded(served, models, own, depth, body))
-        original, num_bytes = found.pop("original"), found["smalti"]["num_bytes"]
-        rivals = {name: await take(lambda name=name: _rival(name, original, num_bytes)) for name in at_hand()}
+        original, num_bytes, rivals = found.pop("original"), found["smalti"]["num_bytes"], {}
+        for name in at_hand():
+            files, best = tries(original, name, num_bytes), (0, b"")
+            while better := await take(partial(next, files, None)):  # each in a turn of its own: others come between
+                best = better
+            rivals[name] = await take(partial(_rival, original, *best, num_bytes))
         return {**found, "rivals": rivals}
 
     return router
@@ -218,9 +223,8 @@ def _size(file: bytes, picture: Picture, coder: str) -> dict[str, Any]:
     return {"num_bytes": len(file), "bits_per_pixel": 8 * len(file) / picture.entry.num_pixels}
 
 
-def _rival(name: str, original: Image.Image, num_bytes: int) -> dict[str, Any]:
-    """What another format makes of an image with so many bytes, or with the fewest that it can."""
-    quality, file = at_most(original, name, num_bytes)
+def _rival(original: Image.Image, quality: int, file: bytes, num_bytes: int) -> dict[str, Any]:
+    """What another format makes of an image, beside a file of so many bytes."""
     with Image.open(io.BytesIO(file)) as opened:
         found = opened.convert(original.mode)
     about = {"quality": quality, "num_bytes": len(file), "fits": len(file) <= num_bytes}

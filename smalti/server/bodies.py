@@ -14,6 +14,7 @@ from smalti.images.reading import to_images, to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.server.limits import Limits
 
+BYTES_OF_A_CODE = 8  # in JSON, at most; a parser makes much memory of a long text, and nothing else runs meanwhile
 IMAGE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
 CODES = {"requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": {
     "codes": {"type": "array", "description": "(h, w) integers, or (q, h, w)"},
@@ -50,6 +51,9 @@ def codes_of(body: bytes, model: Autoencoder, limits: Limits) -> tuple[torch.Ten
     Raises:
         SmaltiError: no JSON of that form, or codes of more pixels than are decoded. Their range is held by `decode`.
     """
+    most = limits.pixels // model.stride**2 * model.codes_bottleneck.num_codebooks
+    if len(body) > 1000 + BYTES_OF_A_CODE * most or body.count(b"[") + body.count(b"{") > 1000 + most:
+        raise SmaltiError(f"the body is longer than codes of the {limits.pixels:,} pixels that are decoded")
     try:
         value = values_of(body)
         codes = torch.tensor(value["codes"], dtype=torch.int64)[None]

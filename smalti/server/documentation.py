@@ -40,7 +40,7 @@ def page(description: Mapping[str, Any], address: str, limits: Limits, with_toke
         for method, operation in methods.items()
     ]
     bounds = "".join(
-        f"<tr><td>{value:,}</td><td>{escape(MEANINGS[name])}</td></tr>" for name, value in asdict(limits).items()
+        f"<tr><td>{value:,.0f}</td><td>{escape(MEANINGS[name])}</td></tr>" for name, value in asdict(limits).items()
     )
     title = f"{description['info']['title']} {description['info']['version']}: requests"
     token = "<p>Requests under /v1 bear the token: <code>Authorization: Bearer TOKEN</code>.</p>" if with_token else ""

@@ -90,12 +90,12 @@ def routes(served: Served) -> "APIRouter":
     from fastapi import APIRouter, Query, Request
     from fastapi.responses import StreamingResponse
 
-    Name = Annotated[str | None, Query(max_length=200, description="a prior of /v1/models; by default the first")]
+    named: Any = Query(None, max_length=200, description="a prior of /v1/models; by default the first")
     router, limits = APIRouter(), served.limits
     lines: dict[str, Any] = {"response_class": StreamingResponse, "responses": {200: {"content": {NDJSON: {}}}}}
 
     @router.post("/sample", openapi_extra=json_body(Sampling), summary="Codes and images of a prompt", **lines)
-    async def sample(request: Request, model: Name = None) -> StreamingResponse:
+    async def sample(request: Request, model: str | None = named) -> StreamingResponse:
         own, body = chosen(served.priors, model), await body_of(request, limits)
 
         def work(progress: Progress) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def routes(served: Served) -> "APIRouter":
         return await streamed(request, served, work)
 
     @router.post("/complete", openapi_extra=json_body(Completion), summary="Codes, some of them sampled anew", **lines)
-    async def complete(request: Request, model: Name = None) -> StreamingResponse:
+    async def complete(request: Request, model: str | None = named) -> StreamingResponse:
         own, body = chosen(served.priors, model), await body_of(request, limits)
 
         def work(progress: Progress) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def routes(served: Served) -> "APIRouter":
         return await streamed(request, served, work)
 
     @router.post("/surprise", openapi_extra=json_body(Surprise), summary="Bits of each code, given those before it")
-    async def surprise(request: Request, model: Name = None) -> dict[str, Any]:
+    async def surprise(request: Request, model: str | None = named) -> dict[str, Any]:
         own, body = chosen(served.priors, model), await body_of(request, limits)
         return await served.turns.take(lambda: _surprise(own, from_dict(Surprise, values_of(body), ""), limits))
 

@@ -72,7 +72,8 @@ class Watched:
         try:
             await asyncio.wait({heard, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            heard.cancel(), gone.cancel()
+            for task in (heard, gone):
+                task.cancel()
         if not self.news.is_set():
             raise Left("who asked has gone")
         if self.result.done():

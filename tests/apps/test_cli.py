@@ -332,6 +332,7 @@ def test_the_demo_writes_pictures_and_a_page_that_loads_nothing_from_outside(tmp
         "learning_usage.svg",
         "text_to_image.png",
     }
+    assert json.loads(out)["next"][0].endswith(f"smalti serve {tmp_path} {tmp_path / 'text_to_image'}")
     page = (tmp_path / "demo.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""

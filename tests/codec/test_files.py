@@ -126,6 +126,24 @@ def test_a_residual_quantizers_depth_is_the_quality(folder):
         Codec(model, depth=4)
 
 
+def test_codes_alone_make_the_file_that_their_image_makes(folder, model):
+    residual = {"kind": "residual_quantizer", "num_codebooks": 3, "codebook_size": K, "code_dim": 4}
+    for own in (model, save_model(folder / "residual again", residual)):
+        codec, image = Codec(own), draw_image(2, (22, 37))
+        picture = codec.coded(own.encode(image)[0], (22, 37))
+        file = io.BytesIO()
+        codec.write(file, [picture])
+        assert file.getvalue() == codec.compress(image) and codec.sizes([picture]) == codec.sizes(
+            [codec.picture(image)]
+        )
+        with Archive(file) as archive:
+            assert np.array_equal(next(codec.pictures(archive))[1].codes, picture.codes)
+        with pytest.raises(SmaltiError, match="an image of 30x22 pixels has codes"):
+            codec.coded(own.encode(image)[0], (22, 30))
+    with pytest.raises(SmaltiError, match="codes hold no pixels"):
+        Codec(model, lossless=True).coded(model.encode(image)[0])
+
+
 def test_large_images_have_the_codes_of_encode_and_come_back_whole(model, monkeypatch):
     picture_model, entry = PictureModel(model), ImageEntry(150, 210, "RGB")
     image = draw_image(0, (150, 210))

@@ -1,6 +1,5 @@
 """Models that the original code answered for: their tensors become ours, and ours give the same codes and pixels."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from golden_models import NAMES, read, weights
+
 import golden
 from smalti.errors import SmaltiError
 from smalti.interop.convert import Converted, converted
 from smalti.interop.formats import FORMATS
-from smalti.interop.weights import Weights
 
-FOLDER = Path(__file__).parents[1] / "golden/interop"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SHARED = {"amused": "diffusers", "vqdiffusion": "diffusers", "mindalle": "taming", "dalle_mini": "taming"}
 SIZES = ("n_embed", "num_embeddings", "num_vq_embeddings")  # K, as the configs have it
-
-
-def read(name: str) -> dict[str, Any]:
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def weights(file: dict[str, Any]) -> Weights:
-    tensors = {
-        name: torch.from_numpy(golden.filled(name, shape, file["scales"])) for name, shape in file["tensors"].items()
-    }
-    return Weights(Path("original"), tensors, file["settings"])
 
 
 @pytest.fixture(scope="module", params=NAMES)

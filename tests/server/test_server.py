@@ -1,8 +1,16 @@
 """The API gives what the model gives, and a 4xx with one line to whatever is wrong; nothing in a request is a path."""
 
 import asyncio
+import html
 import io
 import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +18,7 @@ import torch
 from PIL import Image
 
 from conftest import draw_image
+from smalti.apps import serve as serve_module
 from smalti.apps.serve import serve
 from smalti.errors import SmaltiError
 from smalti.images.preprocessing import Preprocessing
@@ -17,8 +26,9 @@ from smalti.images.reading import to_pil
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig
 from smalti.server.app import application
-from smalti.server.limits import Limits
+from smalti.server.limits import MEANINGS, Limits
 from smalti.server.served import Served
+from smalti.studio import page
 
 testclient = pytest.importorskip("fastapi.testclient")
 
@@ -82,6 +92,50 @@ def test_it_says_what_it_is(client):
     assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "http://else.where"}).headers
 
 
+def perform(client, command, folder):
+    """A command of curl as a request; its answer. Files that it names lie in the folder."""
+    words, headers, body, address = shlex.split(command), {}, None, ""
+    assert words.pop(0) == "curl"
+    while words:
+        match words.pop(0):
+            case "-H":
+                name, _, value = words.pop(0).partition(": ")
+                headers[name] = value
+            case "-d" | "--data-binary":
+                body = words.pop(0)
+                body = (folder / body[1:]).read_bytes() if body.startswith("@") else body
+            case "--output":
+                words.pop(0)
+            case ">":
+                (folder / words.pop(0)).touch()
+            case address:
+                assert address.startswith("http://127.0.0.1:8000/")
+    path = address.removeprefix("http://127.0.0.1:8000")
+    return client.request("GET" if body is None else "POST", path, headers=headers, content=body)
+
+
+def test_the_commands_of_the_documentation_are_answered(tmp_path):
+    (tmp_path / "photo.png").write_bytes(png())
+    (tmp_path / "codes.json").write_text('{"codes": [[1, 2], [3, 4]]}')
+    manual = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    app = application(Served(MODELS), {"vq": "<p>the page"}, "correct-horse")
+    with testclient.TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        page = client.get("/docs").text
+        commands = [html.unescape(found) for found in re.findall("<pre>(.*?)</pre>", page)]
+        assert len(commands) == sum(len(methods) for methods in app.openapi()["paths"].values())
+        commands += re.findall(r"\$ (curl .*)", manual)
+        for command in commands:
+            command = command.replace("Bearer TOKEN", "Bearer correct-horse")
+            if "Bearer" not in command:
+                command = command.replace("curl ", "curl -H 'Authorization: Bearer correct-horse' ")
+            answer = perform(client, command, tmp_path)
+            assert answer.status_code == 200, (command, answer.text)
+    rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", manual, re.MULTILINE)
+    assert rows == [(f"{value:,.0f}", MEANINGS[name]) for name, value in asdict(Limits()).items()]
+    assert not re.search(r'(src|href)="(?!/|data:)', page) and "@import" not in page and "url(" not in page
+    assert all(html.escape(meaning) in page for meaning in MEANINGS.values())
+
+
 def bomb():
     """A PNG of a few hundred bytes that claims 60,000 x 60,000 pixels."""
     data = bytearray(png())
@@ -110,6 +164,8 @@ HOSTILE = {
     "beyond": ("decode", b'{"codes": [[24]]}', 422),
     "no grid": ("decode", b'{"codes": [1, 2]}', 422),
     "nothing": ("decode", b'{"codes": [[]]}', 422),
+    "long text": ("decode", b'{"codes": [[1]], "x": "' + b"y" * 20000 + b'"}', 422),
+    "many lists": ("decode", b'{"codes": [' + b"[]," * 2500 + b"[]]}", 422),
     "a large grid": ("decode", json.dumps({"codes": [[1] * 200] * 60}).encode(), 422),
     "a larger size": ("decode", b'{"codes": [[1]], "size": [9, 9]}', 422),
     "a size of words": ("decode", b'{"codes": [[1]], "size": "ab"}', 422),
@@ -153,9 +209,31 @@ def test_a_slow_body_is_given_up():
     assert asyncio.run(ask()).status_code == 408
 
 
+def test_a_page_is_kept_for_its_model_and_found_without_pytorch(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALTI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(page, "write", lambda model, folder, title: (folder / page.FILE).write_text(f"<p>{title}"))
+    run = tmp_path / "run"
+    MODELS["vq"].save_pretrained(run)
+    assert serve_module._kept({"run": str(run), "other": "owner/name"}) == {}
+    assert serve_module._page(MODELS["vq"], run, "run") == "<p>run"
+    assert serve_module._kept({"run": str(run), "again": str(run)}) == {"run": b"<p>run"}
+    MODELS["residual"].save_pretrained(run)
+    assert serve_module._kept({"run": str(run)}) == {}
+    code = """import sys, smalti.apps.serve, smalti.server.connections, smalti.studio.kept
+print([name for name in ("torch", "numpy", "PIL", "fastapi", "pydantic") if name in sys.modules])"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) == b"[]\n"
+
+
 def test_the_verb_asks_for_a_token_beyond_this_machine_and_for_runs():
     with pytest.raises(SmaltiError, match="give --token"):
         serve(["somewhere"], host="0.0.0.0")
+    with pytest.raises(SmaltiError, match="at least 8 characters"):
+        serve(["somewhere"], host="0.0.0.0", token="short")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SmaltiError, match=f"cannot listen at 127.0.0.1:{port}: .* give another --port"):
+            serve(["somewhere"], port=port)
+    assert serve_module._address("::1", 80, "a/+ b") == "http://[::1]:80/#token=a/%2B%20b"
     with pytest.raises(SmaltiError, match="no run to serve"):
         serve([])
     with pytest.raises(SmaltiError, match="have one name"):

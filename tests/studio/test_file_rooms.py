@@ -8,17 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
+from smalti.apps.export import export
 from smalti.codec import Codec, rivals
+from smalti.errors import SmaltiError
 from smalti.images.pixels import to_uint8
 from smalti.images.reading import read_image
+from smalti.models.autoencoder import Autoencoder
 from smalti.studio import page
 from studio.browser import Browser
-from studio.test_studio import ERROR, agree, at, codes_in, settled
+from studio.test_studio import ERROR, agree, at, codes_in, model_of, settled
 
 
 def opened(served_files, tmp_path, address):
     browser = Browser(tmp_path)
-    browser.ask("Page.navigate", url=address)
+    browser.open(address)
     browser.wait("document.body?.classList.contains('ready')")
     browser.choose("#file", served_files.folder / "photo.png")
     browser.wait("studio.name === 'photo'")
@@ -163,7 +166,7 @@ def rooms_without_a_server(browser, model, folder, counts):
     assert np.abs(canvas(browser, "#compare-over").astype(int) - here.astype(int)).max() <= ERROR
     assert f"{psnr(canvas(browser, '#compare-over'), original):.2f} dB" in text(browser, "compare-right-about")
     left, top, width = box_of(browser, "#wipe")
-    browser.drag((left + width / 2, top + 20), (left + width / 4, top + 20))
+    browser.drag((left + width / 2, top + 40), (left + width / 4, top + 40))
     edge = "document.getElementById('wipe').getAttribute('aria-valuenow')"
     assert browser.value(edge) == "25"
     browser.press("ArrowRight")
@@ -194,3 +197,21 @@ def test_from_disk_there_are_the_rooms_that_need_no_server_and_nobody_is_asked(s
         assert [url for url in browser.requests if not url.startswith(("file:", "blob:", "data:"))] == []
     finally:
         browser.close()
+
+
+# ------------------------------------------------------------------ without a browser
+
+
+def test_the_page_is_given_how_often_each_code_occurs_in_the_data(tmp_path, image_folder, monkeypatch):
+    model_of("residual codes").save_pretrained(tmp_path / "run")
+    given = {}
+    monkeypatch.setattr(page, "write", lambda model, folder, **more: given.update(more) or {})
+    export(str(tmp_path / "run"), format="html", out=str(tmp_path / "out"), data=str(image_folder))
+    model = Autoencoder.from_pretrained(tmp_path / "run")
+    codes = model.encode(sorted(image_folder.rglob("*.png"))).numpy()
+    wanted = [np.bincount(codes[:, layer].ravel(), minlength=16).tolist() for layer in range(3)]
+    assert given["counts"].tolist() == wanted
+    with pytest.raises(SmaltiError, match="no effect with --format onnx"):
+        export(str(tmp_path / "run"), format="onnx", out=str(tmp_path / "out"), data=str(image_folder))
+    with pytest.raises(SmaltiError, match="no effect without --data"):
+        export(str(tmp_path / "run"), format="html", out=str(tmp_path / "out"), split="test")

@@ -35,7 +35,7 @@ def served(tmp_path_factory, installed):
     browser = Browser(folder)
     try:
         address = f"http://127.0.0.1:{door.getsockname()[1]}"
-        browser.ask("Page.navigate", url=address)
+        browser.open(address)
         browser.wait("document.body?.classList.contains('ready')")
         yield SimpleNamespace(browser=browser, own=own.priors["prior"], folder=folder, address=address)
     finally:
@@ -137,7 +137,7 @@ def test_the_map_of_surprise_has_the_bits_of_python(room):
     bits = own.tokenizer.stacked(nats)[0].sum(0) / torch.tensor(2.0).log()
     total, in_bytes = re.fullmatch(r"([\d.]+) bits = (\d+) bytes", text_of(browser, "complete-total")).groups()
     assert float(total) == pytest.approx(bits.sum().item(), abs=0.06) and int(in_bytes) == -(-float(total) // 8)
-    browser.point("mouseMoved", *over(browser, 2, 1), 0)
+    browser.point("mouseMoved", *over(browser, 2, 1))
     shown = re.fullmatch(r"row 2, column 3: ([\d.]+) bits", text_of(browser, "complete-here"))
     assert float(shown[1]) == pytest.approx(bits[1, 2].item(), abs=0.06)
     browser.click_on("#complete-surprise")

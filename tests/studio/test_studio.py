@@ -219,6 +219,15 @@ def test_what_is_saved_python_reads(studio):
 # ------------------------------------------------------------------ without a browser
 
 
+def test_a_token_comes_behind_the_address_and_leaves_it(studio):
+    found = studio.browser.value("""(() => {
+        history.replaceState(null, "", "#token=a%2Fb%2B");
+        studio.server.constructor.keepToken();
+        return [location.hash, studio.server.headers.Authorization, sessionStorage.removeItem("token")];
+    })()""")
+    assert found == ["", "Bearer a/b+", None]
+
+
 def test_the_page_holds_all_its_files_and_no_address(monkeypatch):
     monkeypatch.setattr(page, "runtime", lambda: {page.SCRIPT: b"", page.WASM: b""})
     graphs = {page.onnx.ENCODER: b"", page.onnx.DECODER: b""}

@@ -54,7 +54,7 @@ class InWords(NamedTuple):
 
 def fp32_island(tensor: Tensor) -> AbstractContextManager[object]:
     """A context without autocast: distances, logits and likelihoods are float32 also under autocast."""
-    if tensor.is_meta:  # which has none
+    if tensor.is_meta or torch.compiler.is_exporting():  # which have none, or cannot save one around a loop
         return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
 

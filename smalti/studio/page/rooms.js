@@ -3,9 +3,8 @@
 
 // Show what is in a room when it is entered, and while it is open when the picture or its codes have changed.
 function inRoom(name, show) {
-  const room = find(`room-${name}`);
-  room.addEventListener("enter", () => show(window.studio));
-  document.addEventListener("picture", () => room.hidden || show(window.studio));
+  find(`room-${name}`).addEventListener("enter", () => show(window.studio));
+  document.addEventListener("picture", () => window.studio.rooms?.now === name && show(window.studio));
 }
 
 class Rooms {

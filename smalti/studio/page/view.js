@@ -128,7 +128,7 @@ class View {
   }
 
   darken(context, cell) {
-    context.fillStyle = "rgb(0 0 0 / 65%)";
+    context.fillStyle = "rgb(0 0 0 / 70%)";
     const [columns, rows] = [cell.w, cell.h].map((side, axis) => Array.from({ length: (axis ? this.grid.h : this.grid.w) + 1 }, (_, at) => Math.round(at * side)));
     for (let y = 0; y < this.grid.h; y++) {
       for (let x = 0; x < this.grid.w; x++) {

@@ -1,6 +1,6 @@
 // The room of all codes: tiles, the most used first. Only the rows in sight are drawn, and only their tiles are decoded.
 
-const CELL = { w: 56, h: 66, tile: 44 }; // CSS pixels: of a tile's place, and of the tile
+const CELL = { w: 56, h: 66, tile: 44 }; // CSS pixels: the least of a tile's place, and of the tile
 const ATLAS_PIXELS = 1 << 24; // of all tiles that are kept
 const DECODED_PIXELS = 1 << 17; // of the tiles that are decoded at a time
 const IN_PICTURE = "in this picture";
@@ -17,6 +17,7 @@ class Codebook {
     this.code = null; // that is chosen
     this.wanted = [];
     this.view = new View(find("codebook-picture"), { hover: () => {}, lift: () => {}, select: (place) => this.selected(place) });
+    this.view.showsGrid = false;
     this.listen();
   }
 
@@ -130,7 +131,7 @@ class Codebook {
 
   under(event) {
     const box = this.canvas.getBoundingClientRect();
-    const column = Math.floor((event.clientX - box.left) / CELL.w);
+    const column = Math.floor((event.clientX - box.left) / (box.width / this.columns));
     const row = Math.floor((event.clientY - box.top + this.frame.scrollTop) / CELL.h);
     return column < this.columns ? this.order[row * this.columns + column] : undefined;
   }
@@ -149,7 +150,7 @@ class Codebook {
     if (event.key === "Enter") this.put();
     else if (!(event.key in steps)) return;
     else {
-      const rank = this.code === null ? 0 : this.ranks[this.code] + steps[event.key];
+      const rank = (this.code === null ? -1 : this.ranks[this.code]) + steps[event.key];
       this.choose(this.order[Math.max(0, Math.min(this.size - 1, rank))]);
     }
     event.preventDefault();
@@ -181,7 +182,7 @@ class Codebook {
     const [first, last] = [Math.floor(scrollTop / CELL.h) * columns, Math.ceil((scrollTop + height) / CELL.h) * columns];
     this.wanted = [];
     for (let rank = first; rank < Math.min(last, this.size); rank++) {
-      const x = (rank % columns) * CELL.w + (CELL.w - CELL.tile) / 2;
+      const x = Math.round(((rank % columns) + 0.5) * (width / columns) - CELL.tile / 2);
       this.drawTile(context, this.order[rank], x, Math.floor(rank / columns) * CELL.h - scrollTop + 6, colours);
     }
     this.load();

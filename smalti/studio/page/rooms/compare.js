@@ -106,9 +106,11 @@ class Compare {
     wipe.addEventListener("pointerdown", (event) => {
       if (event.button) return;
       wipe.setPointerCapture(event.pointerId);
+      this.held = true;
       follow(event);
     });
-    wipe.addEventListener("pointermove", (event) => wipe.hasPointerCapture(event.pointerId) && follow(event));
+    wipe.addEventListener("pointermove", (event) => this.held && follow(event));
+    for (const end of ["pointerup", "pointercancel"]) wipe.addEventListener(end, () => (this.held = false));
     wipe.addEventListener("keydown", (event) => {
       const step = event.shiftKey ? 10 : 1;
       const goal = { ArrowLeft: this.place - step, ArrowRight: this.place + step, Home: 0, End: 100 }[event.key];

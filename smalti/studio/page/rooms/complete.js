@@ -27,13 +27,13 @@ class Completion {
     on("undo", () => this.studio.travel(-1));
     on("redo", () => this.studio.travel(1));
     on("open", () => this.fit());
-    on("fill", () => this.fill());
     on("surprise", () => this.surprise(!this.maps));
     find("complete-brush").addEventListener("change", (event) => (this.view.side = Number(event.target.value)));
     find("complete-prompt").addEventListener("submit", (event) => (event.preventDefault(), this.fill()));
     find("complete-prompt").addEventListener("change", (event) => ["prior", "text", "label"].includes(event.target.name) && this.follow());
     find("complete-view").addEventListener("keydown", (event) => event.key === "Enter" && this.fill());
-    document.addEventListener("picture", () => this.follow());
+    document.addEventListener("picture", () => this.studio.rooms.now === "complete" && this.follow());
+    find("room-complete").addEventListener("enter", () => this.follow());
   }
 
   get maps() {

@@ -6,7 +6,7 @@ const many = (bytes) => `${bytes.toLocaleString("en")} bytes`;
 class Compress {
   constructor(studio) {
     this.studio = studio;
-    this.coder = studio.server.prior ? "prior" : "adaptive";
+    this.coder = "adaptive";
     this.place = { x: 50, y: 50 }; // of what is magnified, in hundredths
     this.coders = Object.entries(CODERS).map(([name, words]) => this.choice(name, words));
     this.depth = find("compress-depth").lastElementChild;
