@@ -5,12 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import draw_image
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.config import AutoencoderConfig, Preprocessing
 from smalti.priors.code_model import CodeModel
 from smalti.priors.config import PriorConfig
-
-from ..conftest import draw_image
 
 K, GRID = 37, (4, 4)
 
