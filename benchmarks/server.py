@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,6 +117,26 @@ def in_ms(times: list[float]) -> dict[str, float]:
     }
 
 
+@contextmanager
+def serving(run: Path) -> Iterator[tuple[subprocess.Popen[str], str, dict[str, float]]]:
+    """A server, where it listens, and the seconds from its start to the page and to the first answer of a model."""
+    command, start = [sys.executable, "-m", "smalti", "serve", str(run), "--port", "0"], time.monotonic()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            said = server.stderr.readline().split()
+            place, begun = urlsplit(next(word for word in said if word.startswith("http"))).netloc, {}
+            for name, path in (("seconds_to_the_page", "/"), ("seconds_to_the_models", "/v1/models")):
+                connection = http.client.HTTPConnection(place, timeout=600)
+                connection.request("GET", path)
+                connection.getresponse().read()
+                connection.close()
+                begun[name] = round(time.monotonic() - start, 2)
+            yield server, place, begun
+        finally:
+            server.kill()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a tokenizer; by default the emoji dVAE's networks after two steps")
@@ -129,21 +151,15 @@ def main() -> None:
             train(dvae(data="emoji").with_settings(steps=2, batch_size=8), run, progress=False)
         model = Autoencoder.from_pretrained(run)
         requests = asked(model)
-        command = [sys.executable, "-m", "smalti", "serve", str(run), "--port", "0", "--no_page"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stderr is not None
-                place = urlsplit(
-                    next(word for word in server.stderr.readline().split() if word.startswith("http"))
-                ).netloc
-                _, wrong = measure(place, requests, options.clients, WARM_SECONDS)
-                before, start = resident_mb(server.pid), time.monotonic()
-                times, more = measure(place, requests, options.clients, 60 * options.minutes)
-                seconds, after = time.monotonic() - start, resident_mb(server.pid)
-                server.send_signal(signal.SIGTERM)
-                status = server.wait(60)
-            finally:
-                server.kill()
+        with serving(run):
+            pass  # which makes the page, once
+        with serving(run) as (server, place, begun):
+            _, wrong = measure(place, requests, options.clients, WARM_SECONDS)
+            before, start = resident_mb(server.pid), time.monotonic()
+            times, more = measure(place, requests, options.clients, 60 * options.minutes)
+            seconds, after = time.monotonic() - start, resident_mb(server.pid)
+            server.send_signal(signal.SIGTERM)
+            status = server.wait(60)
     count = sum(map(len, times.values()))
     result: dict[str, Any] = {
         "workload": f"{options.clients} clients, {options.minutes:g} minutes",
@@ -154,6 +170,7 @@ def main() -> None:
         "grown_mb": round(after - before, 1),
         "resident_mb": round(after, 1),
         "exit_status": status,
+        **begun,
         "load": round(os.getloadavg()[0], 1),
         "acts": {what: {"requests": len(own), **in_ms(own)} for what, own in sorted(times.items())},
         "all": in_ms([own for each in times.values() for own in each]),

@@ -244,6 +244,10 @@ def server() -> list[str]:
         f"{last['workload']} on loopback, {last['requests_per_second']} requests/s; {last['wrong']} answers other than "
         f"the model's; the server grew by {last['grown_mb']} MB, to {last['resident_mb']} MB."
     )
+    told += (
+        f" From the command to the page {last['seconds_to_the_page']} s, to the first answer about a model "
+        f"{last['seconds_to_the_models']} s."
+    )
     header = ["request", "how many", "p50, ms", "p99, ms"]
     more = f"`make bench-server`; {where(last)}; {last['threads']} threads, load average {last['load']}"
     return [*markdown_table(header, rows), "", f"{told} {more}."]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from smalti.errors import SmaltiError
 from smalti.ranges import Range
+from smalti.server.guard import LOOPBACK
 
 if TYPE_CHECKING:
     from smalti.models.autoencoder import Autoencoder
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from smalti.server.limits import Limits
     from smalti.server.served import Served
     from smalti.server.turns import Turns
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(
@@ -60,7 +59,7 @@ def serve(
     limits = Limits()
     turns = Turns(limits.waiting, limits.wait_seconds)
     opening = Opening({} if no_page else _kept(named), lambda: _load(runs, limits, turns, token, not no_page))
-    guard = Guard(opening, limits, None if host not in LOOPBACK else {*LOOPBACK, *filter(None, [name])})
+    guard = Guard(opening, limits, None if host not in LOOPBACK else (*LOOPBACK, *([name.lower()] if name else [])))
     server = Server(guard, opening, turns)
     try:
         place = listening(host, port)
@@ -104,16 +103,19 @@ def _named(runs: list[str]) -> dict[str, str]:
     return found
 
 
-def _kept(named: Mapping[str, str]) -> dict[str, bytes]:
-    """The pages that were made at an earlier start: they are shown before the models are loaded."""
+def _kept(named: Mapping[str, str]) -> dict[str, bytes | None]:
+    """The pages that were made at an earlier start, None for others: they are shown before the models are loaded."""
     from smalti.bundled import place_of
     from smalti.files import CONFIG, WEIGHTS
     from smalti.studio.kept import kept
 
-    folders = {name: Path(place_of(run)) for name, run in named.items()}
-    files = {name: kept(folder, name) for name, folder in folders.items()
-             if all((folder / own).is_file() for own in (CONFIG, WEIGHTS))}  # fmt: skip
-    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    found: dict[str, bytes | None] = dict.fromkeys(named)
+    for name, run in named.items():
+        folder = Path(place_of(run))
+        here = all((folder / own).is_file() for own in (CONFIG, WEIGHTS))
+        if here and (file := kept(folder, name)).is_file():
+            found[name] = file.read_bytes()
+    return found
 
 
 def _load(runs: list[str], limits: "Limits", turns: "Turns", token: str | None, with_pages: bool) -> "Application":

@@ -13,7 +13,8 @@ from smalti.models.autoencoder import PIXELS_AT_ONCE, Autoencoder, Encoded
 from smalti.server.bodies import codes_of, image_of, png_of
 from smalti.server.limits import Limits
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Batches:

@@ -20,7 +20,7 @@ CODES = {"requestBody": {"content": {"application/json": {"schema": {"type": "ob
     "codes": {"type": "array", "description": "(h, w) integers, or (q, h, w)"},
     "size": {"type": "array", "items": {"type": "integer"}, "description": "[H, W] to crop the image to"},
 }, "required": ["codes"], "example": {"codes": [[3, 1], [4, 1]], "size": [8, 8]}}}}}}  # fmt: skip
-PNG = {200: {"content": {"image/png": {}}, "description": "a picture"}}
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "a picture"}}
 
 
 def image_of(data: bytes, model: Autoencoder, limits: Limits) -> torch.Tensor:

@@ -5,7 +5,7 @@ import json
 import logging
 import socket
 import sys
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -139,10 +139,11 @@ class Server(uvicorn.Server):
             h11_max_incomplete_event_size=LONGEST_HEAD, timeout_graceful_shutdown=1,
         ))  # fmt: skip
         self.opening, self.turns, self.limits = opening, turns, limits
+        self._said: set[str] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then load."""
-        asyncio.get_running_loop().set_exception_handler(_in_one_line)
+        asyncio.get_running_loop().set_exception_handler(self._complain)
         await super().startup(sockets)
         self.opening.begin(self.stop)
 
@@ -151,9 +152,9 @@ class Server(uvicorn.Server):
         self.turns.end()
         for server in self.servers:
             server.close()
-        end = asyncio.get_running_loop().time() + self.limits.end_seconds
-        connections = self.server_state.connections
-        while any(one.owed for one in connections) and not self.force_exit and asyncio.get_running_loop().time() < end:
+        time, connections = asyncio.get_running_loop().time, cast(set[Connection], self.server_state.connections)
+        end = time() + self.limits.end_seconds
+        while any(one.owed for one in connections) and not self.force_exit and time() < end:
             await asyncio.sleep(0.02)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is no error
         for connection in [*connections]:
@@ -169,6 +170,14 @@ class Server(uvicorn.Server):
         """A signal; it is not raised again, as the base would."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+    def _complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Of the loop, in a line, once: without a file for it every connection of a crowd is such a case."""
+        error = context.get("exception")
+        text = f"smalti: {context['message']}" + (f": {reason(error)}" if error else "")
+        if text not in self._said and len(self._said) < 100:
+            self._said.add(text)
+            print(text, file=sys.stderr)
 
 
 def most_connections(limits: Limits) -> int:
@@ -189,8 +198,3 @@ def listening(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
-
-
-def _in_one_line(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    error = context.get("exception")
-    print(f"smalti: {context['message']}" + (f": {reason(error)}" if error else ""), file=sys.stderr)

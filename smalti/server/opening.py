@@ -13,11 +13,11 @@ class Opening:
     """An application that is loaded on a thread, which takes as long as the import of PyTorch does.
 
     Args:
-        pages: of the studio, by the names of tokenizers; the first is that of /.
+        pages: of the studio, by the names of all models, None where one is not made yet; the first is that of /.
         load: gives the application.
     """
 
-    def __init__(self, pages: Mapping[str, bytes], load: Callable[[], Application]):
+    def __init__(self, pages: Mapping[str, bytes | None], load: Callable[[], Application]):
         self.pages, self.load = pages, load
         self.error: BaseException | None = None  # that loading ended with
         self._loaded: asyncio.Future[Application] | None = None

@@ -27,7 +27,7 @@ class Served:
     tokenizers: Mapping[str, Autoencoder]
     priors: Mapping[str, Generator] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
-    turns: Turns = None  # type: ignore
+    turns: Turns = None  # pyright: ignore[reportAssignmentType]  # its own, by default
 
     def __post_init__(self) -> None:
         self.turns = self.turns or Turns(self.limits.waiting, self.limits.wait_seconds)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from smalti.server.limits import Refused
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _Waiting(NamedTuple):

@@ -236,7 +236,8 @@ def test_bodies_together_are_bounded_and_let_go():
 
 def test_a_page_of_earlier_is_there_before_the_models():
     gate = threading.Event()
-    with serving(pages={"a": b"<p>first", "b": b"<p>other"}, load=lambda: gate.wait(10) and echo) as (connect, _):
+    pages = {"a": b"<p>first", "b": b"<p>other", "c": None}
+    with serving(pages=pages, load=lambda: gate.wait(10) and echo) as (connect, _):
         for query, page in (("", b"<p>first"), ("?model=b", b"<p>other")):
             with connect() as client:
                 client.sendall(f"GET /{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

@@ -214,11 +214,11 @@ def test_a_page_is_kept_for_its_model_and_found_without_pytorch(tmp_path, monkey
     monkeypatch.setattr(page, "write", lambda model, folder, title: (folder / page.FILE).write_text(f"<p>{title}"))
     run = tmp_path / "run"
     MODELS["vq"].save_pretrained(run)
-    assert serve_module._kept({"run": str(run), "other": "owner/name"}) == {}
+    assert serve_module._kept({"run": str(run), "other": "owner/name"}) == {"run": None, "other": None}
     assert serve_module._page(MODELS["vq"], run, "run") == "<p>run"
-    assert serve_module._kept({"run": str(run), "again": str(run)}) == {"run": b"<p>run"}
+    assert serve_module._kept({"run": str(run), "again": str(run)}) == {"run": b"<p>run", "again": None}
     MODELS["residual"].save_pretrained(run)
-    assert serve_module._kept({"run": str(run)}) == {}
+    assert serve_module._kept({"run": str(run)}) == {"run": None}
     code = """import sys, smalti.apps.serve, smalti.server.connections, smalti.studio.kept
 print([name for name in ("torch", "numpy", "PIL", "fastapi", "pydantic") if name in sys.modules])"""
     assert subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) == b"[]\n"

@@ -23,9 +23,10 @@ from smalti.server.turns import Turns
 @asynccontextmanager
 async def held(turns):
     """The thread is busy within."""
-    gate = threading.Event()
-    first = asyncio.create_task(turns.take(gate.wait))
-    await asyncio.sleep(0)
+    begun, gate = threading.Event(), threading.Event()
+    first = asyncio.create_task(turns.take(lambda: begun.set() or gate.wait()))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
     try:
         yield
     finally:
