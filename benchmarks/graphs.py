@@ -102,8 +102,7 @@ def trained(bottleneck: Spec, images: list[Tensor], steps: int) -> Autoencoder:
         optimizer.step()
         model.bottleneck.update()
     model.bottleneck = Autoencoder(config).bottleneck
-    with torch.no_grad():
-        model.bottleneck(model.features(pieces(images, generator)))
+    model.bottleneck(model.features(pieces(images, generator)))
     return model.eval()
 
 

@@ -1,5 +1,6 @@
 """Hermetic by construction: fixed seeds, no network, images drawn by functions, warnings are errors."""
 
+import functools
 import os
 import socket
 
@@ -69,6 +70,20 @@ def image_folder(tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(draw_image(index)).save(path)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exporter():
+    """torch.onnx, or the test is skipped. What it asks onnxscript for at every graph is read from its sources once: a
+    third of the time of an export."""
+    for module in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(module)
+    from torch.onnx._internal.exporter import _registration
+
+    apis = _registration.onnxscript_apis
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
+        yield
 
 
 def own_members(family) -> dict[str, dict]:

@@ -366,12 +366,12 @@ def graphs() -> list[str]:
     rows = []
     for one in results:
         differ = f"{one['different']} of {one['positions']:,}" + (f", {one['ties']} ties" if one["ties"] else "")
-        used = f"{one['perplexity']:,.0f} of {one['codebook_size']:,}"
+        differ += f"; {one['different_widely']} by more than 1e-5" if one["different"] else ""
         times = [one["seconds"].get(verb) for verb in ("encode", "decode")]
         rows.append(
             [
                 one["workload"],
-                used if one["positions"] else "no codes",
+                f"{one['perplexity']:,.0f} of {one['codebook_size']:,}" if one["positions"] else "no codes",
                 differ if one["positions"] else "-",
                 f"{one['largest']:.0e}",
                 ", ".join(f"{one['bytes'][name] / 1e6:.2f}" for name in ("encoder", "decoder") if name in one["bytes"]),

@@ -144,6 +144,8 @@ def opened(
     from smalti.server.served import Served
     from smalti.server.turns import Turns
 
+    limits = limits or Limits()
+    turns = turns or Turns(limits.waiting, limits.wait_seconds)
     named = _named(runs)
     folders = {name: find_folder(run) for name, run in named.items()}
     models = {name: open_prior(named[name], "cpu") for name, own in folders.items() if what_is(str(own)) == "prior"}
@@ -159,9 +161,7 @@ def opened(
             free = f"{name}-{free}" if free in named or free in tokenizers else free
             tokenizers[free], folders[free] = own[0], place
         priors[name] = Generator(model, TrainedTokenizer(own[0]))
-    limits = limits or Limits()
-    served = Served(tokenizers, priors, limits, turns or Turns(limits.waiting, limits.wait_seconds))
-    return served, {name: folders[name] for name in tokenizers}
+    return Served(tokenizers, priors, limits, turns), {name: folders[name] for name in tokenizers}
 
 
 def _page(model: "Autoencoder", folder: Path, name: str) -> str:

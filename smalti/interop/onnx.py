@@ -303,14 +303,14 @@ def code_faults(
     """How many positions differ for no reason, and how many by ties.
 
     A tie is a position that has the others' codes once its features and the bottleneck's weights are moved at random,
-    as rounding moves them.
+    as rounding moves them, or one to whose features what the two codes stand for is equally near, in float64.
 
     Args:
         bottleneck: in eval mode.
         features: (B, C, h, w).
         ours: their codes (B, *grid).
         theirs: the codes to compare with, in which no more than one position in a hundred may be a tie.
-        tie: by how much of their size they are moved.
+        tie: by how much of their size they are moved; how nearly equal what is equally near has to be.
     """
     if ours.shape != theirs.shape:
         return ours.numel(), 0
@@ -318,7 +318,9 @@ def code_faults(
     count = int(differ.sum())
     if not count or count > 1 + differ.numel() // 100:
         return count, 0
-    wanted = theirs.reshape(len(ours), -1, *ours.shape[-2:]).permute(0, 2, 3, 1)[differ]  # (n, q)
+    own, wanted = (
+        codes.reshape(len(ours), -1, *ours.shape[-2:]).permute(0, 2, 3, 1)[differ] for codes in (ours, theirs)
+    )  # (n, q)
     rows = flatten_grid(features)[differ.flatten()]  # (n, C)
     size = rows.square().mean(1, keepdim=True).sqrt()
     generator = torch.Generator().manual_seed(0)
@@ -326,14 +328,26 @@ def code_faults(
     def noise(like: Tensor) -> Tensor:
         return tie * torch.randn(like.shape, generator=generator)
 
-    moved, ties = copy.deepcopy(bottleneck), torch.zeros(count, dtype=torch.bool)
+    ties = _equally_near(bottleneck, rows, (own, wanted), tie)
+    moved = copy.deepcopy(bottleneck)
     for _ in range(TRIES):
-        for own, value in zip(moved.state_dict().values(), bottleneck.state_dict().values(), strict=True):
-            if own.is_floating_point():
-                own.copy_(value * (1 + noise(value)))
+        for place, value in zip(moved.state_dict().values(), bottleneck.state_dict().values(), strict=True):
+            if place.is_floating_point():
+                place.copy_(value * (1 + noise(value)))
         codes = moved.encode((rows + size * noise(rows))[:, :, None, None])
         ties |= (codes.view(count, -1) == wanted).all(1)
     return count - int(ties.sum()), int(ties.sum())
+
+
+def _equally_near(bottleneck: DiscreteBottleneck, rows: Tensor, pair: tuple[Tensor, Tensor], tie: float) -> Tensor:
+    """Of features (n, C) and two codes (n, q) of each whether |f - a|^2 and |f - b|^2 are the same but for rounding."""
+    axes = bottleneck.grid_shape(1, 1)
+    first, second = (bottleneck.decode(codes.view(len(rows), *axes)).double().flatten(1) for codes in pair)
+    if first.shape != rows.shape:
+        return torch.zeros(len(rows), dtype=torch.bool)
+    rows = rows.double()
+    gap = (rows * (first - second)).sum(1) - (first.square() - second.square()).sum(1) / 2
+    return gap.abs() <= tie * rows.norm(dim=1) * torch.maximum(first.norm(dim=1), second.norm(dim=1))
 
 
 def _compared(model: Autoencoder, folder: Path) -> dict[str, Any]:

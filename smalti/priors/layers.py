@@ -161,7 +161,7 @@ def by_image(like: Features, table: Tensor) -> Features:
     """A vector of `table` (B, C) for each image, at every position of some features (B, *positions, C)."""
     if isinstance(like, Value):
         return like.plan.note(ByImage(table), (), {}, by_row=True)
-    return table.view(len(table), *[1] * (like.ndim - 2), -1)
+    return table.view(table.shape[0], *[1] * (like.ndim - 2), -1)
 
 
 def gate(features: Features) -> Features:

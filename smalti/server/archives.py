@@ -43,14 +43,14 @@ def routes(served: Served) -> "APIRouter":
     from fastapi.responses import Response
 
     named = Query(None, max_length=200, description="a tokenizer, or a prior with its tokenizer")
-    as_deep = Query(None, description="codes at a position to keep, of a residual quantizer")
-    first = Query(0, ge=0, lt=IMAGES.most, description="of the image in the file")
+    kept = Query(None, description="codes at a position to keep, of a residual quantizer")
+    place = Query(0, ge=0, lt=IMAGES.most, description="of the image in the file")
     router, take, limits = APIRouter(), served.turns.take, served.limits
 
     @router.post("/compress", openapi_extra=IMAGE_OR_CODES, summary="An image, or codes, to a .smalti file")
     async def compress(
         request: Request, model: str | None = named, coder: AskedCoder = "auto", lossless: bool = False,
-        alpha: Alpha = "keep", depth: int | None = as_deep,
+        alpha: Alpha = "keep", depth: int | None = kept,
     ) -> Response:  # fmt: skip
         tokenizer, prior = models_of(served, model, coder)
         body, json = await body_of(request, limits), "json" in request.headers.get("content-type", "")
@@ -66,7 +66,7 @@ def routes(served: Served) -> "APIRouter":
         return Response(await take(work), media_type="application/octet-stream")
 
     @router.post("/decompress", openapi_extra=ARCHIVE, summary="A .smalti file to its image, PNG, or its codes")
-    async def decompress(request: Request, index: int = first, to: Literal["image", "codes"] = "image") -> Response:
+    async def decompress(request: Request, index: int = place, to: Literal["image", "codes"] = "image") -> Response:
         body = await body_of(request, limits)
         return await take(lambda: _answer(*_unpacked(served, body, index), to))
 
@@ -74,7 +74,7 @@ def routes(served: Served) -> "APIRouter":
         "/formats", openapi_extra=IMAGE, summary="The bytes of every coder, and JPEG, WebP and AVIF at as many"
     )
     async def formats(
-        request: Request, model: str | None = named, coder: AskedCoder = "auto", depth: int | None = as_deep
+        request: Request, model: str | None = named, coder: AskedCoder = "auto", depth: int | None = kept
     ) -> dict[str, Any]:
         models, body = models_of(served, model, coder), await body_of(request, limits)
         own: CoderName = ("prior" if models[1] else "adaptive") if coder == "auto" else coder
