@@ -176,7 +176,10 @@ def main() -> None:
     for name in NAMES:
         if f"converted {name}".startswith(tuple(chosen.only)):
             model = converted(weights(read(name))).model.eval()
-            save([row(f"converted {name}", model, squares)], chosen.out)
+            try:
+                save([row(f"converted {name}", model, squares)], chosen.out)
+            except SmaltiError as error:  # one that is refused does not end the others
+                print(f"converted {name}: {error}", flush=True)
 
 
 if __name__ == "__main__":
