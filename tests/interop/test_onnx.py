@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from golden_models import NAMES, read, weights
+from golden_models import read, weights
 
 from conftest import own_members
 from laws.members import DISCRETE, MEMBERS
@@ -43,7 +43,7 @@ NETWORKS = {
                                                     "shortcut": "after"}},
     "mlp": {"kind": "mlp", "image_size": SIDE, "hidden": (12,), "grid": (2, 2)},
 }  # fmt: skip
-QUICK = ("cosmos", "openai")  # of the converted ones, which differ in most
+CONVERTED = ("cosmos", "openai")  # which differ in most, and are small
 SMALL = {"kind": "strided", "stride": 4, "width": 8, "depth": 0, "residual_channels": 4}
 CODES = {"kind": "vector_quantizer", "codebook_size": 24, "code_dim": 6}
 PRIORS = {
@@ -112,9 +112,7 @@ def test_all_networks(name, tmp_path):
     assert about["fixed_size"] == ([SIDE, SIDE] if name == "mlp" else None)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", CONVERTED)
 def test_converted_models(name, tmp_path):
     model = converted(weights(read(name))).model.eval()
     about = agree(model, tmp_path, size=(32, 48), tie=1e-5)  # with attention and norms rounding is as large
