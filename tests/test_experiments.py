@@ -90,7 +90,7 @@ def commands(page: Path) -> list[str]:
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
     variables = dict(match.groups() for line in lines if (match := re.match(r'(\w+)="(.*)"$', line)))
-    lines = [re.sub(r"\$(\w+)", lambda match: variables[match[1]], line) for line in lines]
+    lines = [re.sub(r"\$(\w+)", lambda match: variables.get(match[1], match[0]), line) for line in lines]
     return [part.strip() for line in lines for part in line.split(";") if part.strip().startswith("smalti ")]
 
 

@@ -20,20 +20,21 @@ HOMES = {"Encoder": "encoder", "EncoderBlock": "encoder", "Decoder": "decoder", 
 @contextlib.contextmanager
 def classes(*names, base=object):
     """Classes of packages that are not installed, by their full names, while a file is written."""
-    before = dict(sys.modules)
-    made = []
+    made, packages = [], []
     try:
         for full in names:
             place, _, name = full.rpartition(".")
             parts = place.split(".")
             for end in range(1, len(parts) + 1):
                 own = ".".join(parts[:end])
-                sys.modules.setdefault(own, types.ModuleType(own))
+                if own not in sys.modules:
+                    sys.modules[own] = types.ModuleType(own)
+                    packages.append(own)
             made.append(type(name, (base,), {"__module__": place, "__qualname__": name}))
             setattr(sys.modules[place], name, made[-1])
         yield made
     finally:
-        for own in set(sys.modules) - set(before):
+        for own in packages:  # what was imported meanwhile stays: classes made anew would be others
             del sys.modules[own]
 
 

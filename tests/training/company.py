@@ -1,4 +1,4 @@
-"""What one of several processes does in tests/training/test_distributed.py: python company.py WHAT OUT [MORE ...]."""
+"""What one of several processes does in tests/training/test_distributed.py: python -m training.company WHAT OUT [MORE ...]."""
 
 import contextlib
 import copy
@@ -65,7 +65,7 @@ def ended(started):
 
 def together(count, what, out, *more, **environment):
     """What each of some processes has found."""
-    status, said = ended(spawn(count, __file__, what, out, *more, **environment))
+    status, said = ended(spawn(count, "-m", "training.company", what, out, *more, **environment))
     assert status == [0] * count, "\n".join(reversed(said))
     return [torch.load(Path(out) / f"{what}-{count}-{rank}.pt") for rank in range(count)]
 
