@@ -1,4 +1,7 @@
-"""What one of several processes does in tests/training/test_distributed.py: python -m training.company WHAT OUT [MORE ...]."""
+"""What one of several processes does in tests/training/test_distributed.py.
+
+python -m training.company WHAT OUT [MORE ...]
+"""
 
 import contextlib
 import copy
