@@ -31,7 +31,9 @@ def speed(count: int, recipe: str, size: int, batch: int, steps: int) -> float:
         words = ["-m", "smalti", "train", recipe, *flags]
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, *launch, *words], env=environment, check=True, capture_output=True)
+        done = subprocess.run([sys.executable, *launch, *words], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
         lines = read_metrics(Path(folder) / "run" / "metrics.jsonl")
         return statistics.median(line["images_per_second"] for line in lines[1:])
 

@@ -54,7 +54,7 @@ def entry() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no error
-    sys.exit(main(sys.argv[1:]))
+    process.leave(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
