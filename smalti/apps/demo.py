@@ -21,7 +21,7 @@ def demo(
     Args:
         out: the dVAE's folder; the transformer's is OUT/text_to_image. An interrupted demo goes on.
         steps: optimiser steps of the dVAE; the default takes about three minutes on two cores.
-        prior_steps: optimiser steps of the transformer; the default takes about nine minutes on two cores.
+        prior_steps: optimiser steps of the transformer; the default takes about three minutes on two cores.
         seed: of everything random.
         **settings: of both trainings, see `RunSettings`; by default those of the recipes, and 16 captions a batch.
     """
