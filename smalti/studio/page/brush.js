@@ -1,7 +1,7 @@
 // A view in which positions are brushed away, and numbers of positions are shown as colours.
 // It tells its listeners: hover(x, y), change() when other positions are away.
 
-const RAMP = [[0, 22, 20, 60], [0.35, 112, 32, 120], [0.65, 222, 82, 62], [1, 252, 226, 120]]; // share, red, green, blue
+const RAMP = [[0, 22, 20, 60], [0.35, 112, 32, 120], [0.65, 222, 82, 62], [1, 252, 226, 120]]; // see `colourOf`
 
 class Brush extends View {
   constructor(element, listeners) {
@@ -97,7 +97,7 @@ class Brush extends View {
       for (let x = 0; x < this.grid.w; x++, at++) {
         const box = [x * cell.w, y * cell.h, cell.w, cell.h];
         if (this.heat) {
-          context.fillStyle = `rgb(${heat(this.heat[at])} / 80%)`;
+          context.fillStyle = `rgb(${colourOf(this.heat[at], RAMP).map(Math.round).join(" ")} / 80%)`;
           context.fillRect(...box);
         }
         if (this.away[at]) this.drawAway(context, ...box);
@@ -112,12 +112,4 @@ class Brush extends View {
       context.fillRect(x + (column * w) / 2, y + (row * h) / 2, w / 2, h / 2);
     }
   }
-}
-
-// The colour of a share, as "red green blue".
-function heat(share) {
-  const above = RAMP.findIndex(([end]) => end >= Math.min(1, share));
-  const [low, high] = [RAMP[Math.max(0, above - 1)], RAMP[above]];
-  const way = high[0] > low[0] ? (share - low[0]) / (high[0] - low[0]) : 0;
-  return [1, 2, 3].map((index) => Math.round(low[index] + way * (high[index] - low[index]))).join(" ");
 }

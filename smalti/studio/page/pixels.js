@@ -38,3 +38,11 @@ function psnrDb(pixels, original) {
 }
 
 const decibels = (value) => (value === null || value === Infinity ? "no error" : `${value.toFixed(2)} dB`);
+
+// The colour [red, green, blue] of a share, which above 1 is that of 1; a ramp has rows of [share, red, green, blue] from 0 to 1.
+function colourOf(share, ramp) {
+  const above = ramp.findIndex(([end]) => end >= Math.min(1, share));
+  const [low, high] = [ramp[Math.max(0, above - 1)], ramp[above]];
+  const way = high[0] > low[0] ? (Math.min(1, share) - low[0]) / (high[0] - low[0]) : 0;
+  return [1, 2, 3].map((index) => low[index] + way * (high[index] - low[index]));
+}

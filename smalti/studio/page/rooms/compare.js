@@ -3,7 +3,7 @@
 const ORIGINAL = "original";
 const HERE = "here"; // what the first room shows: the codes of this page's model, perhaps changed by hand
 const MOST_MODELS = 4;
-const HEAT = [[0, 0, 4], [86, 16, 110], [187, 55, 84], [249, 140, 10], [252, 255, 164]];
+const HEAT = [[0, 0, 0, 4], [0.25, 86, 16, 110], [0.5, 187, 55, 84], [0.75, 249, 140, 10], [1, 252, 255, 164]]; // see `colourOf`
 
 class Compare {
   constructor(studio) {
@@ -127,15 +127,9 @@ function differenceOf(one, other, gain) {
   for (let at = 0; at < found.data.length; at += 4) {
     let sum = 0;
     for (let channel = 0; channel < 3; channel++) sum += Math.abs(one.data[at + channel] - other.data[at + channel]);
-    found.data.set([...warmth((gain * sum) / 765), 255], at);
+    found.data.set([...colourOf((gain * sum) / 765, HEAT), 255], at);
   }
   return found;
-}
-
-function warmth(share) {
-  const place = Math.min(1, share) * (HEAT.length - 1);
-  const low = Math.min(Math.floor(place), HEAT.length - 2);
-  return HEAT[low].map((value, channel) => value + (place - low) * (HEAT[low + 1][channel] - value));
 }
 
 inRoom("compare", (studio) => (studio.compare ??= new Compare(studio)).show());

@@ -12,7 +12,6 @@ class Completion {
     this.grids = []; // the picture that the variants are of, then they
     this.bits = null; // (h, w) of the picture
     this.listen();
-    this.follow();
   }
 
   listen() {
@@ -32,8 +31,6 @@ class Completion {
     find("complete-prompt").addEventListener("submit", (event) => (event.preventDefault(), this.fill()));
     find("complete-prompt").addEventListener("change", (event) => ["prior", "text", "label"].includes(event.target.name) && this.follow());
     find("complete-view").addEventListener("keydown", (event) => event.key === "Enter" && this.fill());
-    document.addEventListener("picture", () => this.studio.rooms.now === "complete" && this.follow());
-    find("room-complete").addEventListener("enter", () => this.follow());
   }
 
   get maps() {
@@ -153,5 +150,4 @@ class Completion {
   }
 }
 
-let completion = null;
-find("room-complete").addEventListener("enter", () => (completion ??= new Completion(window.studio)));
+inRoom("complete", (studio) => (studio.completion ??= new Completion(studio)).follow());

@@ -142,6 +142,6 @@ class Compress {
 }
 
 const sizeOf = (one) => `${many(one.num_bytes)}, ${one.bits_per_pixel.toFixed(3)} bits per pixel`;
-const blobOf = (base64) => new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+const blobOf = (base64) => new Blob([bytesOf(base64)], { type: "image/png" });
 
 inRoom("compress", (studio) => (studio.compress ??= new Compress(studio)).show());

@@ -62,5 +62,4 @@ class TextToImage {
   }
 }
 
-let textToImage = null;
-find("room-text").addEventListener("enter", () => (textToImage ??= new TextToImage(window.studio)));
+inRoom("text", (studio) => (studio.textToImage ??= new TextToImage(studio)));
