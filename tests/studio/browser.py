@@ -1,7 +1,10 @@
 """A page in Chromium without a window, driven by Playwright: real presses of the pointer and of keys."""
 
+import contextlib
 import json
 import shutil
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -140,3 +143,21 @@ class Browser:
     def picture(self, path: Path) -> None:
         """A screenshot, PNG."""
         self.page.screenshot(path=path)
+
+
+@contextlib.contextmanager
+def serving(app):
+    """An application behind uvicorn, on a thread; its address."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = threading.Thread(target=server.run, args=([door],))
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{door.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()

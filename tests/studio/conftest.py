@@ -1,9 +1,6 @@
 """What the tests of the page share: a browser and the runtime have to be here; two tokenizers behind a server."""
 
-import socket
 import subprocess
-import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +8,7 @@ from PIL import Image
 
 from smalti.models.autoencoder import Autoencoder
 from smalti.studio import page, runtime
-from studio.browser import PROGRAM
+from studio.browser import PROGRAM, serving
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +25,7 @@ def installed(exporter):
 @pytest.fixture(scope="session")
 def served_files(tmp_path_factory, installed):
     """Two tokenizers, the page of the first on disk with counts of its codes, and both behind a server; a picture."""
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
     from smalti.server.app import application
     from smalti.server.served import Served
     from studio.test_studio import model_of, photo
@@ -41,14 +38,5 @@ def served_files(tmp_path_factory, installed):
     page.write(models["vq"], folder, "vq", counts)
     Image.fromarray(photo(0, 100, 150)).save(folder / "photo.png")
     app = application(Served(models), {"vq": (folder / page.FILE).read_text()})
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    yield SimpleNamespace(models=models, folder=folder, address=address, counts=counts)
-    server.should_exit = True
-    thread.join()
-    listening.close()
+    with serving(app) as address:
+        yield SimpleNamespace(models=models, folder=folder, address=address, counts=counts)

@@ -1,8 +1,7 @@
 """The rooms of priors in a real browser, asking a real server: what they end in are the codes that Python samples."""
 
+import contextlib
 import re
-import socket
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -13,14 +12,14 @@ from server.models import TEXT, save_prior
 from smalti.apps.serve import opened
 from smalti.server.app import application
 from smalti.studio import page
-from studio.browser import Browser
+from studio.browser import Browser, serving
 from studio.test_studio import at, codes_in, model_of, photo, settled
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, installed):
     """A tokenizer of several codebooks and a prior with text, served to a page in a browser."""
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
     folder = tmp_path_factory.mktemp("rooms")
     model_of("residual codes").save_pretrained(folder / "run")
     save_prior(folder / "prior", folder / "run", text=TEXT, condition_dropout=0.1)
@@ -28,21 +27,10 @@ def served(tmp_path_factory, installed):
     page.write(own.tokenizers["run"], folder, "run")
     Image.fromarray(photo(0, 100, 150)).save(folder / "photo.png")
     app = application(own, {"run": (folder / page.FILE).read_text(encoding="utf-8")})
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    door = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([door],))
-    thread.start()
-    browser = Browser(folder)
-    try:
-        address = f"http://127.0.0.1:{door.getsockname()[1]}"
+    with serving(app) as address, contextlib.closing(Browser(folder)) as browser:
         browser.open(address)
         browser.wait("document.body?.classList.contains('ready')")
         yield SimpleNamespace(browser=browser, own=own.priors["prior"], folder=folder, address=address)
-    finally:
-        browser.close()
-        server.should_exit = True
-        thread.join()
-        door.close()
 
 
 @pytest.fixture
