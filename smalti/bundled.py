@@ -30,7 +30,7 @@ def place_of(name: Path | str, what: str = "autoencoder") -> str:
     name, known = str(name), bundled()
     if name not in known or os.path.isdir(name):
         return name
-    kinds = [own for own, kind in known.items() if kind == what and f"{own}/".startswith(f"{name}/")]
+    kinds = [own for own in all_of(name) if known[own] == what]
     return str(HOME / (kinds or [name])[0])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from smalti.errors import SmaltiError
 from smalti.ranges import Range
@@ -122,15 +122,13 @@ def _load(runs: list[str], limits: "Limits", turns: "Turns", token: str | None, 
     """The models, the pages of the tokenizers, and the application of both."""
     from smalti.server.app import application
 
-    served, folders = opened(runs, limits, turns)
+    served, folders = opened(runs, limits=limits, turns=turns)
     own = {name: _page(served.tokenizers[name], folder, name) for name, folder in folders.items() if with_pages}
     return application(served, own, token)
 
 
-def opened(
-    runs: list[str], limits: "Limits | None" = None, turns: "Turns | None" = None
-) -> tuple["Served", dict[str, Path]]:
-    """The models of some runs, and where the tokenizers lie; priors of one tokenizer share it.
+def opened(runs: list[str], **more: Any) -> tuple["Served", dict[str, Path]]:
+    """The models of some runs, and where the tokenizers lie; priors of one tokenizer share it. `more` is of `Served`.
 
     Raises:
         SmaltiError: two of one name, a model without codes, or a prior of pixels or whose tokenizer is not here.
@@ -140,12 +138,8 @@ def opened(
     from smalti.generate.tokenizer import TrainedTokenizer, open_trained
     from smalti.models.autoencoder import Autoencoder
     from smalti.pretrained import find_folder
-    from smalti.server.limits import Limits
     from smalti.server.served import Served
-    from smalti.server.turns import Turns
 
-    limits = limits or Limits()
-    turns = turns or Turns(limits.waiting, limits.wait_seconds)
     named = _named(runs)
     folders = {name: find_folder(run) for name, run in named.items()}
     models = {name: open_prior(named[name], "cpu") for name, own in folders.items() if what_is(str(own)) == "prior"}
@@ -161,7 +155,7 @@ def opened(
             free = f"{name}-{free}" if free in named or free in tokenizers else free
             tokenizers[free], folders[free] = own[0], place
         priors[name] = Generator(model, TrainedTokenizer(own[0]))
-    return Served(tokenizers, priors, limits, turns), {name: folders[name] for name in tokenizers}
+    return Served(tokenizers, priors, **more), {name: folders[name] for name in tokenizers}
 
 
 def _page(model: "Autoencoder", folder: Path, name: str) -> str:
